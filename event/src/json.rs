@@ -1,0 +1,935 @@
+//! JSON read in place: one pass over the text makes a flat index, and fields are looked up in that.
+//!
+//! [`Doc`] is the index of one JSON value: a list of nodes in document order, each with the place of its
+//! key and value in the text and the number of the next node on its level. Scanning a record costs one
+//! pass and, as the list is used again for the next record, no allocation. [`Value`] is a node together
+//! with the text; it reads strings, numbers and children when asked.
+//!
+//! `ingest` scans each record once to find where it ends; `detect` and `search` look fields up through
+//! [`crate::path::FieldSet`]. The scanner is strict in structure (a record that does not parse becomes a
+//! dead letter) and lenient in what real logs contain: control characters inside strings, bytes that are
+//! not UTF-8, numbers that no machine type can hold. It never recurses; depth is capped.
+//!
+//! Of keys that occur twice in one object the first is kept and the later ones are hidden
+//! ([`Doc::has_duplicate_keys`] tells): parsers disagree about duplicates, so they are used to smuggle.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+/// Objects and arrays nested deeper than this are refused.
+pub const MAX_DEPTH: usize = 64;
+
+/// Why a text is not a JSON value that we take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} at byte {offset}")]
+pub struct JsonError {
+    /// What is wrong.
+    pub kind: JsonErrorKind,
+    /// Where, counted from the start of the text that was given.
+    pub offset: usize,
+}
+
+/// The kinds of [`JsonError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum JsonErrorKind {
+    /// The text ends inside the value; more bytes may complete it.
+    #[error("json ends too early")]
+    Incomplete,
+    /// A byte that cannot stand here.
+    #[error("json syntax error")]
+    Syntax,
+    /// Nested deeper than [`MAX_DEPTH`].
+    #[error("json too deep (limit {MAX_DEPTH})")]
+    TooDeep,
+    /// The text is longer than the index can address (4 GiB).
+    #[error("json too large")]
+    TooLarge,
+}
+
+/// What kind of JSON value a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `true`
+    True,
+    /// `false`
+    False,
+    /// A number, kept as written.
+    Number,
+    /// A string.
+    String,
+    /// `[…]`
+    Array,
+    /// `{…}`
+    Object,
+}
+
+const KEY_ESCAPED: u8 = 1;
+const VALUE_ESCAPED: u8 = 2;
+const DUPLICATE: u8 = 4;
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    /// Hash of the key after unescaping; 0 for elements of arrays and for the root.
+    hash: u32,
+    key_start: u32,
+    key_end: u32,
+    /// For strings the content without quotes, else the whole value.
+    start: u32,
+    end: u32,
+    /// The next node on the same level or, for the last one, the first node after its parent's children.
+    next: u32,
+    kind: Kind,
+    flags: u8,
+}
+
+/// The index of one JSON value.
+#[derive(Debug, Default, Clone)]
+pub struct Doc {
+    nodes: Vec<Node>,
+    duplicate_keys: bool,
+}
+
+struct Open {
+    node: u32,
+    last_child: u32,
+    children: u32,
+    /// One bit per key hash seen, so that few keys are compared.
+    seen: u64,
+    object: bool,
+}
+
+impl Doc {
+    /// An empty index.
+    pub fn new() -> Doc {
+        Doc::default()
+    }
+
+    /// Indexes a text that is one JSON value and nothing else but white space.
+    pub fn parse(text: &[u8]) -> Result<Doc, JsonError> {
+        let mut doc = Doc::new();
+        let end = doc.scan(text, 0)?;
+        let rest = skip_space(text, end);
+        if rest < text.len() {
+            return Err(JsonError {
+                kind: JsonErrorKind::Syntax,
+                offset: rest,
+            });
+        }
+        Ok(doc)
+    }
+
+    /// Indexes the JSON value that begins at or after `from` (white space is skipped) in place of what was
+    /// indexed before, and gives the offset of the first byte after it. What follows is not looked at.
+    pub fn scan(&mut self, text: &[u8], from: usize) -> Result<usize, JsonError> {
+        self.nodes.clear();
+        self.duplicate_keys = false;
+        if text.len() >= u32::MAX as usize {
+            return Err(JsonError {
+                kind: JsonErrorKind::TooLarge,
+                offset: 0,
+            });
+        }
+        Scanner {
+            text,
+            doc: self,
+            open: Vec::with_capacity(16),
+        }
+        .run(from)
+    }
+
+    /// The indexed value. `text` must be the text that was scanned.
+    pub fn root<'a>(&'a self, text: &'a [u8]) -> Value<'a> {
+        debug_assert!(!self.nodes.is_empty(), "nothing was scanned");
+        Value {
+            text,
+            nodes: &self.nodes,
+            at: 0,
+        }
+    }
+
+    /// The value of node `at`, as [`Value::index`] gave it.
+    pub fn value<'a>(&'a self, text: &'a [u8], at: u32) -> Value<'a> {
+        Value {
+            text,
+            nodes: &self.nodes,
+            at,
+        }
+    }
+
+    /// Did an object have a key twice?
+    pub fn has_duplicate_keys(&self) -> bool {
+        self.duplicate_keys
+    }
+
+    /// How many values there are, counting all levels.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Was nothing scanned yet?
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+}
+
+/// The offset of the first byte at or after `at` that is not JSON white space.
+pub fn skip_space(text: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = text.get(at) {
+        at += 1;
+    }
+    at
+}
+
+/// The hash of a key, the same in documents and in compiled field sets. Fast rather than strong: equal
+/// hashes are always followed by a comparison of the bytes.
+pub(crate) fn key_hash(key: &[u8]) -> u32 {
+    let n = key.len();
+    let word = |at: usize| {
+        key.get(at..at + 8)
+            .map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes")))
+    };
+    let (head, tail) = match (word(0), n.checked_sub(8).and_then(word)) {
+        (Some(head), Some(tail)) => (head, tail),
+        _ => (key.iter().fold(0, |h, b| h << 8 | u64::from(*b)), 0),
+    };
+    let mixed = (head ^ tail.rotate_left(29) ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 32) as u32
+}
+
+struct Scanner<'t, 'd> {
+    text: &'t [u8],
+    doc: &'d mut Doc,
+    open: Vec<Open>,
+}
+
+impl Scanner<'_, '_> {
+    fn error<T>(&self, kind: JsonErrorKind, offset: usize) -> Result<T, JsonError> {
+        Err(JsonError { kind, offset })
+    }
+
+    fn bad<T>(&self, at: usize) -> Result<T, JsonError> {
+        self.error(
+            if at >= self.text.len() {
+                JsonErrorKind::Incomplete
+            } else {
+                JsonErrorKind::Syntax
+            },
+            at,
+        )
+    }
+
+    fn run(mut self, from: usize) -> Result<usize, JsonError> {
+        let mut at = self.value(skip_space(self.text, from), (0, 0, 0, 0))?;
+        while let Some(top) = self.open.last() {
+            let (object, first) = (top.object, top.children == 0);
+            at = skip_space(self.text, at);
+            let Some(&byte) = self.text.get(at) else {
+                return self.bad(at);
+            };
+            if byte == if object { b'}' } else { b']' } {
+                at += 1;
+                self.close(at);
+                continue;
+            }
+            if !first {
+                if byte != b',' {
+                    return self.bad(at);
+                }
+                at = skip_space(self.text, at + 1);
+            }
+            if object {
+                if self.text.get(at) != Some(&b'"') {
+                    return self.bad(at);
+                }
+                let (start, end, escaped) = self.string(at)?;
+                let key = &self.text[start..end];
+                let hash = if escaped {
+                    key_hash(unescape(key).as_bytes())
+                } else {
+                    key_hash(key)
+                };
+                at = skip_space(self.text, end + 1);
+                if self.text.get(at) != Some(&b':') {
+                    return self.bad(at);
+                }
+                let flags =
+                    if escaped { KEY_ESCAPED } else { 0 } | self.duplicate(hash, key, escaped);
+                at = self.value(
+                    skip_space(self.text, at + 1),
+                    (hash, start as u32, end as u32, flags),
+                )?;
+            } else {
+                at = self.value(at, (0, 0, 0, 0))?;
+            }
+        }
+        Ok(at)
+    }
+
+    /// Scans the value at `at`; of an object or array only its opening.
+    fn value(
+        &mut self,
+        at: usize,
+        (hash, key_start, key_end, flags): (u32, u32, u32, u8),
+    ) -> Result<usize, JsonError> {
+        let node = self.doc.nodes.len() as u32;
+        if let Some(top) = self.open.last_mut() {
+            top.children += 1;
+            top.last_child = node;
+        }
+        let Some(&byte) = self.text.get(at) else {
+            return self.bad(at);
+        };
+        let mut node = Node {
+            hash,
+            key_start,
+            key_end,
+            start: at as u32,
+            end: 0,
+            next: node + 1,
+            kind: Kind::Null,
+            flags,
+        };
+        let end = match byte {
+            b'"' => {
+                let (start, end, escaped) = self.string(at)?;
+                node.kind = Kind::String;
+                node.start = start as u32;
+                node.flags |= if escaped { VALUE_ESCAPED } else { 0 };
+                node.end = end as u32;
+                self.doc.nodes.push(node);
+                return Ok(end + 1);
+            }
+            b'{' | b'[' => {
+                if self.open.len() == MAX_DEPTH {
+                    return self.error(JsonErrorKind::TooDeep, at);
+                }
+                node.kind = if byte == b'{' {
+                    Kind::Object
+                } else {
+                    Kind::Array
+                };
+                let number = self.doc.nodes.len() as u32;
+                self.doc.nodes.push(node);
+                self.open.push(Open {
+                    node: number,
+                    last_child: number,
+                    children: 0,
+                    seen: 0,
+                    object: byte == b'{',
+                });
+                return Ok(at + 1);
+            }
+            b't' => self.word(at, b"true", &mut node, Kind::True)?,
+            b'f' => self.word(at, b"false", &mut node, Kind::False)?,
+            b'n' => self.word(at, b"null", &mut node, Kind::Null)?,
+            b'-' | b'0'..=b'9' | b'N' | b'I' => {
+                node.kind = Kind::Number;
+                let length = self.text[at..]
+                    .iter()
+                    .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+                    .count();
+                if at + length == self.text.len() && !self.open.is_empty() {
+                    return self.bad(at + length);
+                }
+                if !is_number(&self.text[at..at + length]) {
+                    return self.bad(at);
+                }
+                at + length
+            }
+            _ => return self.bad(at),
+        };
+        node.end = end as u32;
+        self.doc.nodes.push(node);
+        Ok(end)
+    }
+
+    fn word(
+        &self,
+        at: usize,
+        word: &[u8],
+        node: &mut Node,
+        kind: Kind,
+    ) -> Result<usize, JsonError> {
+        node.kind = kind;
+        let found = &self.text[at..self.text.len().min(at + word.len())];
+        if found == word {
+            return Ok(at + word.len());
+        }
+        self.bad(if word.starts_with(found) {
+            self.text.len()
+        } else {
+            at
+        })
+    }
+
+    /// The content of the string that opens at `at`: its start, its end and whether it has escapes.
+    fn string(&self, at: usize) -> Result<(usize, usize, bool), JsonError> {
+        let start = at + 1;
+        let mut at = start;
+        let mut escaped = false;
+        loop {
+            at = match find_quote_or_backslash(self.text, at) {
+                Some(found) => found,
+                None => return self.bad(self.text.len()),
+            };
+            if self.text[at] == b'"' {
+                return Ok((start, at, escaped));
+            }
+            escaped = true;
+            at += match self.text.get(at + 1) {
+                Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+                Some(b'u') => match self.text.get(at + 2..at + 6) {
+                    Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => 6,
+                    Some(_) => return self.bad(at),
+                    None => return self.bad(self.text.len()),
+                },
+                Some(_) => return self.bad(at),
+                None => return self.bad(self.text.len()),
+            };
+        }
+    }
+
+    /// [`DUPLICATE`] if the open object already has this key, else 0.
+    fn duplicate(&mut self, hash: u32, key: &[u8], escaped: bool) -> u8 {
+        let Some(top) = self.open.last_mut() else {
+            return 0;
+        };
+        let bit = 1 << (hash & 63);
+        let maybe = top.seen & bit != 0;
+        top.seen |= bit;
+        // Large objects are looked at once, when they close.
+        if !maybe || top.children > LARGE_OBJECT {
+            return 0;
+        }
+        let mut sibling = top.node + 1;
+        for _ in 0..top.children {
+            let node = self.doc.nodes[sibling as usize];
+            if node.hash == hash && same_key(self.text, &node, key, escaped) {
+                self.doc.duplicate_keys = true;
+                return DUPLICATE;
+            }
+            sibling = node.next;
+        }
+        0
+    }
+
+    fn close(&mut self, end: usize) {
+        let Some(top) = self.open.pop() else { return };
+        let after = self.doc.nodes.len() as u32;
+        let node = &mut self.doc.nodes[top.node as usize];
+        node.end = end as u32;
+        node.next = after;
+        if top.object && top.children > LARGE_OBJECT {
+            self.mark_duplicates(top.node);
+        }
+    }
+
+    fn mark_duplicates(&mut self, object: u32) {
+        let end = self.doc.nodes[object as usize].next;
+        let mut seen: HashSet<Cow<'_, [u8]>> = HashSet::new();
+        let mut child = object + 1;
+        while child < end {
+            let node = &mut self.doc.nodes[child as usize];
+            let key = &self.text[node.key_start as usize..node.key_end as usize];
+            let key = if node.flags & KEY_ESCAPED != 0 {
+                Cow::Owned(unescape(key).into_owned().into_bytes())
+            } else {
+                Cow::Borrowed(key)
+            };
+            if !seen.insert(key) {
+                node.flags |= DUPLICATE;
+                self.doc.duplicate_keys = true;
+            }
+            child = node.next;
+        }
+    }
+}
+
+/// Objects with more keys than this are searched for duplicates with a hash set (against quadratic time).
+const LARGE_OBJECT: u32 = 64;
+
+fn same_key(text: &[u8], node: &Node, key: &[u8], escaped: bool) -> bool {
+    let other = &text[node.key_start as usize..node.key_end as usize];
+    if !escaped && node.flags & KEY_ESCAPED == 0 {
+        other == key
+    } else {
+        unescape(other) == unescape(key)
+    }
+}
+
+/// Numbers as JSON has them, and `NaN`, infinities and leading zeros as sloppy writers have them.
+fn is_number(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    if matches!(digits, b"NaN" | b"Infinity") {
+        return true;
+    }
+    let whole = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+    let mut rest = &digits[whole..];
+    if whole == 0 {
+        return false;
+    }
+    if let Some(fraction) = rest.strip_prefix(b".") {
+        let n = fraction.iter().take_while(|b| b.is_ascii_digit()).count();
+        if n == 0 {
+            return false;
+        }
+        rest = &fraction[n..];
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = exponent
+            .strip_prefix(b"+")
+            .or(exponent.strip_prefix(b"-"))
+            .unwrap_or(exponent);
+        return !exponent.is_empty() && exponent.iter().all(u8::is_ascii_digit);
+    }
+    rest.is_empty()
+}
+
+/// Eight bytes at a time: a byte of `x` is zero where the text has the byte that was spread over `pattern`.
+fn find_quote_or_backslash(text: &[u8], mut at: usize) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let zero_bytes = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;
+    while let Some(chunk) = text.get(at..at + 8) {
+        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+        let found =
+            zero_bytes(word ^ (ONES * b'"' as u64)) | zero_bytes(word ^ (ONES * b'\\' as u64));
+        if found != 0 {
+            // The lowest set bit is exact; higher ones may be carried over.
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    text[at.min(text.len())..]
+        .iter()
+        .position(|b| matches!(b, b'"' | b'\\'))
+        .map(|i| at + i)
+}
+
+/// The text of a JSON string's content. Lone surrogates and bytes that are not UTF-8 become U+FFFD.
+fn unescape(content: &[u8]) -> Cow<'_, str> {
+    if !content.contains(&b'\\') {
+        return String::from_utf8_lossy(content);
+    }
+    let mut out = Vec::with_capacity(content.len());
+    let mut rest = content;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at + 1..];
+        let (length, text) = match rest.first() {
+            Some(b'u') => unicode_escape(rest),
+            Some(b'b') => (1, '\u{8}'),
+            Some(b'f') => (1, '\u{c}'),
+            Some(b'n') => (1, '\n'),
+            Some(b'r') => (1, '\r'),
+            Some(b't') => (1, '\t'),
+            Some(&other) => (1, char::from(other)),
+            None => (0, '\\'),
+        };
+        out.extend_from_slice(text.encode_utf8(&mut [0; 4]).as_bytes());
+        rest = &rest[length.min(rest.len())..];
+    }
+    out.extend_from_slice(rest);
+    Cow::Owned(
+        String::from_utf8(out)
+            .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+    )
+}
+
+/// `uXXXX` or a pair of surrogates: how many bytes it takes and the character.
+fn unicode_escape(rest: &[u8]) -> (usize, char) {
+    let unit = |at: usize| {
+        let digits = rest
+            .get(at..at + 4)
+            .and_then(|d| std::str::from_utf8(d).ok());
+        digits.and_then(|d| u32::from_str_radix(d, 16).ok())
+    };
+    let Some(first) = unit(1) else {
+        return (1, char::REPLACEMENT_CHARACTER);
+    };
+    if let Some(c) = char::from_u32(first) {
+        return (5, c);
+    }
+    let second = (rest.get(5..7) == Some(b"\\u")).then(|| unit(7)).flatten();
+    match (first, second) {
+        (0xD800..0xDC00, Some(low @ 0xDC00..0xE000)) => {
+            let joined = 0x10000 + ((first - 0xD800) << 10) + (low - 0xDC00);
+            (
+                11,
+                char::from_u32(joined).unwrap_or(char::REPLACEMENT_CHARACTER),
+            )
+        }
+        _ => (5, char::REPLACEMENT_CHARACTER),
+    }
+}
+
+/// One value of an indexed document, together with the text.
+#[derive(Clone, Copy)]
+pub struct Value<'a> {
+    text: &'a [u8],
+    nodes: &'a [Node],
+    at: u32,
+}
+
+impl<'a> Value<'a> {
+    fn node(&self) -> &'a Node {
+        &self.nodes[self.at as usize]
+    }
+
+    /// The number of this value in its document, for [`Doc::value`].
+    pub fn index(&self) -> u32 {
+        self.at
+    }
+
+    /// What kind of value it is.
+    pub fn kind(&self) -> Kind {
+        self.node().kind
+    }
+
+    /// Is it `null`?
+    pub fn is_null(&self) -> bool {
+        self.kind() == Kind::Null
+    }
+
+    /// The value as written, strings with their quotes.
+    pub fn raw(&self) -> &'a [u8] {
+        let node = self.node();
+        let quotes = usize::from(node.kind == Kind::String);
+        &self.text[node.start as usize - quotes..node.end as usize + quotes]
+    }
+
+    /// Where [`Value::raw`] stands in the text.
+    pub fn span(&self) -> std::ops::Range<usize> {
+        let node = self.node();
+        let quotes = usize::from(node.kind == Kind::String);
+        node.start as usize - quotes..node.end as usize + quotes
+    }
+
+    /// The content of a string, `None` for other kinds.
+    pub fn as_str(&self) -> Option<Cow<'a, str>> {
+        let node = self.node();
+        if node.kind != Kind::String {
+            return None;
+        }
+        let content = &self.text[node.start as usize..node.end as usize];
+        Some(if node.flags & VALUE_ESCAPED == 0 {
+            String::from_utf8_lossy(content)
+        } else {
+            unescape(content)
+        })
+    }
+
+    /// The value as text: the content of a string, else as written (`true`, `12`, `{"a":1}`). `None` for `null`.
+    pub fn text(&self) -> Option<Cow<'a, str>> {
+        match self.kind() {
+            Kind::Null => None,
+            Kind::String => self.as_str(),
+            _ => Some(String::from_utf8_lossy(self.raw())),
+        }
+    }
+
+    /// A number, or a string that is one. `None` for other values, `NaN` and infinities.
+    pub fn as_f64(&self) -> Option<f64> {
+        match self.kind() {
+            Kind::Number | Kind::String => self
+                .text()?
+                .trim()
+                .parse()
+                .ok()
+                .filter(|n: &f64| n.is_finite()),
+            _ => None,
+        }
+    }
+
+    /// `true` or `false`.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self.kind() {
+            Kind::True => Some(true),
+            Kind::False => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Is this a number that no machine type holds as it is written (`NaN`, `1e999`, 2^70, `007`)?
+    pub fn is_odd_number(&self) -> bool {
+        let raw = self.raw();
+        if self.kind() != Kind::Number
+            || (raw.len() <= 15
+                && raw.iter().all(u8::is_ascii_digit)
+                && (raw[0] != b'0' || raw.len() == 1))
+        {
+            return false;
+        }
+        let Ok(text) = std::str::from_utf8(raw) else {
+            return true;
+        };
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let padded =
+            digits.len() > 1 && digits.starts_with('0') && digits.as_bytes()[1].is_ascii_digit();
+        let held = if text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E')) {
+            text.parse::<f64>().is_ok_and(f64::is_finite)
+        } else {
+            text.parse::<i64>().is_ok() && text != "-0"
+        };
+        padded || !held
+    }
+
+    /// The key under which it stands, if it is a member of an object.
+    pub fn key(&self) -> Option<Cow<'a, str>> {
+        let node = self.node();
+        if node.key_start == 0 {
+            return None;
+        }
+        let key = &self.text[node.key_start as usize..node.key_end as usize];
+        Some(if node.flags & KEY_ESCAPED == 0 {
+            String::from_utf8_lossy(key)
+        } else {
+            unescape(key)
+        })
+    }
+
+    pub(crate) fn key_hash(&self) -> u32 {
+        self.node().hash
+    }
+
+    /// The member `key` of an object; of duplicates the first.
+    pub fn get(&self, key: &str) -> Option<Value<'a>> {
+        let hash = key_hash(key.as_bytes());
+        if self.kind() != Kind::Object {
+            return None;
+        }
+        self.children()
+            .find(|c| c.node().hash == hash && c.key_is(key))
+    }
+
+    /// Is `key` this member's key?
+    pub fn key_is(&self, key: &str) -> bool {
+        let node = self.node();
+        let raw = &self.text[node.key_start as usize..node.key_end as usize];
+        if node.flags & KEY_ESCAPED == 0 {
+            raw == key.as_bytes()
+        } else {
+            unescape(raw) == key
+        }
+    }
+
+    /// The member at the end of `keys`, one key a level; arrays are not entered.
+    pub fn at(&self, keys: &[&str]) -> Option<Value<'a>> {
+        keys.iter().try_fold(*self, |value, key| value.get(key))
+    }
+
+    /// The text of the member at the end of `keys`; `None` if absent, `null`, or an object or array.
+    pub fn text_at(&self, keys: &[&str]) -> Option<Cow<'a, str>> {
+        self.at(keys)
+            .filter(|v| !matches!(v.kind(), Kind::Object | Kind::Array))
+            .and_then(|v| v.text())
+    }
+
+    /// The members of an object without duplicates, or the elements of an array; nothing for other kinds.
+    pub fn children(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let (text, nodes) = (self.text, self.nodes);
+        let node = self.node();
+        let end = if matches!(node.kind, Kind::Object | Kind::Array) {
+            node.next
+        } else {
+            0
+        };
+        let mut at = self.at + 1;
+        std::iter::from_fn(move || {
+            while at < end {
+                let value = Value { text, nodes, at };
+                let node = value.node();
+                at = node.next;
+                if node.flags & DUPLICATE == 0 {
+                    return Some(value);
+                }
+            }
+            None
+        })
+    }
+
+    /// Every value below this one that is neither object nor array, this one included, in document order.
+    /// Values under a duplicate key are left out.
+    pub fn leaves(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let (text, nodes) = (self.text, self.nodes);
+        let end = self.node().next;
+        let mut at = self.at;
+        std::iter::from_fn(move || {
+            while at < end {
+                let value = Value { text, nodes, at };
+                let node = value.node();
+                if node.flags & DUPLICATE != 0 {
+                    at = node.next;
+                    continue;
+                }
+                at += 1;
+                if !matches!(node.kind, Kind::Object | Kind::Array) {
+                    return Some(value);
+                }
+            }
+            None
+        })
+    }
+}
+
+impl std::fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.raw()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn to_serde(value: Value<'_>) -> serde_json::Value {
+        match value.kind() {
+            Kind::Array => value.children().map(to_serde).collect(),
+            Kind::Object => serde_json::Value::Object(
+                value
+                    .children()
+                    .map(|c| (c.key().unwrap().into_owned(), to_serde(c)))
+                    .collect(),
+            ),
+            _ => serde_json::from_slice(value.raw()).unwrap(),
+        }
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            ".*".prop_map(Into::into)
+        ];
+        leaf.prop_recursive(6, 200, 80, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..80).prop_map(Into::into),
+                prop::collection::hash_map(".{0,12}", inner, 0..80)
+                    .prop_map(|m| serde_json::Value::Object(m.into_iter().collect()))
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn reads_what_serde_writes(value in json(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+            let doc = Doc::parse(&text).unwrap();
+            prop_assert!(!doc.has_duplicate_keys());
+            // serde_json reads some floats back one bit off, so both sides read the same text.
+            prop_assert_eq!(to_serde(doc.root(&text)), serde_json::from_slice::<serde_json::Value>(&text).unwrap());
+        }
+
+        #[test]
+        fn takes_no_less_and_not_much_more_than_serde(text in "[\\[\\]{}:,\"a1 .eE+-]{0,24}") {
+            let serde = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+            let ours = Doc::parse(text.as_bytes()).is_ok();
+            prop_assert!(ours || !serde, "serde takes what we refuse: {text}");
+            if ours && !serde {
+                prop_assert!(text.contains(|c: char| c == '0' || c == '1'), "we take what serde refuses: {text}");
+            }
+        }
+
+        #[test]
+        fn never_panics(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Doc::parse(&text);
+        }
+
+        #[test]
+        fn a_cut_text_is_incomplete(value in json(), cut in any::<prop::sample::Index>()) {
+            let text = serde_json::to_vec(&[value]).unwrap();
+            let cut = cut.index(text.len());
+            let error = Doc::parse(&text[..cut]).unwrap_err();
+            prop_assert_eq!(error.kind, JsonErrorKind::Incomplete);
+        }
+    }
+
+    #[test]
+    fn first_of_duplicates_is_kept() {
+        let text = br#"{"a":1,"b":{"x":1,"\u0078":2},"a":{"b":3},"\u0061":4}"#;
+        let doc = Doc::parse(text).unwrap();
+        assert!(doc.has_duplicate_keys());
+        let root = doc.root(text);
+        assert_eq!(root.get("a").unwrap().raw(), b"1");
+        assert_eq!(root.at(&["b", "x"]).unwrap().raw(), b"1");
+        assert_eq!(root.children().count(), 2);
+        assert_eq!(
+            root.leaves().map(|v| v.raw()).collect::<Vec<_>>(),
+            [b"1", b"1"]
+        );
+    }
+
+    #[test]
+    fn duplicates_in_large_objects() {
+        let members: Vec<String> = (0..5_000)
+            .map(|i| format!("\"k{}\":{i}", i % 4_999))
+            .collect();
+        let text = format!("{{{}}}", members.join(","));
+        let doc = Doc::parse(text.as_bytes()).unwrap();
+        assert!(doc.has_duplicate_keys());
+        assert_eq!(doc.root(text.as_bytes()).children().count(), 4_999);
+        assert_eq!(doc.root(text.as_bytes()).get("k0").unwrap().raw(), b"0");
+    }
+
+    #[test]
+    fn depth_is_capped_without_recursion() {
+        let nested = |depth: usize| [b"[".repeat(depth), b"]".repeat(depth)].concat();
+        assert!(Doc::parse(&nested(MAX_DEPTH)).is_ok());
+        assert_eq!(
+            Doc::parse(&nested(100_000)).unwrap_err().kind,
+            JsonErrorKind::TooDeep
+        );
+    }
+
+    #[test]
+    fn odd_numbers_and_bytes_are_kept() {
+        let text = b"{\"n\":NaN,\"z\":007,\"big\":1180591620717411303424,\"e\":1e999,\"m\":-0,\"ok\":[1,-2.5,1e3],\"bad\":\"a\xffb\\ud800\x01\"}";
+        let doc = Doc::parse(text).unwrap();
+        let root = doc.root(text);
+        for key in ["n", "z", "big", "e", "m"] {
+            assert!(root.get(key).unwrap().is_odd_number(), "{key}");
+        }
+        assert!(
+            root.get("ok")
+                .unwrap()
+                .children()
+                .all(|v| !v.is_odd_number())
+        );
+        assert_eq!(root.text_at(&["bad"]).unwrap(), "a\u{fffd}b\u{fffd}\u{1}");
+        assert_eq!(root.raw(), text);
+    }
+
+    #[test]
+    fn scan_stops_after_the_value() {
+        let text = br#" {"a":[1, 2]} , {"b":"\"x"}"#;
+        let mut doc = Doc::new();
+        let end = doc.scan(text, 0).unwrap();
+        assert_eq!(&text[end..end + 2], b" ,");
+        assert_eq!(doc.scan(text, end + 2).unwrap(), text.len());
+        assert_eq!(doc.root(text).text_at(&["b"]).unwrap(), "\"x");
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        for (text, kind, offset) in [
+            (r#"{"a" 1}"#, JsonErrorKind::Syntax, 5),
+            (r#"{"a":tru"#, JsonErrorKind::Incomplete, 8),
+            (r#"["\q"]"#, JsonErrorKind::Syntax, 2),
+            ("[1,]", JsonErrorKind::Syntax, 3),
+            ("[1] x", JsonErrorKind::Syntax, 4),
+            ("", JsonErrorKind::Incomplete, 0),
+        ] {
+            assert_eq!(
+                Doc::parse(text.as_bytes()).unwrap_err(),
+                JsonError { kind, offset },
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The shared words of Trailwarden.
+//!
+//! Everything that two stages must agree on lives here and nothing else does: the normalized
+//! [`Event`] with the original record byte for byte, the [`Finding`] that a rule emits, deterministic
+//! [`Id`]s, [`Time`], [`Severity`], and [`json`], which reads fields of a JSON record by path without
+//! building a tree. Stages hand these types to one another over the `bus`; no stage knows another.
+//!
+//! This crate does no I/O, reads no clock and depends on no other crate of the workspace.
+
+pub mod json;
+pub mod path;
+
+mod envelope;
+mod finding;
+mod id;
+mod rule_info;
+mod severity;
+mod time;
+
+pub use compact_str::{CompactString as Str, format_compact};
+pub use envelope::{
+    CodecError, Event, Flag, Flags, Integrity, Invocation, Normalized, Origin, Outcome,
+    SCHEMA_VERSION, is_normalized_name,
+};
+pub use finding::{Finding, MAX_EVENT_IDS};
+pub use id::Id;
+pub use rule_info::RuleInfo;
+pub use severity::Severity;
+pub use time::{Time, TimeError};
