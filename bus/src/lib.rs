@@ -1,1 +1,13 @@
-//! placeholder
+//! The durable log between stages: topics cut into partitions, records with offsets, consumer positions.
+//!
+//! [`Bus`] is what a stage sees; [`embedded`] keeps everything in one data folder of one machine, and Kafka
+//! will be the second implementation. A stage reads records of a partition, computes, and hands back one
+//! [`Commit`]: its new positions, its outputs and its changed state take effect together or not at all.
+//! [`seen`] drops repeated events with exactly that mechanism. Records are bytes here: what they mean is
+//! the business of the stages.
+
+mod topic;
+
+pub use topic::{
+    Batch, Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic, partition_of,
+};

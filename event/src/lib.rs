@@ -27,3 +27,6 @@ pub use id::Id;
 pub use rule_info::RuleInfo;
 pub use severity::Severity;
 pub use time::{Time, TimeError};
+
+/// Where the time of day comes from. Only the program reads a real clock; everyone else is given one.
+pub type Clock = std::sync::Arc<dyn Fn() -> Time + Send + Sync>;
