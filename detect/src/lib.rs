@@ -1,1 +1,15 @@
-//! placeholder
+//! Events to findings: Sigma rules, matching, correlation.
+//!
+//! [`RuleSet::load`] reads folders of Sigma documents and reports every problem of all of them at once.
+//! [`Engine`] is a rule set compiled for speed: it tells which rules match an event, looking at few of
+//! them. The core is pure and synchronous: no I/O, no clock, no unordered iteration, so that live runs,
+//! tests and backtests give the same answers.
+
+pub mod condition;
+pub mod engine;
+pub mod error;
+pub mod item;
+pub mod pattern;
+pub mod rule;
+pub mod rule_set;
+pub mod yaml;
