@@ -193,14 +193,9 @@ fn single(node: &Node, placeholders: &Placeholders, mistakes: &mut Vec<Mistake>)
             }
             continue;
         }
-        match selection(value, placeholders, mistakes, 0) {
-            Ok(selection) => selections.push((text, selection)),
-            Err(mistake) => {
-                mistakes.push(mistake);
-                fine = false;
-                selections.push((text, Selection::Any(Vec::new())));
-            }
-        }
+        let selection = selection(value, placeholders, mistakes, 0);
+        fine &= selection.is_some();
+        selections.push((text, selection.unwrap_or(Selection::Any(Vec::new()))));
     }
     let names: Vec<String> = selections.iter().map(|(n, _)| n.clone()).collect();
     let Some((_, condition)) = detection.entry("condition") else {
@@ -287,66 +282,77 @@ fn unused(
     }
 }
 
+/// One selection; its mistakes are added to `mistakes`, all of them.
 fn selection(
     node: &Node,
     placeholders: &Placeholders,
     mistakes: &mut Vec<Mistake>,
     depth: usize,
-) -> Result<Selection, Mistake> {
-    if depth > 8 {
-        return Err(Mistake::new(node.place, "selections are nested too deep"));
-    }
+) -> Option<Selection> {
+    let refuse = |mistakes: &mut Vec<Mistake>, message: &str| {
+        mistakes.push(Mistake::new(node.place, message));
+        None
+    };
+    let single = |mut parts: Vec<Selection>, join: fn(Vec<Selection>) -> Selection| {
+        if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            join(parts)
+        }
+    };
     match &node.yaml {
-        Yaml::Map(entries) if entries.is_empty() => {
-            Err(Mistake::new(node.place, "this selection is empty"))
-        }
+        _ if depth > 8 => refuse(mistakes, "selections are nested too deep"),
+        Yaml::Null => refuse(mistakes, "this selection is empty"),
+        Yaml::Map(entries) if entries.is_empty() => refuse(mistakes, "this selection is empty"),
+        Yaml::List(items) if items.is_empty() => refuse(mistakes, "this selection is empty"),
         Yaml::Map(entries) => {
-            let mut items = Vec::new();
-            for (key, value) in entries {
-                if let Yaml::Map(_) = value.yaml {
-                    let hint = "join the keys with dots: `userIdentity.type: Root`";
-                    return Err(Mistake::new(
-                        value.place,
-                        format!(
-                            "the value of `{}` cannot be a map",
-                            key.scalar().unwrap_or_default()
-                        ),
-                    )
-                    .hint(hint));
-                }
-                items.push(Selection::Item(item::parse(
-                    key,
-                    value,
-                    placeholders,
-                    mistakes,
-                )?));
-            }
-            Ok(if items.len() == 1 {
-                items.remove(0)
-            } else {
-                Selection::All(items)
-            })
-        }
-        Yaml::List(items) if items.is_empty() => {
-            Err(Mistake::new(node.place, "this selection is empty"))
+            let parts: Vec<_> = entries
+                .iter()
+                .map(|(key, value)| take(line(key, value, placeholders, mistakes), mistakes))
+                .collect();
+            parts
+                .into_iter()
+                .collect::<Option<_>>()
+                .map(|parts| single(parts, Selection::All))
         }
         Yaml::List(items) => {
-            let mut parts = items
+            let parts: Vec<_> = items
                 .iter()
                 .map(|n| match n.yaml {
                     Yaml::Map(_) | Yaml::List(_) => selection(n, placeholders, mistakes, depth + 1),
-                    _ => item::keyword(n).map(Selection::Item),
+                    _ => take(item::keyword(n), mistakes),
                 })
-                .collect::<Result<Vec<_>, _>>()?;
-            Ok(if parts.len() == 1 {
-                parts.remove(0)
-            } else {
-                Selection::Any(parts)
-            })
+                .collect();
+            parts
+                .into_iter()
+                .collect::<Option<_>>()
+                .map(|parts| single(parts, Selection::Any))
         }
-        Yaml::Null => Err(Mistake::new(node.place, "this selection is empty")),
-        _ => item::keyword(node).map(Selection::Item),
+        _ => take(item::keyword(node), mistakes),
     }
+}
+
+fn take(item: Result<Item, Mistake>, mistakes: &mut Vec<Mistake>) -> Option<Selection> {
+    item.map_err(|mistake| mistakes.push(mistake))
+        .ok()
+        .map(Selection::Item)
+}
+
+fn line(
+    key: &Node,
+    value: &Node,
+    placeholders: &Placeholders,
+    mistakes: &mut Vec<Mistake>,
+) -> Result<Item, Mistake> {
+    if let Yaml::Map(_) = value.yaml {
+        let message = format!(
+            "the value of `{}` cannot be a map",
+            key.scalar().unwrap_or_default()
+        );
+        return Err(Mistake::new(value.place, message)
+            .hint("join the keys with dots: `userIdentity.type: Root`"));
+    }
+    item::parse(key, value, placeholders, mistakes)
 }
 
 fn logsource(node: &Node, mistakes: &mut Vec<Mistake>) -> Logsource {
@@ -559,7 +565,11 @@ fn correlation(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<CorrelationRu
             0
         }),
     };
-    let at_least = threshold(body, key.place, mistakes);
+    let at_least = if info.correlation.is_some() {
+        threshold(body, key.place, mistakes)
+    } else {
+        0
+    };
     let generate = [body.get("generate"), node.get("generate")]
         .into_iter()
         .flatten()

@@ -312,7 +312,9 @@ fn resolve(
     let mut by_word: HashMap<&str, usize> = HashMap::new();
     let mut by_title: HashMap<&str, usize> = HashMap::new();
     for (number, (_, rule)) in rules.iter().enumerate() {
-        by_word.entry(&rule.info.id).or_insert(number);
+        if rule.info.id != rule.info.title {
+            by_word.entry(&rule.info.id).or_insert(number);
+        }
         by_title.entry(&rule.info.title).or_insert(number);
         if let Some(name) = &rule.name {
             by_word.entry(name).or_insert(number);
