@@ -11,8 +11,14 @@
 //! group, `episode` one episode of it, `state` how both are stored. Only event_count with a lower bound is
 //! here: that condition can only become true by a late match, never false again, and all exactness rests on it.
 
+mod episode;
+mod group;
 mod matches;
+mod state;
+mod windows;
 
 pub use matches::{
     Correlation, Match, MatchRecord, Watermark, WatermarkTicker, group_key, watermark_records,
 };
+pub use state::StateError;
+pub use windows::{Counts, KEY_FLOOD, Options, Windows};
