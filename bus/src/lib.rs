@@ -8,6 +8,10 @@
 
 mod topic;
 
+pub mod config;
+pub mod embedded;
+pub mod seen;
+
 pub use topic::{
     Batch, Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic, partition_of,
 };
