@@ -5,6 +5,9 @@
 //! an fsync or runs out of space at a chosen operation. Positions are explicit and nothing is buffered here: what
 //! counts as durable is decided by the callers through [`File::sync`] and [`Disk::sync_dir`].
 
+#[cfg(test)]
+pub(super) mod sim;
+
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;

@@ -6,6 +6,9 @@
 //! disk holds, so the log takes no more writes. Files are closed by size and by age, so that retention, which drops
 //! whole files, comes to all of them. What a file looks like inside is the business of `frame` and `segment`.
 
+#[cfg(test)]
+mod fault_tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
