@@ -223,3 +223,6 @@ pub struct DecodeError {
 
 /// The function that gets the items of an object; it may stop the decoder.
 pub type Each<'e> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'e;
+
+#[cfg(test)]
+mod tests;

@@ -136,3 +136,6 @@ fn flag_oddities(doc: &Doc, text: &[u8], event: &mut Event) {
         event.flags.set(Flag::NumCoerced);
     }
 }
+
+#[cfg(test)]
+mod tests;
