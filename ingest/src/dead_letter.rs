@@ -241,3 +241,61 @@ pub fn replay(
     replayed.events = appender.finish()?.events;
     Ok(replayed)
 }
+
+#[cfg(test)]
+mod tests {
+    use bus::embedded::{EmbeddedBus, Options};
+    use event::Event;
+
+    use super::*;
+
+    fn letter(bytes: &[u8], size: u64, seconds: i64) -> DeadLetter {
+        let bad = Bad {
+            reason: Reason::BadJson,
+            message: "json ends too early",
+            bytes,
+            size,
+            offset: 7,
+            position: 3,
+        };
+        DeadLetter::of(&bad, "some/object", Time::from_seconds(seconds))
+    }
+
+    #[test]
+    fn letters_are_listed_shown_and_replayed() {
+        let dir = tempfile::tempdir().unwrap();
+        let bus = EmbeddedBus::open(dir.path(), Options::default()).unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let good = letter(b"{\"a\":1}", 7, 1);
+        let bad = letter(b"\xff{", 2, 3);
+        let cut = letter(b"{\"a\"", 99, 2);
+        let records = [&good, &bad, &cut].map(DeadLetter::record).to_vec();
+        bus.append(Topic::DeadLetters, records).unwrap();
+
+        let listed = list(&bus, 10).unwrap();
+        let letters: Vec<_> = listed.iter().map(|(_, l)| l.clone()).collect();
+        assert_eq!(letters, [bad.clone(), cut, good.clone()]);
+        assert_eq!(list(&bus, 1).unwrap().len(), 1);
+        let places: Vec<Place> = listed.iter().map(|(p, _)| *p).collect();
+        assert_eq!(show(&bus, places[2]).unwrap(), good);
+        assert_eq!(places[2].to_string().parse(), Ok(places[2]));
+        assert_eq!(bad.content(), b"\xff{");
+
+        let now = Time::from_seconds(9);
+        let again = |place| replay(&bus, place, &Limits::of_files(), &metrics, now);
+        assert_eq!(again(places[2]).unwrap().events, 1);
+        let still = again(places[0]).unwrap();
+        assert_eq!((still.events, still.still_bad.len()), (0, 1));
+        assert!(matches!(again(places[1]), Err(DeadLetterError::Cut { .. })));
+        let absent = Place {
+            partition: 0,
+            offset: 99,
+        };
+        assert!(matches!(again(absent), Err(DeadLetterError::Absent(_))));
+
+        let id = Id::position("some/object", 3);
+        let partition = bus::partition_of(id.to_string().as_bytes(), bus.partitions(Topic::Events));
+        let batch = bus.read(Topic::Events, partition, 0, 1 << 20).unwrap();
+        assert_eq!(Event::decode(&batch.records[0].1.value).unwrap().id, id);
+    }
+}

@@ -290,3 +290,193 @@ impl Refusal {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::ops::Range;
+
+    use axum::body::Body;
+    use bus::embedded::{EmbeddedBus, Options};
+    use bus::{Batch, Commit, Offset, Record, Topic};
+    use event::{Event, Time};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn gz(content: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(content).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn small() -> Config {
+        let mut config = Config::default();
+        config.push.max_body_mib = 1;
+        config
+    }
+
+    async fn send(
+        bus: Arc<dyn Bus>,
+        encoding: Option<&str>,
+        body: Vec<u8>,
+    ) -> (u16, serde_json::Value, bool) {
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let clock: Clock = Arc::new(|| Time::from_seconds(1_800_000_000));
+        let mut request = Request::post("/api/v1/events").header("x-request-id", "r-1");
+        if let Some(encoding) = encoding {
+            request = request.header(header::CONTENT_ENCODING, encoding);
+        }
+        let response = router(bus, clock, &small(), metrics)
+            .oneshot(request.body(Body::from(body)).unwrap())
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        let retry = response.headers().contains_key(header::RETRY_AFTER);
+        let request = Request::new(response.into_body());
+        let body = Bytes::from_request(request, &()).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap(), retry)
+    }
+
+    fn events_on(bus: &dyn Bus) -> Vec<Event> {
+        (0..bus.partitions(Topic::Events))
+            .flat_map(|p| bus.read(Topic::Events, p, 0, 1 << 24).unwrap().records)
+            .map(|(_, r)| Event::decode(&r.value).unwrap())
+            .collect()
+    }
+
+    /// A push is answered with this status and, if refused, this code; `(accepted, dead letters)` otherwise.
+    fn check(encoding: Option<&str>, body: &[u8], status: u16, expected: Result<(u64, u64), &str>) {
+        let dir = tempfile::tempdir().unwrap();
+        let bus: Arc<dyn Bus> =
+            Arc::new(EmbeddedBus::open(dir.path(), Options::default()).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (found, answer, _) = runtime.block_on(send(Arc::clone(&bus), encoding, body.to_vec()));
+        assert_eq!(found, status, "{answer}");
+        match expected {
+            Ok((accepted, dead)) => {
+                assert_eq!(answer["accepted"], accepted);
+                assert_eq!(answer["dead_letters"], dead);
+                assert_eq!(events_on(&*bus).len() as u64, accepted);
+            }
+            Err(code) => {
+                assert_eq!(answer["error"]["code"], code);
+                assert_eq!(answer["error"]["request_id"], "r-1");
+                assert!(answer["error"]["hint"].is_string());
+                assert!(events_on(&*bus).is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn bodies() {
+        check(None, b"{\"a\":1}\n{\"a\":2}\n", 200, Ok((2, 0)));
+        check(None, b"[{\"a\":1}]", 200, Ok((1, 0)));
+        check(
+            None,
+            b"{\"Records\":[{\"a\":1},{\"b\":oops},{}]}",
+            200,
+            Ok((2, 1)),
+        );
+        check(None, b"", 200, Ok((0, 0)));
+        check(Some("gzip"), &gz(b"{\"a\":1}"), 200, Ok((1, 0)));
+        check(None, &gz(b"{\"a\":1}"), 200, Ok((1, 0)));
+    }
+
+    #[test]
+    fn refusals() {
+        check(None, b"oops", 400, Err("unknown_object"));
+        check(None, b"{\"a\":", 400, Err("bad_json"));
+        check(
+            None,
+            "[".repeat(100_000).as_bytes(),
+            400,
+            Err("json_too_deep"),
+        );
+        check(Some("br"), b"{}", 415, Err("unsupported_encoding"));
+        check(Some("gzip"), b"{}", 400, Err("corrupt_gzip"));
+        check(
+            Some("gzip"),
+            &gz(b"{\"a\":1}")[..15],
+            400,
+            Err("corrupt_gzip"),
+        );
+        let large = "{\"a\":1}\n".repeat(200_000);
+        check(None, large.as_bytes(), 413, Err("body_too_large"));
+        check(
+            Some("gzip"),
+            &gz(large.as_bytes()),
+            413,
+            Err("body_too_large"),
+        );
+    }
+
+    /// A bus that is full.
+    struct Full;
+
+    impl Bus for Full {
+        fn partitions(&self, _: Topic) -> u32 {
+            1
+        }
+        fn append(&self, _: Topic, _: Vec<Record>) -> Result<(), BusError> {
+            Err(BusError::DiskFull {
+                path: "data".to_owned(),
+            })
+        }
+        fn read(&self, _: Topic, _: u32, _: Offset, _: usize) -> Result<Batch, BusError> {
+            Ok(Batch::default())
+        }
+        fn wait(&self, _: Topic, _: &[(u32, Offset)], _: Duration) -> Result<bool, BusError> {
+            Ok(false)
+        }
+        fn bounds(&self, _: Topic, _: u32) -> Result<Range<Offset>, BusError> {
+            Ok(0..0)
+        }
+        fn commit(&self, _: Commit) -> Result<(), BusError> {
+            Ok(())
+        }
+        fn position(&self, _: &str, _: Topic, _: u32) -> Result<Option<Offset>, BusError> {
+            Ok(None)
+        }
+        fn state_get(
+            &self,
+            _: &str,
+            _: u32,
+            _: &[Vec<u8>],
+        ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
+            Ok(Vec::new())
+        }
+        fn state_scan(&self, _: &str, _: u32, _: &[u8]) -> Result<Vec<bus::Entry>, BusError> {
+            Ok(Vec::new())
+        }
+        fn retain(&self, _: Time) -> Result<(), BusError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_log_asks_to_come_back() {
+        let (status, answer, retry) = send(Arc::new(Full), None, b"{\"a\":1}".to_vec()).await;
+        assert_eq!((status, retry), (503, true));
+        assert_eq!(answer["error"]["code"], "log_unavailable");
+    }
+
+    #[tokio::test]
+    async fn the_same_body_gets_the_same_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let bus: Arc<dyn Bus> =
+            Arc::new(EmbeddedBus::open(dir.path(), Options::default()).unwrap());
+        for _ in 0..2 {
+            send(Arc::clone(&bus), None, b"{\"a\":1}".to_vec()).await;
+        }
+        let events = events_on(&*bus);
+        assert_eq!(events.len(), 2);
+        assert_eq!(events[0].id, events[1].id);
+        assert!(events[0].origin.object.starts_with("push:"));
+    }
+}

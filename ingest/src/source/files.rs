@@ -42,6 +42,9 @@ const SLICE: u64 = 64 << 20;
 /// The first bytes that tell one file from another at the same path.
 const PREFIX: usize = 256;
 
+/// A file that ends within a line is taken to be complete once it has not changed for ten minutes.
+const ABANDONED_MICROS: i64 = 600 * 1_000_000;
+
 /// Folders nested deeper are not entered.
 const MAX_DEPTH: usize = 64;
 
@@ -244,7 +247,6 @@ impl<'b> Source<'b> {
             return Ok(());
         }
         let now = (self.clock)();
-        let settled = self.settled(path, look, now);
         let mut head = vec![0; PREFIX];
         let got = File::open(path)?.read(&mut head)?;
         head.truncate(got);
@@ -253,12 +255,14 @@ impl<'b> Source<'b> {
         }
         let progress = known_or_next(self.known.get(path), look, &head);
         let progress = if is_whole(&head) {
-            if !settled {
+            if !self.settled(path, look, now) {
                 return Ok(());
             }
             self.whole(path, look, progress, now)?
         } else {
-            self.growing(path, look, progress, settled, now)?
+            // Writers flush in the middle of lines: only one that is left alone for long is at its end.
+            let abandoned = look.modified > 0 && now.0 - look.modified >= ABANDONED_MICROS;
+            self.growing(path, look, progress, abandoned, now)?
         };
         let Some(progress) = progress else {
             return Ok(());
@@ -317,7 +321,7 @@ impl<'b> Source<'b> {
         path: &Path,
         look: Look,
         mut progress: Progress,
-        settled: bool,
+        abandoned: bool,
         now: Time,
     ) -> Result<Option<Progress>, FileError> {
         let object = object(path, progress.generation);
@@ -327,7 +331,7 @@ impl<'b> Source<'b> {
             let last = progress.offset + length == look.size;
             let job = Job {
                 first_position: progress.position,
-                growing: !(last && settled),
+                growing: !(last && abandoned),
                 lambda_text: progress.lambda_text,
                 ..Job::default()
             };
@@ -563,5 +567,195 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) {
         }
         Ok(m) if m.is_file() => files.push(path.to_owned()),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use bus::Topic;
+    use bus::embedded::{EmbeddedBus, Options};
+    use event::Event;
+
+    use super::*;
+
+    struct Setup {
+        logs: tempfile::TempDir,
+        data: tempfile::TempDir,
+        config: Files,
+        now: Arc<AtomicI64>,
+    }
+
+    impl Setup {
+        fn new() -> Setup {
+            let logs = tempfile::tempdir().unwrap();
+            let config = Files {
+                paths: vec![logs.path().to_owned()],
+                settle_seconds: 5,
+                ..Files::default()
+            };
+            Setup {
+                logs,
+                data: tempfile::tempdir().unwrap(),
+                config,
+                now: Arc::new(AtomicI64::new(0)),
+            }
+        }
+
+        fn put(&self, name: &str, content: &[u8]) {
+            fs::write(self.logs.path().join(name), content).unwrap();
+        }
+
+        fn add(&self, name: &str, content: &[u8]) {
+            let mut file = File::options()
+                .append(true)
+                .open(self.logs.path().join(name))
+                .unwrap();
+            file.write_all(content).unwrap();
+        }
+
+        /// Starts anew on the same data, passes twice with ten seconds between, and gives all events that are on the
+        /// log, by object and in order, as `id-less` texts, with the number of dead letters.
+        fn pass(&self) -> (Vec<String>, usize) {
+            let bus = EmbeddedBus::open(self.data.path(), Options::default()).unwrap();
+            let now = Arc::clone(&self.now);
+            let clock: Clock = Arc::new(move || Time(now.load(Ordering::SeqCst)));
+            let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+            let limits = Limits::of_files();
+            let mut source =
+                Source::open(&bus, &self.config, limits, metrics, clock, Stop::default()).unwrap();
+            source.pass().unwrap();
+            self.now.fetch_add(10_000_000, Ordering::SeqCst);
+            source.pass().unwrap();
+            let mut events: Vec<_> = all(&bus, Topic::Events)
+                .into_iter()
+                .map(|r| Event::decode(&r.value).unwrap())
+                .map(|e| (e.origin.object.clone(), e.origin.position, e))
+                .collect();
+            events.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+            let shown = events
+                .iter()
+                .map(|(object, position, event)| {
+                    let name = object.rsplit('/').next().unwrap();
+                    let raw = String::from_utf8_lossy(&event.raw);
+                    format!("{name}:{position} {raw}")
+                })
+                .collect();
+            (shown, all(&bus, Topic::DeadLetters).len())
+        }
+    }
+
+    fn all(bus: &dyn Bus, topic: Topic) -> Vec<bus::Record> {
+        (0..bus.partitions(topic))
+            .flat_map(|p| bus.read(topic, p, 0, usize::MAX / 2).unwrap().records)
+            .map(|(_, record)| record)
+            .collect()
+    }
+
+    #[test]
+    fn appended_lines_are_read_on_also_after_a_restart() {
+        let setup = Setup::new();
+        setup.put("a.jsonl", b"{\"n\":1}\n{\"n\":2}\n{\"n\"");
+        let (events, dead) = setup.pass();
+        assert_eq!(events, ["a.jsonl:0 {\"n\":1}", "a.jsonl:1 {\"n\":2}"]);
+        assert_eq!(dead, 0, "the rest of the line may come");
+        setup.add("a.jsonl", b":3}\n{\"n\":4}\n{\"n\"");
+        let (events, dead) = setup.pass();
+        assert_eq!(events[2..], ["a.jsonl:2 {\"n\":3}", "a.jsonl:3 {\"n\":4}"]);
+        assert_eq!(dead, 0);
+        setup.now.store(i64::MAX / 2, Ordering::SeqCst);
+        assert_eq!(setup.pass().1, 1, "nothing came for long");
+        setup.add("a.jsonl", b"\n{\"n\":6}\n");
+        let (events, _) = setup.pass();
+        assert_eq!(events.last().unwrap(), "a.jsonl:5 {\"n\":6}");
+        assert_eq!(setup.pass().0, events, "nothing changed, nothing is read");
+    }
+
+    #[test]
+    fn whole_objects_wait_until_they_settle() {
+        let setup = Setup::new();
+        setup.put("a.json", b"{\"Records\":[{\"n\":1}");
+        setup.put(".hidden", b"{\"n\":9}\n");
+        fs::create_dir(setup.logs.path().join("below")).unwrap();
+        setup.put("below/b.json", b"[{\"n\":2}]");
+        let bus_free = Setup {
+            config: Files {
+                settle_seconds: 60,
+                ..setup.config.clone()
+            },
+            ..setup
+        };
+        assert_eq!(bus_free.pass(), (vec![], 0));
+        bus_free.add("a.json", b",{\"n\":3}]}");
+        bus_free.now.store(i64::MAX / 2, Ordering::SeqCst);
+        let (events, dead) = bus_free.pass();
+        assert_eq!(
+            events,
+            [
+                "a.json:0 {\"n\":1}",
+                "a.json:1 {\"n\":3}",
+                "b.json:0 {\"n\":2}"
+            ]
+        );
+        assert_eq!(dead, 0);
+    }
+
+    #[test]
+    fn a_replaced_file_begins_anew() {
+        let setup = Setup::new();
+        setup.put(
+            "a.log",
+            b"START RequestId: 1\nlong line of the first file\n",
+        );
+        assert_eq!(setup.pass().0.len(), 2);
+        setup.put("a.log", b"START RequestId: 2\n");
+        let (events, _) = setup.pass();
+        assert_eq!(events[2], "a.log#1:0 START RequestId: 2");
+        setup.put(
+            "a.log",
+            b"END RequestId: 2 and more, so that it is longer than before\n",
+        );
+        let (events, _) = setup.pass();
+        assert!(events[3].starts_with("a.log#2:0 END"), "{events:?}");
+    }
+
+    #[test]
+    fn stopping_in_the_middle_repeats_and_loses_nothing() {
+        let setup = Setup::new();
+        setup.put("a.jsonl", "{\"n\":1}\n".repeat(10).as_bytes());
+        let bus = EmbeddedBus::open(setup.data.path(), Options::default()).unwrap();
+        let stop = Stop::default();
+        stop.stop();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let bus: Arc<dyn Bus> = Arc::new(bus);
+        let clock: Clock = Arc::new(|| Time(0));
+        run(
+            Arc::clone(&bus),
+            &setup.config,
+            Limits::of_files(),
+            metrics,
+            clock,
+            stop,
+        )
+        .unwrap();
+        drop(bus);
+        assert_eq!(setup.pass().0.len(), 10);
+    }
+
+    #[test]
+    fn kinds_of_files() {
+        for (head, whole) in [
+            (&b"\x1f\x8b\x08"[..], true),
+            (b" { \"Records\" : [", true),
+            (b"[ {\"a\":1}", true),
+            (b"{\n  \"a\": 1", true),
+            (b"{\"a\":1}\n{\"a\":2}", false),
+            (b"[INFO]\thello", false),
+            (b"START RequestId", false),
+        ] {
+            assert_eq!(is_whole(head), whole, "{head:?}");
+        }
     }
 }
