@@ -1,0 +1,1 @@
+//! Indexes without a bus: `hunt --index DIR` and `search --data DIR`.

@@ -1,0 +1,1 @@
+//! How an event stands in the index.
