@@ -13,6 +13,7 @@ pub mod config;
 pub mod metrics;
 pub mod query;
 pub mod schema;
+mod text;
 
 pub mod indexer;
 pub mod offline;
