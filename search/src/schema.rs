@@ -43,7 +43,7 @@ pub const MAX_VALUE: usize = 256;
 /// How much text of one event is indexed word by word.
 pub const MAX_WORDS_BYTES: usize = 256 * 1024;
 /// How much of a longer value stands in its term.
-const CUT: usize = 200;
+pub const CUT: usize = 200;
 
 /// Stands between path and value.
 pub const VALUE: char = '\u{1}';
