@@ -27,8 +27,8 @@ use tantivy::{
 use crate::query::check::{Check, is_about_words};
 use crate::query::matches::{Subject, micros};
 use crate::query::{Field, Query, Test};
+use crate::request::Kind;
 use crate::schema::{Fields, MARK, OVERFLOW, VALUE, term};
-use crate::searcher::Kind;
 use crate::text::{fold, key_into, words};
 
 /// The time until which an answer may be worked on.

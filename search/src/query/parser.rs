@@ -333,7 +333,10 @@ impl<'t> Parser<'t> {
             Some('[' | '{' | '>' | '<') => self.fail(start, ErrorKind::MissingField),
             _ => {
                 let word = self.word()?;
-                Ok(Query::Text(self.plain_test(word)?))
+                Ok(match self.plain_test(word)? {
+                    test if is_anything(&test) => Query::All,
+                    test => Query::Text(test),
+                })
             }
         }
     }
@@ -373,7 +376,10 @@ impl<'t> Parser<'t> {
             let word = self.word()?;
             self.plain_test(word)?
         };
-        Ok(Query::Field(field.clone(), test))
+        Ok(match is_anything(&test) {
+            true => Query::Exists(field.clone()),
+            false => Query::Field(field.clone(), test),
+        })
     }
 
     /// A time by itself stands for its day or its instant.
@@ -599,6 +605,11 @@ impl<'t> Parser<'t> {
         self.at += end;
         Ok((end > 0).then_some(text))
     }
+}
+
+/// A pattern of nothing but `*`.
+fn is_anything(test: &Test) -> bool {
+    matches!(test, Test::Wildcard(Pattern(parts)) if parts[..] == [Part::Any])
 }
 
 fn joined(mut parts: Vec<Query>, join: fn(Vec<Query>) -> Query) -> Query {
