@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use deliver::Leased;
+pub(crate) use deliver::Subject;
 
 use crate::alert::State;
 use crate::dedup::NotifyReason;
