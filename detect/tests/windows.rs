@@ -231,7 +231,10 @@ fn run(
 fn streams() -> impl Strategy<Value = (Vec<Seen>, i64, u64, i64, Vec<i64>)> {
     let spread = prop_oneof![Just(20_i64), Just(120), Just(600)];
     (spread, 1_i64..30, 1_u64..6, 0_i64..90).prop_flat_map(|(spread, span, threshold, lateness)| {
-        let times = prop::collection::vec((prop_oneof![4 => Just(0_u8), 1 => 1_u8..3], 0..spread), 0..320);
+        let times = prop::collection::vec(
+            (prop_oneof![4 => Just(0_u8), 1 => 1_u8..3], 0..spread),
+            0..320,
+        );
         let delays = prop::collection::vec(0_i64..1_000, 1..50);
         (times, Just(span), Just(threshold), Just(lateness), delays).prop_map(
             |(times, span, threshold, lateness, delays)| {
