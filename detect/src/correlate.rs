@@ -157,7 +157,8 @@ impl Metrics {
 }
 
 /// Correlates until it is told to stop. `correlations` is asked before every round; a new set takes effect when it is
-/// another `Arc` than before. The number of partitions of `events` in `options` is taken from the log.
+/// another `Arc` than before. The number of partitions of `events` in `options` is taken from the log, and `max_groups`
+/// is shared out among the partitions of `matches`.
 pub fn run(
     bus: Arc<dyn Bus>,
     correlations: impl Fn() -> Arc<[Correlation]>,
@@ -225,8 +226,10 @@ impl Worker {
         options: Options,
     ) -> Result<Worker, CorrelateError> {
         let failed = |source| CorrelateError::Bus { partition, source };
+        let partitions = bus.partitions(Topic::Matches).max(1) as usize;
         let options = Options {
             events_partitions: bus.partitions(Topic::Events),
+            max_groups: options.max_groups.div_ceil(partitions),
             ..options
         };
         let stored = bus

@@ -300,12 +300,16 @@ impl Windows {
 
     /// Makes room for another group of the match's correlation.
     fn make_room(&mut self, m: &Match, out: &mut Vec<Finding>) {
+        let most = self.options.max_groups.max(1);
         let rule = &self.rules[&m.correlation];
-        if rule.groups.len() < self.options.max_groups.max(1) {
+        if rule.groups.len() < most {
             return;
         }
         let correlation = Arc::clone(&rule.correlation);
-        if let Some(&(_, key)) = rule.groups.first() {
+        while let Some(rule) = self.rules.get(&m.correlation)
+            && rule.groups.len() >= most
+            && let Some(&(_, key)) = rule.groups.first()
+        {
             let mut slot = self.remove(key);
             slot.group
                 .close(terms(&correlation, self.options, self.watermark), out);
