@@ -562,6 +562,66 @@ mod tests {
         assert_eq!(group, before);
     }
 
+    fn assert_whole(group: &Group, timespan: i64) {
+        assert!(group.loose.windows(2).all(|w| w[0].at < w[1].at));
+        for e in &group.episodes {
+            assert!(!group.loose.iter().any(|l| e.covers(l.at.0)));
+            assert!(e.earliest.windows(2).all(|w| w[0].0 < w[1].0));
+            assert!(
+                e.latest
+                    .iter()
+                    .zip(e.latest.iter().skip(1))
+                    .all(|(a, b)| a < b)
+            );
+            assert!(e.has(e.first) || e.count > event::MAX_EVENT_IDS as u64);
+            assert!(e.first.0 <= e.last && e.count >= e.latest.len() as u64);
+        }
+        let apart = |w: &[Episode]| w[1].first.0.0 - w[0].last.0 > timespan;
+        assert!(group.episodes.windows(2).all(apart));
+    }
+
+    proptest::proptest! {
+        /// However late and out of order, nothing breaks, and everything is let go of in the end.
+        #[test]
+        fn it_stays_whole_whatever_comes(
+            steps in proptest::collection::vec((0_i64..400, 0_i64..3), 1..200),
+            threshold in 1_u64..5,
+            lateness in 0_i64..50,
+        ) {
+            let rule = rule(threshold);
+            let mut group = Group::new(BTreeMap::new());
+            let mut terms = Terms {
+                rule: &rule,
+                lateness: lateness * SECOND,
+                watermark: Time::MIN,
+            };
+            let mut out = Vec::new();
+            for ((second, moves), id) in steps.into_iter().zip(1..) {
+                if moves == 0 {
+                    terms.watermark = terms.watermark.max(Time((second - lateness) * SECOND));
+                }
+                group.advance(terms, &mut out);
+                group.take(terms, to_match(&rule, second, id), &mut out);
+                group.say(terms, &mut out);
+                assert_whole(&group, rule.timespan);
+            }
+            let mut last: BTreeMap<Id, &Finding> = BTreeMap::new();
+            for finding in &out {
+                let before = last.insert(finding.id, finding).map(|f| f.revision);
+                proptest::prop_assert_eq!(finding.revision, before.map_or(0, |r| r + 1));
+                proptest::prop_assert!(finding.count >= threshold);
+                proptest::prop_assert!(finding.first_event_time <= finding.last_event_time);
+            }
+            for _ in 0..2 {
+                terms.watermark = group.deadline(rule.timespan).max(terms.watermark).plus(1);
+                group.advance(terms, &mut out);
+            }
+            terms.watermark = Time(10_000 * SECOND);
+            group.advance(terms, &mut out);
+            proptest::prop_assert!(group.is_empty());
+        }
+    }
+
     /// DESIGN §4.5: the bound holds whatever the traffic, and a flood of the far future stops at the hard limit.
     #[test]
     fn memory_is_bounded() {
