@@ -9,7 +9,13 @@
 //! The same seed gives the same organisation and the same traffic, whatever the steps in which it is asked
 //! for. There is no clock here, no network and no file.
 
+mod functions;
 mod injection;
+mod ordinary;
+mod org;
+mod record;
+mod rng;
+mod routine;
 pub(crate) mod traffic;
 
 pub(crate) use injection::{Injection, Rates, Tick};
