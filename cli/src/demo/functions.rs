@@ -87,17 +87,27 @@ impl Functions {
     /// The functions of `org`, with chances of their own.
     pub(crate) fn new(org: &Organisation, rng: Rng) -> Functions {
         let settings = [
-            (Format::Json, 512, 45, 10), (Format::Node, 256, 60, 6), (Format::Python, 1024, 220, 15), (Format::Json, 1024, 310, 30),
-            (Format::Python, 512, 150, 10), (Format::Json, 256, 90, 10), (Format::Node, 512, 130, 6), (Format::Json, 256, 35, 5),
+            (Format::Json, 512, 45, 10),
+            (Format::Node, 256, 60, 6),
+            (Format::Python, 1024, 220, 15),
+            (Format::Json, 1024, 310, 30),
+            (Format::Python, 512, 150, 10),
+            (Format::Json, 256, 90, 10),
+            (Format::Node, 512, 130, 6),
+            (Format::Json, 256, 35, 5),
         ];
-        let functions = FUNCTIONS.iter().zip(settings).map(|(name, (format, memory, millis, timeout))| Function {
-            name,
-            format,
-            memory,
-            millis,
-            timeout: timeout * 1_000,
-            streams: Vec::new(),
-        });
+        let functions =
+            FUNCTIONS
+                .iter()
+                .zip(settings)
+                .map(|(name, (format, memory, millis, timeout))| Function {
+                    name,
+                    format,
+                    memory,
+                    millis,
+                    timeout: timeout * 1_000,
+                    streams: Vec::new(),
+                });
         Functions {
             account: org.accounts[0].clone(),
             functions: functions.collect(),
@@ -135,11 +145,21 @@ impl Functions {
 
     /// Invokes a function. `say` is a line that its code writes. Gives the ids of the lines that tell of it: the
     /// last one, and the one that was said.
-    pub(crate) fn invoke(&mut self, function: usize, millis: i64, ending: Ending, say: Option<&str>) -> Vec<String> {
+    pub(crate) fn invoke(
+        &mut self,
+        function: usize,
+        millis: i64,
+        ending: Ending,
+        say: Option<&str>,
+    ) -> Vec<String> {
         let usual = &self.functions[function];
         let (timeout, usual, format) = (usual.timeout, usual.millis, usual.format);
         let spread = usual * (50 + self.rng.range(0, 60) + self.rng.range(0, 60)) / 100;
-        let duration = if ending == Ending::Timeout { timeout } else { spread.min(timeout - 1) };
+        let duration = if ending == Ending::Timeout {
+            timeout
+        } else {
+            spread.min(timeout - 1)
+        };
         let (stream, init) = self.stream(function, millis, duration);
         let mut run = Run {
             function,
@@ -150,7 +170,13 @@ impl Functions {
             of: self,
         };
         run.begin(format, init);
-        let talk = ["parcel located", "cache miss", "quote computed", "handed over to the queue", "depot answered"];
+        let talk = [
+            "parcel located",
+            "cache miss",
+            "quote computed",
+            "handed over to the queue",
+            "depot answered",
+        ];
         for i in 0..run.of.rng.range(0, 2) {
             let word = run.of.rng.word(&talk);
             run.say(format, millis + duration * (i + 1) / 4, "INFO", word, None);
@@ -162,7 +188,10 @@ impl Functions {
         told.push(run.end(format, millis + duration, duration, ending, init));
         let lines = run.lines;
         for line in lines {
-            self.planned.entry(line.millis.div_euclid(1_000)).or_default().push(line);
+            self.planned
+                .entry(line.millis.div_euclid(1_000))
+                .or_default()
+                .push(line);
         }
         told
     }
@@ -178,7 +207,10 @@ impl Functions {
         }
         let day = &text(millis)[..10].replace('-', "/");
         let name = format!("{day}/[$LATEST]{}", self.rng.hex(32));
-        streams.push(Stream { name: name.clone(), busy_until: until });
+        streams.push(Stream {
+            name: name.clone(),
+            busy_until: until,
+        });
         (name, Some(self.rng.range(150, 900)))
     }
 
@@ -222,7 +254,11 @@ impl Run<'_> {
     }
 
     fn platform(&mut self, millis: i64, kind: &str, record: Value) -> String {
-        self.write(millis, json!({"time": text(millis), "type": format!("platform.{kind}"), "record": record}).to_string())
+        self.write(
+            millis,
+            json!({"time": text(millis), "type": format!("platform.{kind}"), "record": record})
+                .to_string(),
+        )
     }
 
     fn begin(&mut self, format: Format, init: Option<i64>) {
@@ -232,7 +268,11 @@ impl Run<'_> {
             Format::Node => "nodejs:22.v58",
             Format::Json => "python:3.13.v60",
         };
-        let runtime_arn = format!("arn:aws:lambda:{}::runtime:{}", self.of.account.region, "0".repeat(64));
+        let runtime_arn = format!(
+            "arn:aws:lambda:{}::runtime:{}",
+            self.of.account.region,
+            "0".repeat(64)
+        );
         if let Some(init) = init {
             match format {
                 Format::Json => {
@@ -246,20 +286,41 @@ impl Run<'_> {
             }
         }
         match format {
-            Format::Json => self.platform(start, "start", json!({"requestId": request, "version": "$LATEST"})),
-            _ => self.write(start, format!("START RequestId: {request} Version: $LATEST\n")),
+            Format::Json => self.platform(
+                start,
+                "start",
+                json!({"requestId": request, "version": "$LATEST"}),
+            ),
+            _ => self.write(
+                start,
+                format!("START RequestId: {request} Version: $LATEST\n"),
+            ),
         };
     }
 
     /// A line of the function's own code.
-    fn say(&mut self, format: Format, millis: i64, level: &str, message: &str, thrown: Option<(&str, &str)>) -> String {
+    fn say(
+        &mut self,
+        format: Format,
+        millis: i64,
+        level: &str,
+        message: &str,
+        thrown: Option<(&str, &str)>,
+    ) -> String {
         let (time, request) = (text(millis), self.request.clone());
         match format {
-            Format::Python => self.write(millis, format!("[{level}]\t{time}\t{request}\t{message}\n")),
+            Format::Python => {
+                self.write(millis, format!("[{level}]\t{time}\t{request}\t{message}\n"))
+            }
             Format::Node => self.write(millis, format!("{time}\t{request}\t{level}\t{message}\n")),
             Format::Json => {
                 let mut line = Map::new();
-                for (key, value) in [("timestamp", time.as_str()), ("level", level), ("message", message), ("requestId", &request)] {
+                for (key, value) in [
+                    ("timestamp", time.as_str()),
+                    ("level", level),
+                    ("message", message),
+                    ("requestId", &request),
+                ] {
                     line.insert(key.into(), value.into());
                 }
                 if let Some((kind, trace)) = thrown {
@@ -273,7 +334,14 @@ impl Run<'_> {
     }
 
     /// What comes last, down to the report; gives the id of the report.
-    fn end(&mut self, format: Format, millis: i64, duration: i64, ending: Ending, init: Option<i64>) -> String {
+    fn end(
+        &mut self,
+        format: Format,
+        millis: i64,
+        duration: i64,
+        ending: Ending,
+        init: Option<i64>,
+    ) -> String {
         let request = self.request.clone();
         let memory = self.of.functions[self.function].memory;
         let used = match ending {
@@ -281,7 +349,14 @@ impl Run<'_> {
             _ => memory * self.of.rng.range(30, 75) / 100,
         };
         // Lambda measures in hundredths of a millisecond; whole ones would look made up.
-        let measured = format!("{duration}.{:02}", if ending == Ending::Timeout { 0 } else { self.of.rng.range(0, 99) });
+        let measured = format!(
+            "{duration}.{:02}",
+            if ending == Ending::Timeout {
+                0
+            } else {
+                self.of.rng.range(0, 99)
+            }
+        );
         match (ending, format) {
             (Ending::Error, Format::Python) => {
                 self.write(millis, "[ERROR] KeyError: 'parcelId'\nTraceback (most recent call last):\n  File \"/var/task/app.py\", line 58, in handler\n    parcel = event[\"parcelId\"]\n".into());
@@ -289,10 +364,22 @@ impl Run<'_> {
             (Ending::Error, Format::Node) => {
                 let error = r#"{"errorType":"TypeError","errorMessage":"Cannot read properties of undefined (reading 'depot')","stack":["TypeError: Cannot read properties of undefined (reading 'depot')","    at Runtime.handler (file:///var/task/index.mjs:23:40)"]}"#;
                 let time = text(millis);
-                self.write(millis, format!("{time}\t{request}\tERROR\tInvoke Error \t{error}\n"));
+                self.write(
+                    millis,
+                    format!("{time}\t{request}\tERROR\tInvoke Error \t{error}\n"),
+                );
             }
             (Ending::Error, Format::Json) => {
-                self.say(format, millis, "ERROR", "'parcelId'", Some(("KeyError", "  File \"/var/task/app.py\", line 58, in handler\n")));
+                self.say(
+                    format,
+                    millis,
+                    "ERROR",
+                    "'parcelId'",
+                    Some((
+                        "KeyError",
+                        "  File \"/var/task/app.py\", line 58, in handler\n",
+                    )),
+                );
             }
             (Ending::OutOfMemory, Format::Python | Format::Node) => {
                 self.write(millis, format!("RequestId: {request} Error: Runtime exited with error: signal: killed\nRuntime.ExitError\n"));
@@ -313,7 +400,10 @@ impl Run<'_> {
             ));
             if ending == Ending::Timeout {
                 let (time, seconds) = (text(millis), duration / 1_000);
-                return self.write(millis + 1, format!("{time} {request} Task timed out after {seconds}.00 seconds\n\n"));
+                return self.write(
+                    millis + 1,
+                    format!("{time} {request} Task timed out after {seconds}.00 seconds\n\n"),
+                );
             }
             return report;
         }
@@ -327,7 +417,9 @@ impl Run<'_> {
         if let Some(error) = error {
             done["errorType"] = error.into();
         }
-        let millis_taken: f64 = measured.parse().expect("digits, a point and two digits are a number");
+        let millis_taken: f64 = measured
+            .parse()
+            .expect("digits, a point and two digits are a number");
         done["metrics"] = json!({"durationMs": millis_taken});
         self.platform(millis, "runtimeDone", done.clone());
         done["metrics"] = json!({"durationMs": millis_taken, "billedDurationMs": duration + 1, "memorySizeMB": memory, "maxMemoryUsedMB": used});
@@ -357,10 +449,16 @@ mod tests {
         functions.invoke(function, START, ending, Some("hello"));
         let payloads = functions.due(START / 1_000 + 60);
         let payload: Value = serde_json::from_slice(&payloads[0]).unwrap();
-        assert_eq!((payloads.len(), &payload["messageType"]), (1, &"DATA_MESSAGE".into()));
+        assert_eq!(
+            (payloads.len(), &payload["messageType"]),
+            (1, &"DATA_MESSAGE".into())
+        );
         let events = payload["logEvents"].as_array().unwrap();
         assert!(events.iter().all(|e| e["id"].as_str().unwrap().len() == 56));
-        events.iter().map(|e| e["message"].as_str().unwrap().to_owned()).collect()
+        events
+            .iter()
+            .map(|e| e["message"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn check(function: usize, ending: Ending, expected: &[&str]) {
@@ -374,20 +472,79 @@ mod tests {
 
     #[test]
     fn text_lines_are_those_of_lambda() {
-        check(2, Ending::Success, &["INIT_START Runtime Version: python:3.13.v59\tRuntime Version ARN: arn:aws:lambda:us-east-1::runtime:0000",
-            "START RequestId: ", "[INFO]\t2025-11-24T16:00:00.", "END RequestId: ", " ms\tMemory Size: 1024 MB\tMax Memory Used: "]);
-        check(1, Ending::Error, &["\tERROR\tInvoke Error \t{\"errorType\":\"TypeError\"", "END RequestId: ", "REPORT RequestId: "]);
-        check(6, Ending::Timeout, &["Duration: 6000.00 ms\tBilled Duration: 6001 ms\t", " Task timed out after 6.00 seconds\n\n"]);
-        check(4, Ending::OutOfMemory, &["Runtime exited with error: signal: killed\nRuntime.ExitError\n",
-            "Max Memory Used: 512 MB\tInit Duration: ", ]);
+        check(
+            2,
+            Ending::Success,
+            &[
+                "INIT_START Runtime Version: python:3.13.v59\tRuntime Version ARN: arn:aws:lambda:us-east-1::runtime:0000",
+                "START RequestId: ",
+                "[INFO]\t2025-11-24T16:00:00.",
+                "END RequestId: ",
+                " ms\tMemory Size: 1024 MB\tMax Memory Used: ",
+            ],
+        );
+        check(
+            1,
+            Ending::Error,
+            &[
+                "\tERROR\tInvoke Error \t{\"errorType\":\"TypeError\"",
+                "END RequestId: ",
+                "REPORT RequestId: ",
+            ],
+        );
+        check(
+            6,
+            Ending::Timeout,
+            &[
+                "Duration: 6000.00 ms\tBilled Duration: 6001 ms\t",
+                " Task timed out after 6.00 seconds\n\n",
+            ],
+        );
+        check(
+            4,
+            Ending::OutOfMemory,
+            &[
+                "Runtime exited with error: signal: killed\nRuntime.ExitError\n",
+                "Max Memory Used: 512 MB\tInit Duration: ",
+            ],
+        );
     }
 
     #[test]
     fn json_lines_are_those_of_lambda() {
-        check(0, Ending::Success, &["platform.initStart", "platform.start", "\"level\":\"INFO\"", "platform.runtimeDone", "\"type\":\"platform.report\""]);
-        check(3, Ending::Timeout, &["platform.start", "\"status\":\"timeout\"", "\"durationMs\":30000.0,\"billedDurationMs\":30001"]);
-        check(5, Ending::OutOfMemory, &["\"errorType\":\"Runtime.OutOfMemory\""]);
-        check(7, Ending::Error, &["\"errorType\":\"KeyError\"", "\"status\":\"error\",\"errorType\":\"KeyError\""]);
+        check(
+            0,
+            Ending::Success,
+            &[
+                "platform.initStart",
+                "platform.start",
+                "\"level\":\"INFO\"",
+                "platform.runtimeDone",
+                "\"type\":\"platform.report\"",
+            ],
+        );
+        check(
+            3,
+            Ending::Timeout,
+            &[
+                "platform.start",
+                "\"status\":\"timeout\"",
+                "\"durationMs\":30000.0,\"billedDurationMs\":30001",
+            ],
+        );
+        check(
+            5,
+            Ending::OutOfMemory,
+            &["\"errorType\":\"Runtime.OutOfMemory\""],
+        );
+        check(
+            7,
+            Ending::Error,
+            &[
+                "\"errorType\":\"KeyError\"",
+                "\"status\":\"error\",\"errorType\":\"KeyError\"",
+            ],
+        );
     }
 
     #[test]

@@ -9,7 +9,10 @@
 //! The same seed gives the same organisation and the same traffic, whatever the steps in which it is asked
 //! for. There is no clock here, no network and no file.
 
+mod attacks;
+mod decoys;
 mod functions;
+mod incidents;
 mod injection;
 mod ordinary;
 mod org;

@@ -15,60 +15,241 @@ use super::rng::Rng;
 /// A kind of call: service, name, `requestParameters` and `responseElements` as templates.
 type Kind = (&'static str, &'static str, &'static str, &'static str);
 
-const OBJECT: &str = r#"{"bucketName":"<bucket>","Host":"<bucket>.s3.<region>.amazonaws.com","key":"<object>"}"#;
+const OBJECT: &str =
+    r#"{"bucketName":"<bucket>","Host":"<bucket>.s3.<region>.amazonaws.com","key":"<object>"}"#;
 const TABLE: &str = r#"{"tableName":"<table>","key":{"parcelId":"<hex>"}}"#;
 
 const APPLICATION: [Kind; 21] = [
-    ("kms", "Decrypt", r#"{"encryptionAlgorithm":"SYMMETRIC_DEFAULT","encryptionContext":{"aws:s3:arn":"arn:aws:s3:::<bucket>"}}"#, "null"),
+    (
+        "kms",
+        "Decrypt",
+        r#"{"encryptionAlgorithm":"SYMMETRIC_DEFAULT","encryptionContext":{"aws:s3:arn":"arn:aws:s3:::<bucket>"}}"#,
+        "null",
+    ),
     ("s3", "GetObject", OBJECT, "null"),
-    ("s3", "PutObject", OBJECT, r#"{"x-amz-server-side-encryption":"aws:kms"}"#),
+    (
+        "s3",
+        "PutObject",
+        OBJECT,
+        r#"{"x-amz-server-side-encryption":"aws:kms"}"#,
+    ),
     ("dynamodb", "GetItem", TABLE, "null"),
     ("dynamodb", "PutItem", TABLE, "null"),
-    ("kms", "GenerateDataKey", r#"{"keyId":"arn:aws:kms:<region>:<account>:key/<key>","keySpec":"AES_256","encryptionContext":{"aws:s3:arn":"arn:aws:s3:::<bucket>"}}"#, "null"),
+    (
+        "kms",
+        "GenerateDataKey",
+        r#"{"keyId":"arn:aws:kms:<region>:<account>:key/<key>","keySpec":"AES_256","encryptionContext":{"aws:s3:arn":"arn:aws:s3:::<bucket>"}}"#,
+        "null",
+    ),
     ("dynamodb", "UpdateItem", TABLE, "null"),
-    ("dynamodb", "Query", r#"{"tableName":"<table>","indexName":"by-depot"}"#, "null"),
-    ("sqs", "ReceiveMessage", r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>","maxNumberOfMessages":10,"waitTimeSeconds":20}"#, "null"),
-    ("sqs", "DeleteMessage", r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>"}"#, "null"),
+    (
+        "dynamodb",
+        "Query",
+        r#"{"tableName":"<table>","indexName":"by-depot"}"#,
+        "null",
+    ),
+    (
+        "sqs",
+        "ReceiveMessage",
+        r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>","maxNumberOfMessages":10,"waitTimeSeconds":20}"#,
+        "null",
+    ),
+    (
+        "sqs",
+        "DeleteMessage",
+        r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>"}"#,
+        "null",
+    ),
     ("s3", "HeadObject", OBJECT, "null"),
-    ("sqs", "SendMessage", r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>"}"#, r#"{"messageId":"<uuid>"}"#),
-    ("sns", "Publish", r#"{"topicArn":"arn:aws:sns:<region>:<account>:parcel-events"}"#, r#"{"messageId":"<uuid>"}"#),
-    ("states", "StartExecution", r#"{"stateMachineArn":"arn:aws:states:<region>:<account>:stateMachine:returns","name":"<uuid>"}"#, r#"{"executionArn":"arn:aws:states:<region>:<account>:execution:returns:<uuid>"}"#),
-    ("dynamodb", "BatchWriteItem", r#"{"requestItems":{"<table>":[]}}"#, "null"),
-    ("events", "PutEvents", r#"{"entries":[{"source":"freight.<stage>","detailType":"ParcelScanned"}]}"#, r#"{"failedEntryCount":0}"#),
-    ("monitoring", "PutMetricData", r#"{"namespace":"Freight/<stage>"}"#, "null"),
-    ("ssm", "GetParameter", r#"{"name":"/<stage>/feature-flags","withDecryption":false}"#, "null"),
-    ("sqs", "ChangeMessageVisibility", r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>","visibilityTimeout":60}"#, "null"),
-    ("ses", "SendEmail", r#"{"source":"no-reply@lumen-freight.example","destination":{"toAddresses":["HIDDEN_DUE_TO_SECURITY_REASONS"]}}"#, r#"{"messageId":"<hex>"}"#),
-    ("secretsmanager", "GetSecretValue", r#"{"secretId":"arn:aws:secretsmanager:<region>:<account>:secret:<secret>","versionStage":"AWSCURRENT"}"#, "null"),
+    (
+        "sqs",
+        "SendMessage",
+        r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>"}"#,
+        r#"{"messageId":"<uuid>"}"#,
+    ),
+    (
+        "sns",
+        "Publish",
+        r#"{"topicArn":"arn:aws:sns:<region>:<account>:parcel-events"}"#,
+        r#"{"messageId":"<uuid>"}"#,
+    ),
+    (
+        "states",
+        "StartExecution",
+        r#"{"stateMachineArn":"arn:aws:states:<region>:<account>:stateMachine:returns","name":"<uuid>"}"#,
+        r#"{"executionArn":"arn:aws:states:<region>:<account>:execution:returns:<uuid>"}"#,
+    ),
+    (
+        "dynamodb",
+        "BatchWriteItem",
+        r#"{"requestItems":{"<table>":[]}}"#,
+        "null",
+    ),
+    (
+        "events",
+        "PutEvents",
+        r#"{"entries":[{"source":"freight.<stage>","detailType":"ParcelScanned"}]}"#,
+        r#"{"failedEntryCount":0}"#,
+    ),
+    (
+        "monitoring",
+        "PutMetricData",
+        r#"{"namespace":"Freight/<stage>"}"#,
+        "null",
+    ),
+    (
+        "ssm",
+        "GetParameter",
+        r#"{"name":"/<stage>/feature-flags","withDecryption":false}"#,
+        "null",
+    ),
+    (
+        "sqs",
+        "ChangeMessageVisibility",
+        r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>","visibilityTimeout":60}"#,
+        "null",
+    ),
+    (
+        "ses",
+        "SendEmail",
+        r#"{"source":"no-reply@lumen-freight.example","destination":{"toAddresses":["HIDDEN_DUE_TO_SECURITY_REASONS"]}}"#,
+        r#"{"messageId":"<hex>"}"#,
+    ),
+    (
+        "secretsmanager",
+        "GetSecretValue",
+        r#"{"secretId":"arn:aws:secretsmanager:<region>:<account>:secret:<secret>","versionStage":"AWSCURRENT"}"#,
+        "null",
+    ),
 ];
 
 const CONFIG: [Kind; 6] = [
-    ("ec2", "DescribeVolumes", r#"{"volumeSet":{},"filterSet":{}}"#, "null"),
-    ("lambda", "ListTags20170331", r#"{"resource":"arn:aws:lambda:<region>:<account>:function:<function>"}"#, "null"),
-    ("s3", "GetBucketEncryption", r#"{"bucketName":"<bucket>","encryption":"","Host":"<bucket>.s3.<region>.amazonaws.com"}"#, "null"),
-    ("config", "PutEvaluations", r#"{"evaluations":[{"complianceResourceType":"AWS::S3::Bucket","complianceResourceId":"<bucket>","complianceType":"COMPLIANT"}],"testMode":false}"#, r#"{"failedEvaluations":[]}"#),
-    ("rds", "DescribeDBInstances", r#"{"dBInstanceIdentifier":"freight-<stage>"}"#, "null"),
-    ("elasticloadbalancing", "DescribeLoadBalancers", r#"{"loadBalancerArns":["arn:aws:elasticloadbalancing:<region>:<account>:loadbalancer/app/depot/<hex>"]}"#, "null"),
+    (
+        "ec2",
+        "DescribeVolumes",
+        r#"{"volumeSet":{},"filterSet":{}}"#,
+        "null",
+    ),
+    (
+        "lambda",
+        "ListTags20170331",
+        r#"{"resource":"arn:aws:lambda:<region>:<account>:function:<function>"}"#,
+        "null",
+    ),
+    (
+        "s3",
+        "GetBucketEncryption",
+        r#"{"bucketName":"<bucket>","encryption":"","Host":"<bucket>.s3.<region>.amazonaws.com"}"#,
+        "null",
+    ),
+    (
+        "config",
+        "PutEvaluations",
+        r#"{"evaluations":[{"complianceResourceType":"AWS::S3::Bucket","complianceResourceId":"<bucket>","complianceType":"COMPLIANT"}],"testMode":false}"#,
+        r#"{"failedEvaluations":[]}"#,
+    ),
+    (
+        "rds",
+        "DescribeDBInstances",
+        r#"{"dBInstanceIdentifier":"freight-<stage>"}"#,
+        "null",
+    ),
+    (
+        "elasticloadbalancing",
+        "DescribeLoadBalancers",
+        r#"{"loadBalancerArns":["arn:aws:elasticloadbalancing:<region>:<account>:loadbalancer/app/depot/<hex>"]}"#,
+        "null",
+    ),
 ];
 const AUTOSCALING: [Kind; 6] = [
-    ("ec2", "DescribeInstances", r#"{"instancesSet":{"items":[{"instanceId":"<instance>"}]},"filterSet":{}}"#, "null"),
-    ("ec2", "DescribeInstanceStatus", r#"{"instancesSet":{"items":[{"instanceId":"<instance>"}]},"includeAllInstances":true}"#, "null"),
-    ("elasticloadbalancing", "DescribeTargetHealth", r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/depot/<hex>"}"#, "null"),
-    ("elasticloadbalancing", "RegisterTargets", r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/depot/<hex>","targets":[{"id":"<instance>"}]}"#, "null"),
-    ("ec2", "CreateTags", r#"{"resourcesSet":{"items":[{"resourceId":"<instance>"}]},"tagSet":{"items":[{"key":"aws:autoscaling:groupName","value":"depot-<stage>"}]}}"#, r#"{"requestId":"<uuid>","_return":true}"#),
-    ("ec2", "RunInstances", r#"{"instancesSet":{"items":[{"minCount":1,"maxCount":1}]},"launchTemplate":{"launchTemplateId":"lt-0a1b2c3d4e5f60718","version":"12"},"clientToken":"fleet-<uuid>"}"#, r#"{"requestId":"<uuid>","ownerId":"<account>","instancesSet":{"items":[{"instanceId":"<instance>","instanceType":"m7g.large"}]}}"#),
+    (
+        "ec2",
+        "DescribeInstances",
+        r#"{"instancesSet":{"items":[{"instanceId":"<instance>"}]},"filterSet":{}}"#,
+        "null",
+    ),
+    (
+        "ec2",
+        "DescribeInstanceStatus",
+        r#"{"instancesSet":{"items":[{"instanceId":"<instance>"}]},"includeAllInstances":true}"#,
+        "null",
+    ),
+    (
+        "elasticloadbalancing",
+        "DescribeTargetHealth",
+        r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/depot/<hex>"}"#,
+        "null",
+    ),
+    (
+        "elasticloadbalancing",
+        "RegisterTargets",
+        r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/depot/<hex>","targets":[{"id":"<instance>"}]}"#,
+        "null",
+    ),
+    (
+        "ec2",
+        "CreateTags",
+        r#"{"resourcesSet":{"items":[{"resourceId":"<instance>"}]},"tagSet":{"items":[{"key":"aws:autoscaling:groupName","value":"depot-<stage>"}]}}"#,
+        r#"{"requestId":"<uuid>","_return":true}"#,
+    ),
+    (
+        "ec2",
+        "RunInstances",
+        r#"{"instancesSet":{"items":[{"minCount":1,"maxCount":1}]},"launchTemplate":{"launchTemplateId":"lt-0a1b2c3d4e5f60718","version":"12"},"clientToken":"fleet-<uuid>"}"#,
+        r#"{"requestId":"<uuid>","ownerId":"<account>","instancesSet":{"items":[{"instanceId":"<instance>","instanceType":"m7g.large"}]}}"#,
+    ),
 ];
 const SECURITYHUB: [Kind; 3] = [
-    ("config", "DescribeConfigRules", r#"{"configRuleNames":["securityhub-s3-bucket-level-public-access-prohibited-<hex>"]}"#, "null"),
-    ("config", "GetComplianceDetailsByConfigRule", r#"{"configRuleName":"securityhub-lambda-inside-vpc-<hex>","limit":100}"#, "null"),
-    ("config", "BatchGetResourceConfig", r#"{"resourceKeys":[{"resourceType":"AWS::Lambda::Function","resourceId":"<function>"}]}"#, "null"),
+    (
+        "config",
+        "DescribeConfigRules",
+        r#"{"configRuleNames":["securityhub-s3-bucket-level-public-access-prohibited-<hex>"]}"#,
+        "null",
+    ),
+    (
+        "config",
+        "GetComplianceDetailsByConfigRule",
+        r#"{"configRuleName":"securityhub-lambda-inside-vpc-<hex>","limit":100}"#,
+        "null",
+    ),
+    (
+        "config",
+        "BatchGetResourceConfig",
+        r#"{"resourceKeys":[{"resourceType":"AWS::Lambda::Function","resourceId":"<function>"}]}"#,
+        "null",
+    ),
 ];
 const ECS: [Kind; 5] = [
-    ("ec2", "DescribeNetworkInterfaces", r#"{"networkInterfaceIdSet":{"items":[{"networkInterfaceId":"eni-0<hex>"}]},"filterSet":{}}"#, "null"),
-    ("ec2", "CreateNetworkInterface", r#"{"subnetId":"subnet-0f1e2d3c4b5a69788","description":"arn:aws:ecs:<region>:<account>:attachment/<uuid>","groupSet":{"items":[{"groupId":"sg-0123456789abcdef0"}]}}"#, r#"{"requestId":"<uuid>"}"#),
-    ("ec2", "DeleteNetworkInterface", r#"{"networkInterfaceId":"eni-0<hex>"}"#, r#"{"requestId":"<uuid>","_return":true}"#),
-    ("elasticloadbalancing", "DeregisterTargets", r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/depot/<hex>","targets":[{"id":"10.20.4.17","port":8080}]}"#, "null"),
-    ("servicediscovery", "UpdateInstanceCustomHealthStatus", r#"{"serviceId":"srv-<hex>","instanceId":"<uuid>","status":"HEALTHY"}"#, "null"),
+    (
+        "ec2",
+        "DescribeNetworkInterfaces",
+        r#"{"networkInterfaceIdSet":{"items":[{"networkInterfaceId":"eni-0<hex>"}]},"filterSet":{}}"#,
+        "null",
+    ),
+    (
+        "ec2",
+        "CreateNetworkInterface",
+        r#"{"subnetId":"subnet-0f1e2d3c4b5a69788","description":"arn:aws:ecs:<region>:<account>:attachment/<uuid>","groupSet":{"items":[{"groupId":"sg-0123456789abcdef0"}]}}"#,
+        r#"{"requestId":"<uuid>"}"#,
+    ),
+    (
+        "ec2",
+        "DeleteNetworkInterface",
+        r#"{"networkInterfaceId":"eni-0<hex>"}"#,
+        r#"{"requestId":"<uuid>","_return":true}"#,
+    ),
+    (
+        "elasticloadbalancing",
+        "DeregisterTargets",
+        r#"{"targetGroupArn":"arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/depot/<hex>","targets":[{"id":"10.20.4.17","port":8080}]}"#,
+        "null",
+    ),
+    (
+        "servicediscovery",
+        "UpdateInstanceCustomHealthStatus",
+        r#"{"serviceId":"srv-<hex>","instanceId":"<uuid>","status":"HEALTHY"}"#,
+        "null",
+    ),
 ];
 /// What AWS services do under no role at all.
 const ASSUME: [(&str, &str); 4] = [
@@ -79,44 +260,172 @@ const ASSUME: [(&str, &str); 4] = [
 ];
 
 const PERSON: [Kind; 24] = [
-    ("logs", "FilterLogEvents", r#"{"logGroupName":"/aws/lambda/<function>","startTime":1,"filterPattern":"ERROR"}"#, "null"),
-    ("monitoring", "GetMetricData", r#"{"maxDatapoints":500,"scanBy":"TimestampDescending"}"#, "null"),
-    ("logs", "StartQuery", r#"{"logGroupNames":["/aws/lambda/<function>"],"queryString":"fields @timestamp, @message | sort @timestamp desc","limit":1000}"#, r#"{"queryId":"<uuid>"}"#),
+    (
+        "logs",
+        "FilterLogEvents",
+        r#"{"logGroupName":"/aws/lambda/<function>","startTime":1,"filterPattern":"ERROR"}"#,
+        "null",
+    ),
+    (
+        "monitoring",
+        "GetMetricData",
+        r#"{"maxDatapoints":500,"scanBy":"TimestampDescending"}"#,
+        "null",
+    ),
+    (
+        "logs",
+        "StartQuery",
+        r#"{"logGroupNames":["/aws/lambda/<function>"],"queryString":"fields @timestamp, @message | sort @timestamp desc","limit":1000}"#,
+        r#"{"queryId":"<uuid>"}"#,
+    ),
     ("logs", "GetQueryResults", r#"{"queryId":"<uuid>"}"#, "null"),
-    ("monitoring", "DescribeAlarms", r#"{"maxRecords":100}"#, "null"),
-    ("lambda", "GetFunction20150331v2", r#"{"functionName":"<function>"}"#, "null"),
-    ("cloudformation", "DescribeStackEvents", r#"{"stackName":"freight-<stage>"}"#, "null"),
-    ("dynamodb", "DescribeTable", r#"{"tableName":"<table>"}"#, "null"),
-    ("states", "DescribeExecution", r#"{"executionArn":"arn:aws:states:<region>:<account>:execution:returns:<uuid>"}"#, "null"),
-    ("ecs", "DescribeServices", r#"{"cluster":"freight-<stage>","services":["billing"]}"#, "null"),
-    ("sqs", "GetQueueAttributes", r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>","attributeNames":["All"]}"#, "null"),
-    ("ecs", "DescribeTasks", r#"{"cluster":"freight-<stage>","tasks":["<hex>"]}"#, "null"),
-    ("ec2", "DescribeInstances", r#"{"instancesSet":{},"filterSet":{"items":[{"name":"tag:stage","valueSet":{"items":[{"value":"<stage>"}]}}]}}"#, "null"),
-    ("cloudfront", "GetDistribution2020_05_31", r#"{"id":"E1PA6795UKMFR9"}"#, "null"),
-    ("rds", "DescribeDBClusters", r#"{"dBClusterIdentifier":"freight-<stage>"}"#, "null"),
-    ("ecr", "DescribeImages", r#"{"repositoryName":"freight/billing","maxResults":50}"#, "null"),
-    ("athena", "StartQueryExecution", r#"{"queryString":"HIDDEN_DUE_TO_SECURITY_REASONS","workGroup":"analysts"}"#, r#"{"queryExecutionId":"<uuid>"}"#),
-    ("athena", "GetQueryExecution", r#"{"queryExecutionId":"<uuid>"}"#, "null"),
-    ("health", "DescribeEventAggregates", r#"{"aggregateField":"eventTypeCategory"}"#, "null"),
-    ("ce", "GetCostAndUsage", r#"{"granularity":"DAILY","metrics":["UnblendedCost"]}"#, "null"),
-    ("resource-groups", "SearchResources", r#"{"maxResults":50}"#, "null"),
-    ("codepipeline", "GetPipelineState", r#"{"name":"freight-<stage>"}"#, "null"),
+    (
+        "monitoring",
+        "DescribeAlarms",
+        r#"{"maxRecords":100}"#,
+        "null",
+    ),
+    (
+        "lambda",
+        "GetFunction20150331v2",
+        r#"{"functionName":"<function>"}"#,
+        "null",
+    ),
+    (
+        "cloudformation",
+        "DescribeStackEvents",
+        r#"{"stackName":"freight-<stage>"}"#,
+        "null",
+    ),
+    (
+        "dynamodb",
+        "DescribeTable",
+        r#"{"tableName":"<table>"}"#,
+        "null",
+    ),
+    (
+        "states",
+        "DescribeExecution",
+        r#"{"executionArn":"arn:aws:states:<region>:<account>:execution:returns:<uuid>"}"#,
+        "null",
+    ),
+    (
+        "ecs",
+        "DescribeServices",
+        r#"{"cluster":"freight-<stage>","services":["billing"]}"#,
+        "null",
+    ),
+    (
+        "sqs",
+        "GetQueueAttributes",
+        r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>","attributeNames":["All"]}"#,
+        "null",
+    ),
+    (
+        "ecs",
+        "DescribeTasks",
+        r#"{"cluster":"freight-<stage>","tasks":["<hex>"]}"#,
+        "null",
+    ),
+    (
+        "ec2",
+        "DescribeInstances",
+        r#"{"instancesSet":{},"filterSet":{"items":[{"name":"tag:stage","valueSet":{"items":[{"value":"<stage>"}]}}]}}"#,
+        "null",
+    ),
+    (
+        "cloudfront",
+        "GetDistribution2020_05_31",
+        r#"{"id":"E1PA6795UKMFR9"}"#,
+        "null",
+    ),
+    (
+        "rds",
+        "DescribeDBClusters",
+        r#"{"dBClusterIdentifier":"freight-<stage>"}"#,
+        "null",
+    ),
+    (
+        "ecr",
+        "DescribeImages",
+        r#"{"repositoryName":"freight/billing","maxResults":50}"#,
+        "null",
+    ),
+    (
+        "athena",
+        "StartQueryExecution",
+        r#"{"queryString":"HIDDEN_DUE_TO_SECURITY_REASONS","workGroup":"analysts"}"#,
+        r#"{"queryExecutionId":"<uuid>"}"#,
+    ),
+    (
+        "athena",
+        "GetQueryExecution",
+        r#"{"queryExecutionId":"<uuid>"}"#,
+        "null",
+    ),
+    (
+        "health",
+        "DescribeEventAggregates",
+        r#"{"aggregateField":"eventTypeCategory"}"#,
+        "null",
+    ),
+    (
+        "ce",
+        "GetCostAndUsage",
+        r#"{"granularity":"DAILY","metrics":["UnblendedCost"]}"#,
+        "null",
+    ),
+    (
+        "resource-groups",
+        "SearchResources",
+        r#"{"maxResults":50}"#,
+        "null",
+    ),
+    (
+        "codepipeline",
+        "GetPipelineState",
+        r#"{"name":"freight-<stage>"}"#,
+        "null",
+    ),
     ("xray", "GetTraceSummaries", r#"{"sampling":false}"#, "null"),
-    ("logs", "PutQueryDefinition", r#"{"name":"failed deliveries","queryString":"filter @message like /failed/","logGroupNames":["/aws/lambda/<function>"]}"#, r#"{"queryDefinitionId":"<uuid>"}"#),
+    (
+        "logs",
+        "PutQueryDefinition",
+        r#"{"name":"failed deliveries","queryString":"filter @message like /failed/","logGroupNames":["/aws/lambda/<function>"]}"#,
+        r#"{"queryDefinitionId":"<uuid>"}"#,
+    ),
 ];
 const USER: [Kind; 5] = [
     ("s3", "PutObject", OBJECT, "null"),
     ("s3", "GetObject", OBJECT, "null"),
-    ("sqs", "SendMessage", r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>"}"#, r#"{"messageId":"<uuid>"}"#),
-    ("iot", "DescribeEndpoint", r#"{"endpointType":"iot:Data-ATS"}"#, "null"),
-    ("translate", "TranslateText", r#"{"sourceLanguageCode":"auto","targetLanguageCode":"en"}"#, "null"),
+    (
+        "sqs",
+        "SendMessage",
+        r#"{"queueUrl":"https://sqs.<region>.amazonaws.com/<account>/<queue>"}"#,
+        r#"{"messageId":"<uuid>"}"#,
+    ),
+    (
+        "iot",
+        "DescribeEndpoint",
+        r#"{"endpointType":"iot:Data-ATS"}"#,
+        "null",
+    ),
+    (
+        "translate",
+        "TranslateText",
+        r#"{"sourceLanguageCode":"auto","targetLanguageCode":"en"}"#,
+        "null",
+    ),
 ];
 
 /// Ordinary failures, none of them for want of a permission.
 const FAILURES: [(&str, &str); 4] = [
     ("ThrottlingException", "Rate exceeded"),
     ("NoSuchKey", "The specified key does not exist."),
-    ("ConditionalCheckFailedException", "The conditional request failed"),
+    (
+        "ConditionalCheckFailedException",
+        "The conditional request failed",
+    ),
     ("ResourceNotFoundException", "Requested resource not found"),
 ];
 /// How often an ordinary call fails, and how often it is denied, in ten thousand.
@@ -186,17 +495,32 @@ fn assume_role(org: &Organisation, rng: &mut Rng, second: i64) -> Record {
     let service_name = format!("{service}.amazonaws.com");
     let role_arn = format!("arn:aws:iam::{}:role/{role}", account.id);
     let response = credentials(rng, account.id, &role, &session, second);
-    Call::by(json!({"type": "AWSService", "invokedBy": service_name}), account, second, "sts", "AssumeRole")
-        .from(&service_name, &service_name)
-        .request(json!({"roleArn": role_arn, "roleSessionName": session}))
-        .response(response)
-        .with("resources", json!([{"accountId": account.id, "type": "AWS::IAM::Role", "ARN": role_arn}]))
-        .with("sharedEventID", rng.uuid().into())
-        .record(rng)
+    Call::by(
+        json!({"type": "AWSService", "invokedBy": service_name}),
+        account,
+        second,
+        "sts",
+        "AssumeRole",
+    )
+    .from(&service_name, &service_name)
+    .request(json!({"roleArn": role_arn, "roleSessionName": session}))
+    .response(response)
+    .with(
+        "resources",
+        json!([{"accountId": account.id, "type": "AWS::IAM::Role", "ARN": role_arn}]),
+    )
+    .with("sharedEventID", rng.uuid().into())
+    .record(rng)
 }
 
 /// The answer to AssumeRole.
-pub(crate) fn credentials(rng: &mut Rng, account: &str, role: &str, session: &str, second: i64) -> Value {
+pub(crate) fn credentials(
+    rng: &mut Rng,
+    account: &str,
+    role: &str,
+    session: &str,
+    second: i64,
+) -> Value {
     json!({"credentials": {"accessKeyId": format!("ASIA{}", rng.base32(16)), "sessionToken": "HIDDEN_DUE_TO_SECURITY_REASONS",
             "expiration": super::record::iso(second + 3_600)},
         "assumedRoleUser": {"assumedRoleId": format!("AROA{}:{session}", rng.base32(17)),
@@ -207,8 +531,15 @@ fn made(org: &Organisation, who: &Principal, rng: &mut Rng, second: i64, kind: K
     let (service, name, request, response) = kind;
     let account = &org.accounts[who.account];
     let fill = |text: &str, rng: &mut Rng| -> Value {
-        let function = FUNCTIONS.iter().position(|f| *f == who.name).unwrap_or_else(|| rng.popular(FUNCTIONS.len()));
-        let bucket = format!("lumen-freight-{}-{}", rng.word(&["labels", "manifests", "photos"]), account.stage);
+        let function = FUNCTIONS
+            .iter()
+            .position(|f| *f == who.name)
+            .unwrap_or_else(|| rng.popular(FUNCTIONS.len()));
+        let bucket = format!(
+            "lumen-freight-{}-{}",
+            rng.word(&["labels", "manifests", "photos"]),
+            account.stage
+        );
         let object = format!("2026/{}/{}.json", rng.hex(2), rng.hex(12));
         let filled = text
             .replace("<bucket>", &bucket)
@@ -218,8 +549,14 @@ fn made(org: &Organisation, who: &Principal, rng: &mut Rng, second: i64, kind: K
             .replace("<stage>", account.stage)
             .replace("<function>", FUNCTIONS[function])
             .replace("<secret>", &account.secrets[function])
-            .replace("<table>", rng.word(&["parcels", "routes", "depots", "quotes"]))
-            .replace("<queue>", rng.word(&["scans", "labels-to-print", "notifications"]))
+            .replace(
+                "<table>",
+                rng.word(&["parcels", "routes", "depots", "quotes"]),
+            )
+            .replace(
+                "<queue>",
+                rng.word(&["scans", "labels-to-print", "notifications"]),
+            )
             .replace("<key>", rng.pick(&account.keys).as_str())
             .replace("<instance>", rng.pick(&account.instances).as_str())
             .replace("<uuid>", &rng.uuid())
@@ -227,7 +564,22 @@ fn made(org: &Organisation, who: &Principal, rng: &mut Rng, second: i64, kind: K
         serde_json::from_str(&filled).expect("a test reads every template")
     };
     let (request, response) = (fill(request, rng), fill(response, rng));
-    let data = ["GetObject", "PutObject", "HeadObject", "GetItem", "PutItem", "UpdateItem", "Query", "BatchWriteItem", "ReceiveMessage", "DeleteMessage", "SendMessage", "ChangeMessageVisibility", "Publish", "PutEvents"];
+    let data = [
+        "GetObject",
+        "PutObject",
+        "HeadObject",
+        "GetItem",
+        "PutItem",
+        "UpdateItem",
+        "Query",
+        "BatchWriteItem",
+        "ReceiveMessage",
+        "DeleteMessage",
+        "SendMessage",
+        "ChangeMessageVisibility",
+        "Publish",
+        "PutEvents",
+    ];
     let mut call = Call::new(who, account, second, service, name);
     if service == "s3" && data.contains(&name) {
         let bucket = request["bucketName"].as_str().unwrap_or_default();
@@ -236,11 +588,19 @@ fn made(org: &Organisation, who: &Principal, rng: &mut Rng, second: i64, kind: K
             {"accountId": account.id, "type": "AWS::S3::Bucket", "ARN": format!("arn:aws:s3:::{bucket}")}]);
         let transfer = json!({"SignatureVersion": "SigV4", "AuthenticationMethod": "AuthHeader",
             "bytesTransferredIn": 0, "bytesTransferredOut": rng.range(400, 90_000)});
-        call = call.with("additionalEventData", transfer).with("resources", resources);
+        call = call
+            .with("additionalEventData", transfer)
+            .with("resources", resources);
     }
     if service == "kms" {
-        let key = format!("arn:aws:kms:{}:{}:key/{}", account.region, account.id, account.keys[0]);
-        call = call.with("resources", json!([{"accountId": account.id, "type": "AWS::KMS::Key", "ARN": key}]));
+        let key = format!(
+            "arn:aws:kms:{}:{}:key/{}",
+            account.region, account.id, account.keys[0]
+        );
+        call = call.with(
+            "resources",
+            json!([{"accountId": account.id, "type": "AWS::KMS::Key", "ARN": key}]),
+        );
     }
     if data.contains(&name) {
         call = call.data();
@@ -259,10 +619,19 @@ mod tests {
     fn every_template_is_json() {
         let org = Organisation::new(1);
         let mut rng = Rng::new(1);
-        let tables: [&[Kind]; 7] = [&APPLICATION, &CONFIG, &AUTOSCALING, &SECURITYHUB, &ECS, &PERSON, &USER];
+        let tables: [&[Kind]; 7] = [
+            &APPLICATION,
+            &CONFIG,
+            &AUTOSCALING,
+            &SECURITYHUB,
+            &ECS,
+            &PERSON,
+            &USER,
+        ];
         let mut names = std::collections::BTreeSet::new();
         for kind in tables.into_iter().flatten() {
-            let record = made(&org, &org.principals[0], &mut rng, 1_700_000_000, *kind).record(&mut rng);
+            let record =
+                made(&org, &org.principals[0], &mut rng, 1_700_000_000, *kind).record(&mut rng);
             let text = String::from_utf8(record.bytes).unwrap();
             assert!(!text.contains('<'), "{text}");
             names.insert((kind.0, kind.1));
@@ -273,7 +642,11 @@ mod tests {
     #[test]
     fn about_forty_principals_in_three_accounts() {
         let org = Organisation::new(1);
-        assert!((38..=54).contains(&org.principals.len()), "{}", org.principals.len());
+        assert!(
+            (38..=54).contains(&org.principals.len()),
+            "{}",
+            org.principals.len()
+        );
         assert_eq!(org.accounts.len(), 3);
     }
 }

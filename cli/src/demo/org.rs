@@ -85,11 +85,20 @@ pub(crate) struct Principal {
 }
 
 impl Principal {
-    fn new(rng: &mut Rng, role: Role, account: (usize, &Account), name: &str, role_name: &str) -> Principal {
+    fn new(
+        rng: &mut Rng,
+        role: Role,
+        account: (usize, &Account),
+        name: &str,
+        role_name: &str,
+    ) -> Principal {
         let (index, id) = (account.0, account.1.id);
         let (prefix, arn) = match role {
             Role::User => ("AIDA", format!("arn:aws:iam::{id}:user/{name}")),
-            _ => ("AROA", format!("arn:aws:sts::{id}:assumed-role/{role_name}/{name}")),
+            _ => (
+                "AROA",
+                format!("arn:aws:sts::{id}:assumed-role/{role_name}/{name}"),
+            ),
         };
         Principal {
             role,
@@ -125,7 +134,10 @@ impl Principal {
             Role::Service => format!("aws-service-role/{}/", self.service.unwrap_or_default()),
             _ => String::new(),
         };
-        let provider = format!("arn:aws:iam::{}:oidc-provider/token.actions.githubusercontent.com", account.id);
+        let provider = format!(
+            "arn:aws:iam::{}:oidc-provider/token.actions.githubusercontent.com",
+            account.id
+        );
         let federation = match self.role {
             Role::Pipeline => json!({"federatedProvider": provider, "attributes": {}}),
             _ => json!({}),
@@ -164,8 +176,14 @@ pub(crate) struct Organisation {
 
 /// The functions whose roles make calls; the logs of eight of them are in the traffic as well.
 pub(crate) const FUNCTIONS: [&str; 8] = [
-    "parcel-tracking", "quote-api", "label-printer", "route-planner",
-    "customs-forms", "invoice-mailer", "depot-sync", "driver-login",
+    "parcel-tracking",
+    "quote-api",
+    "label-printer",
+    "route-planner",
+    "customs-forms",
+    "invoice-mailer",
+    "depot-sync",
+    "driver-login",
 ];
 
 impl Organisation {
@@ -181,7 +199,10 @@ impl Organisation {
             id,
             stage,
             region,
-            secrets: FUNCTIONS.iter().map(|f| format!("{stage}/{f}/database-{}", rng.base32(6))).collect(),
+            secrets: FUNCTIONS
+                .iter()
+                .map(|f| format!("{stage}/{f}/database-{}", rng.base32(6)))
+                .collect(),
             keys: (0..4).map(|_| rng.uuid()).collect(),
             instances: (0..6).map(|_| format!("i-0{}", rng.hex(16))).collect(),
         })
@@ -189,35 +210,112 @@ impl Organisation {
         let office = inside(&mut rng);
         let mut principals = Vec::new();
         let mut add = |rng: &mut Rng, role, account: usize, name: &str, role_name: &str| {
-            principals.push(Principal::new(rng, role, (account, &accounts[account]), name, role_name));
+            principals.push(Principal::new(
+                rng,
+                role,
+                (account, &accounts[account]),
+                name,
+                role_name,
+            ));
             principals.len() - 1
         };
         let mut agents = Vec::new();
         for (i, function) in FUNCTIONS.iter().enumerate() {
-            let at = add(&mut rng, Role::Application, usize::from(i == 6), function, &format!("{function}-role"));
+            let at = add(
+                &mut rng,
+                Role::Application,
+                usize::from(i == 6),
+                function,
+                &format!("{function}-role"),
+            );
             agents.push((at, BOTO_LAMBDA));
         }
-        for (account, name) in [(0, "billing"), (0, "search"), (1, "billing"), (2, "experiments")] {
+        for (account, name) in [
+            (0, "billing"),
+            (0, "search"),
+            (1, "billing"),
+            (2, "experiments"),
+        ] {
             let task = rng.hex(32);
-            agents.push((add(&mut rng, Role::Application, account, &task, &format!("{name}-task-role")), JAVA));
+            agents.push((
+                add(
+                    &mut rng,
+                    Role::Application,
+                    account,
+                    &task,
+                    &format!("{name}-task-role"),
+                ),
+                JAVA,
+            ));
         }
         for (account, which) in [(0, 0), (0, 1), (1, 0)] {
             let instance = accounts[account].instances[which].clone();
-            agents.push((add(&mut rng, Role::Application, account, &instance, "depot-gateway-role"), BOTO_SERVER));
+            agents.push((
+                add(
+                    &mut rng,
+                    Role::Application,
+                    account,
+                    &instance,
+                    "depot-gateway-role",
+                ),
+                BOTO_SERVER,
+            ));
         }
-        let people = ["amara.nwosu", "tomas.herrera", "yuki.tanabe", "freya.dahl", "omar.haddad", "lucia.ferri", "ravi.menon", "nina.kovac"];
+        let people = [
+            "amara.nwosu",
+            "tomas.herrera",
+            "yuki.tanabe",
+            "freya.dahl",
+            "omar.haddad",
+            "lucia.ferri",
+            "ravi.menon",
+            "nina.kovac",
+        ];
         for (i, person) in people.iter().enumerate() {
             let set = ["Developer", "Developer", "Operations", "Auditor"][i % 4];
-            let role = format!("AWSReservedSSO_{set}_{:016x}", 0x5a11_0000_c0de_0000_u64 + i as u64 % 4);
-            let at = add(&mut rng, Role::Person, i % 3, &format!("{person}@lumen-freight.example"), &role);
-            agents.push((at, if i % 3 == 1 { CLI } else { BROWSER }));
+            let role = format!(
+                "AWSReservedSSO_{set}_{:016x}",
+                0x5a11_0000_c0de_0000_u64 + i as u64 % 4
+            );
+            let at = add(
+                &mut rng,
+                Role::Person,
+                i % 3,
+                &format!("{person}@lumen-freight.example"),
+                &role,
+            );
+            agents.push((at, if i % 4 == 3 { CLI } else { BROWSER }));
         }
-        for (account, user) in [(0, "warehouse-scanner"), (1, "h.bergstrom"), (0, "p.almeida"), (2, "k.osei"), (0, "partner-sftp")] {
+        for (account, user) in [
+            (0, "warehouse-scanner"),
+            (1, "h.bergstrom"),
+            (0, "p.almeida"),
+            (2, "k.osei"),
+            (0, "partner-sftp"),
+        ] {
             agents.push((add(&mut rng, Role::User, account, user, user), CLI));
         }
         for account in 0..3 {
-            agents.push((add(&mut rng, Role::Pipeline, account, "GitHubActions", "deploy-from-github"), CI));
-            agents.push((add(&mut rng, Role::Terraform, account, "infra-apply", "terraform-apply"), TERRAFORM));
+            agents.push((
+                add(
+                    &mut rng,
+                    Role::Pipeline,
+                    account,
+                    "GitHubActions",
+                    "deploy-from-github",
+                ),
+                CI,
+            ));
+            agents.push((
+                add(
+                    &mut rng,
+                    Role::Terraform,
+                    account,
+                    "infra-apply",
+                    "terraform-apply",
+                ),
+                TERRAFORM,
+            ));
         }
         for (at, agent) in agents {
             principals[at].agent = agent;
@@ -226,21 +324,42 @@ impl Organisation {
             }
         }
         let services = [
-            ("config.amazonaws.com", "AWSServiceRoleForConfig", "configLambdaExecution"),
-            ("autoscaling.amazonaws.com", "AWSServiceRoleForAutoScaling", "AutoScaling"),
-            ("securityhub.amazonaws.com", "AWSServiceRoleForSecurityHub", "securityhub"),
-            ("ecs.amazonaws.com", "AWSServiceRoleForECS", "ecs-service-scheduler"),
+            (
+                "config.amazonaws.com",
+                "AWSServiceRoleForConfig",
+                "configLambdaExecution",
+            ),
+            (
+                "autoscaling.amazonaws.com",
+                "AWSServiceRoleForAutoScaling",
+                "AutoScaling",
+            ),
+            (
+                "securityhub.amazonaws.com",
+                "AWSServiceRoleForSecurityHub",
+                "securityhub",
+            ),
+            (
+                "ecs.amazonaws.com",
+                "AWSServiceRoleForECS",
+                "ecs-service-scheduler",
+            ),
         ];
         for (account, owner) in accounts.iter().enumerate() {
             for (service, role, session) in services {
-                let mut principal = Principal::new(&mut rng, Role::Service, (account, owner), session, role);
+                let mut principal =
+                    Principal::new(&mut rng, Role::Service, (account, owner), session, role);
                 principal.address = service.into();
                 principal.agent = service;
                 principal.service = Some(service);
                 principals.push(principal);
             }
         }
-        Organisation { accounts, principals, office }
+        Organisation {
+            accounts,
+            principals,
+            office,
+        }
     }
 
     /// Everyone of one kind, the busiest first.
@@ -259,7 +378,12 @@ impl Organisation {
 
 /// An address of the organisation: from the benchmark range of RFC 2544.
 pub(crate) fn inside(rng: &mut Rng) -> String {
-    format!("198.{}.{}.{}", rng.range(18, 19), rng.range(0, 255), rng.range(1, 254))
+    format!(
+        "198.{}.{}.{}",
+        rng.range(18, 19),
+        rng.range(0, 255),
+        rng.range(1, 254)
+    )
 }
 
 /// An address of an attacker: from the ranges for documentation of RFC 5737.

@@ -12,10 +12,27 @@ use super::org::{Account, Principal, REGIONS};
 use super::rng::Rng;
 
 /// Services whose calls are all recorded in the first region.
-const GLOBAL: [&str; 6] = ["iam", "signin", "organizations", "route53", "cloudfront", "account"];
+const GLOBAL: [&str; 6] = [
+    "iam",
+    "signin",
+    "organizations",
+    "route53",
+    "cloudfront",
+    "account",
+];
 /// Beginnings of the names of calls that change nothing.
 const READS: [&str; 11] = [
-    "List", "Describe", "Get", "Head", "Lookup", "BatchGet", "Decrypt", "GenerateDataKey", "AssumeRole", "Query", "Scan",
+    "List",
+    "Describe",
+    "Get",
+    "Head",
+    "Lookup",
+    "BatchGet",
+    "Decrypt",
+    "GenerateDataKey",
+    "AssumeRole",
+    "Query",
+    "Scan",
 ];
 
 /// A record that is on its way: its own id, the second it happened and its bytes.
@@ -50,14 +67,36 @@ pub(crate) struct Call {
 
 impl Call {
     /// `principal` calls `name` of `service` (`s3` for s3.amazonaws.com) from where it always does.
-    pub(crate) fn new(principal: &Principal, account: &Account, second: i64, service: &str, name: &str) -> Call {
-        Call::by(principal.identity(account, second), account, second, service, name)
-            .from(&principal.address, principal.agent)
+    pub(crate) fn new(
+        principal: &Principal,
+        account: &Account,
+        second: i64,
+        service: &str,
+        name: &str,
+    ) -> Call {
+        Call::by(
+            principal.identity(account, second),
+            account,
+            second,
+            service,
+            name,
+        )
+        .from(&principal.address, principal.agent)
     }
 
     /// The same with an identity written out.
-    pub(crate) fn by(identity: Value, account: &Account, second: i64, service: &str, name: &str) -> Call {
-        let region = if GLOBAL.contains(&service) { REGIONS[0] } else { account.region };
+    pub(crate) fn by(
+        identity: Value,
+        account: &Account,
+        second: i64,
+        service: &str,
+        name: &str,
+    ) -> Call {
+        let region = if GLOBAL.contains(&service) {
+            REGIONS[0]
+        } else {
+            account.region
+        };
         Call {
             identity,
             account: account.id.into(),
@@ -145,7 +184,10 @@ impl Call {
         put("eventVersion", "1.11".into());
         put("userIdentity", self.identity);
         put("eventTime", iso(self.second).into());
-        put("eventSource", format!("{}.amazonaws.com", self.service).into());
+        put(
+            "eventSource",
+            format!("{}.amazonaws.com", self.service).into(),
+        );
         put("eventName", self.name.as_str().into());
         put("awsRegion", self.region.as_str().into());
         put("sourceIPAddress", self.address.as_str().into());
@@ -155,7 +197,10 @@ impl Call {
             put("errorMessage", message.into());
         }
         put("requestParameters", self.request);
-        put("responseElements", if failed { Value::Null } else { self.response });
+        put(
+            "responseElements",
+            if failed { Value::Null } else { self.response },
+        );
         put("requestID", rng.uuid().into());
         put("eventID", id.as_str().into());
         let read = self.kind == "AwsApiCall" && READS.iter().any(|r| self.name.starts_with(r));
@@ -163,14 +208,20 @@ impl Call {
         put("eventType", self.kind.into());
         put("managementEvent", (!self.data).into());
         put("recipientAccountId", self.account.into());
-        put("eventCategory", if self.data { "Data" } else { "Management" }.into());
+        put(
+            "eventCategory",
+            if self.data { "Data" } else { "Management" }.into(),
+        );
         if self.kind == "AwsApiCall" && self.address.starts_with(|c: char| c.is_ascii_digit()) {
             let host = if GLOBAL.contains(&self.service.as_str()) {
                 format!("{}.amazonaws.com", self.service)
             } else {
                 format!("{}.{}.amazonaws.com", self.service, self.region)
             };
-            put("tlsDetails", json!({"tlsVersion": "TLSv1.3", "cipherSuite": "TLS_AES_128_GCM_SHA256", "clientProvidedHostHeader": host}));
+            put(
+                "tlsDetails",
+                json!({"tlsVersion": "TLSv1.3", "cipherSuite": "TLS_AES_128_GCM_SHA256", "clientProvidedHostHeader": host}),
+            );
         }
         fields.extend(self.extra);
         Record {

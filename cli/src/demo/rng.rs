@@ -90,6 +90,13 @@ impl Rng {
         )
     }
 
+    /// Puts `items` in any order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, (self.number() % (last as u64 + 1)) as usize);
+        }
+    }
+
     /// `count` different items, in the order of `items`.
     pub(crate) fn sample<'a, T>(&mut self, items: &'a [T], count: usize) -> Vec<&'a T> {
         let mut wanted = count.min(items.len()) as u64;
@@ -113,7 +120,10 @@ mod tests {
         let mut rng = Rng::new(1_234_567);
         let numbers = [rng.number(), rng.number()];
         // The first outputs of SplitMix64 for this seed, as its author publishes them.
-        assert_eq!(numbers, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+        assert_eq!(
+            numbers,
+            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]
+        );
     }
 
     #[test]

@@ -33,7 +33,10 @@ fn deploy(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
     let function = *rng.pick(&FUNCTIONS);
     let runner = inside(rng);
     let repository = format!("repo:lumen-freight/{function}:ref:refs/heads/main");
-    let provider = format!("arn:aws:iam::{}:oidc-provider/token.actions.githubusercontent.com", account.id);
+    let provider = format!(
+        "arn:aws:iam::{}:oidc-provider/token.actions.githubusercontent.com",
+        account.id
+    );
     let role = format!("arn:aws:iam::{}:role/{}", account.id, who.role_name);
     let identity = json!({"type": "WebIdentityUser", "principalId": format!("{provider}:sts.amazonaws.com:{repository}"),
         "userName": repository, "identityProvider": provider});
@@ -45,7 +48,9 @@ fn deploy(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
     let configuration = function_configuration(rng, account, function, start);
     let mut published = configuration.clone();
     published["version"] = version.as_str().into();
-    let by = |second, service, name| Call::new(who, account, second, service, name).from(&runner, who.agent);
+    let by = |second, service, name| {
+        Call::new(who, account, second, service, name).from(&runner, who.agent)
+    };
     vec![
         Call::by(identity, account, start, "sts", "AssumeRoleWithWebIdentity")
             .from(&runner, "aws-sdk-js/3.922.0 configure-aws-credentials")
@@ -77,11 +82,26 @@ fn terraform(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
     let mut second = start;
     let mut calls = Vec::new();
     let refresh = [
-        ("iam", "GetRole"), ("iam", "ListAttachedRolePolicies"), ("iam", "ListRolePolicies"), ("lambda", "GetFunction20150331v2"),
-        ("lambda", "ListVersionsByFunction20150331"), ("lambda", "GetPolicy20150331v2"), ("logs", "DescribeLogGroups"), ("logs", "ListTagsForResource"),
-        ("sqs", "GetQueueAttributes"), ("sqs", "ListQueueTags"), ("dynamodb", "DescribeTable"), ("dynamodb", "DescribeContinuousBackups"),
-        ("kms", "DescribeKey"), ("kms", "GetKeyRotationStatus"), ("s3", "GetBucketVersioning"), ("s3", "GetBucketPolicy"),
-        ("ec2", "DescribeSecurityGroups"), ("ec2", "DescribeVpcs"), ("events", "DescribeRule"), ("monitoring", "DescribeAlarms"),
+        ("iam", "GetRole"),
+        ("iam", "ListAttachedRolePolicies"),
+        ("iam", "ListRolePolicies"),
+        ("lambda", "GetFunction20150331v2"),
+        ("lambda", "ListVersionsByFunction20150331"),
+        ("lambda", "GetPolicy20150331v2"),
+        ("logs", "DescribeLogGroups"),
+        ("logs", "ListTagsForResource"),
+        ("sqs", "GetQueueAttributes"),
+        ("sqs", "ListQueueTags"),
+        ("dynamodb", "DescribeTable"),
+        ("dynamodb", "DescribeContinuousBackups"),
+        ("kms", "DescribeKey"),
+        ("kms", "GetKeyRotationStatus"),
+        ("s3", "GetBucketVersioning"),
+        ("s3", "GetBucketPolicy"),
+        ("ec2", "DescribeSecurityGroups"),
+        ("ec2", "DescribeVpcs"),
+        ("events", "DescribeRule"),
+        ("monitoring", "DescribeAlarms"),
     ];
     for (service, name) in rng.sample(&refresh, 12) {
         second += rng.range(0, 2);
@@ -105,47 +125,115 @@ fn change(rng: &mut Rng, account: &Account) -> Vec<(&'static str, &'static str, 
     let policy = |statement: Value| json!({"Version": "2012-10-17", "Statement": [statement]});
     match rng.range(0, 6) {
         0 => vec![
-            ("iam", "CreateRole", json!({"roleName": role, "path": "/", "maxSessionDuration": 3600, "assumeRolePolicyDocument":
-                policy(json!({"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"})).to_string()})),
-            ("iam", "PutRolePolicy", json!({"roleName": role, "policyName": "tables", "policyDocument":
-                policy(json!({"Effect": "Allow", "Action": ["dynamodb:GetItem", "dynamodb:PutItem"], "Resource": format!("arn:aws:dynamodb:{}:{}:table/parcels", account.region, account.id)})).to_string()})),
-            ("iam", "AttachRolePolicy", json!({"roleName": role, "policyArn": "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"})),
+            (
+                "iam",
+                "CreateRole",
+                json!({"roleName": role, "path": "/", "maxSessionDuration": 3600, "assumeRolePolicyDocument":
+                policy(json!({"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"})).to_string()}),
+            ),
+            (
+                "iam",
+                "PutRolePolicy",
+                json!({"roleName": role, "policyName": "tables", "policyDocument":
+                policy(json!({"Effect": "Allow", "Action": ["dynamodb:GetItem", "dynamodb:PutItem"], "Resource": format!("arn:aws:dynamodb:{}:{}:table/parcels", account.region, account.id)})).to_string()}),
+            ),
+            (
+                "iam",
+                "AttachRolePolicy",
+                json!({"roleName": role, "policyArn": "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"}),
+            ),
         ],
         1 => vec![
             ("s3", "CreateBucket", json!({"bucketName": bucket})),
-            ("s3", "PutBucketPublicAccessBlock", json!({"bucketName": bucket, "PublicAccessBlockConfiguration":
-                {"BlockPublicAcls": true, "BlockPublicPolicy": true, "IgnorePublicAcls": true, "RestrictPublicBuckets": true}})),
-            ("s3", "PutBucketVersioning", json!({"bucketName": bucket, "VersioningConfiguration": {"Status": "Enabled"}})),
+            (
+                "s3",
+                "PutBucketPublicAccessBlock",
+                json!({"bucketName": bucket, "PublicAccessBlockConfiguration":
+                {"BlockPublicAcls": true, "BlockPublicPolicy": true, "IgnorePublicAcls": true, "RestrictPublicBuckets": true}}),
+            ),
+            (
+                "s3",
+                "PutBucketVersioning",
+                json!({"bucketName": bucket, "VersioningConfiguration": {"Status": "Enabled"}}),
+            ),
         ],
         2 => vec![
-            ("ec2", "AuthorizeSecurityGroupIngress", ingress(rng, "tcp", 443, "10.20.0.0/16")),
-            ("ec2", "RevokeSecurityGroupIngress", ingress(rng, "tcp", 8080, "10.30.0.0/16")),
+            (
+                "ec2",
+                "AuthorizeSecurityGroupIngress",
+                ingress(rng, "tcp", 443, "10.20.0.0/16"),
+            ),
+            (
+                "ec2",
+                "RevokeSecurityGroupIngress",
+                ingress(rng, "tcp", 8080, "10.30.0.0/16"),
+            ),
         ],
         3 => vec![
-            ("lambda", "UpdateFunctionConfiguration20150331v2", json!({"functionName": function, "timeout": 30, "memorySize": 512})),
-            ("lambda", "AddPermission20150331v2", json!({"functionName": function, "statementId": "from-schedule", "action": "lambda:InvokeFunction",
-                "principal": "events.amazonaws.com", "sourceArn": format!("arn:aws:events:{}:{}:rule/{function}", account.region, account.id)})),
+            (
+                "lambda",
+                "UpdateFunctionConfiguration20150331v2",
+                json!({"functionName": function, "timeout": 30, "memorySize": 512}),
+            ),
+            (
+                "lambda",
+                "AddPermission20150331v2",
+                json!({"functionName": function, "statementId": "from-schedule", "action": "lambda:InvokeFunction",
+                "principal": "events.amazonaws.com", "sourceArn": format!("arn:aws:events:{}:{}:rule/{function}", account.region, account.id)}),
+            ),
         ],
         4 => vec![
-            ("iam", "DetachRolePolicy", json!({"roleName": role, "policyArn": "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"})),
-            ("iam", "DeleteRolePolicy", json!({"roleName": role, "policyName": "tables"})),
+            (
+                "iam",
+                "DetachRolePolicy",
+                json!({"roleName": role, "policyArn": "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"}),
+            ),
+            (
+                "iam",
+                "DeleteRolePolicy",
+                json!({"roleName": role, "policyName": "tables"}),
+            ),
             ("iam", "DeleteRole", json!({"roleName": role})),
         ],
         5 => vec![
-            ("monitoring", "PutMetricAlarm", json!({"alarmName": name, "metricName": "Errors", "namespace": "AWS/Lambda", "period": 60, "threshold": 5.0})),
-            ("events", "PutRule", json!({"name": function, "scheduleExpression": "rate(5 minutes)", "state": "ENABLED"})),
-            ("events", "PutTargets", json!({"rule": function, "targets": [{"id": "function"}]})),
+            (
+                "monitoring",
+                "PutMetricAlarm",
+                json!({"alarmName": name, "metricName": "Errors", "namespace": "AWS/Lambda", "period": 60, "threshold": 5.0}),
+            ),
+            (
+                "events",
+                "PutRule",
+                json!({"name": function, "scheduleExpression": "rate(5 minutes)", "state": "ENABLED"}),
+            ),
+            (
+                "events",
+                "PutTargets",
+                json!({"rule": function, "targets": [{"id": "function"}]}),
+            ),
         ],
         _ => vec![
-            ("sqs", "CreateQueue", json!({"queueName": name, "attribute": {"VisibilityTimeout": "60"}})),
-            ("logs", "PutRetentionPolicy", json!({"logGroupName": format!("/aws/lambda/{function}"), "retentionInDays": 30})),
+            (
+                "sqs",
+                "CreateQueue",
+                json!({"queueName": name, "attribute": {"VisibilityTimeout": "60"}}),
+            ),
+            (
+                "logs",
+                "PutRetentionPolicy",
+                json!({"logGroupName": format!("/aws/lambda/{function}"), "retentionInDays": 30}),
+            ),
         ],
     }
 }
 
 /// A person signs in and looks after things on the console.
 fn administrator(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
-    let people: Vec<_> = org.of(Role::Person).into_iter().filter(|p| p.agent == BROWSER).collect();
+    let people: Vec<_> = org
+        .of(Role::Person)
+        .into_iter()
+        .filter(|p| p.agent == BROWSER)
+        .collect();
     let who = people[rng.popular(people.len())];
     let account = &org.accounts[who.account];
     let mut calls = vec![
@@ -159,28 +247,69 @@ fn administrator(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
     }
     let instance = rng.pick(&account.instances).clone();
     let (service, name, request) = match rng.range(0, 3) {
-        0 => ("ec2", "RebootInstances", json!({"instancesSet": {"items": [{"instanceId": instance}]}})),
-        1 => ("sqs", "PurgeQueue", json!({"queueUrl": format!("https://sqs.{}.amazonaws.com/{}/scans", account.region, account.id)})),
-        2 => ("ec2", "AuthorizeSecurityGroupIngress", ingress(rng, "tcp", 22, &format!("{}/32", org.office))),
-        _ => ("ecs", "UpdateService", json!({"cluster": format!("freight-{}", account.stage), "service": "billing", "desiredCount": 3})),
+        0 => (
+            "ec2",
+            "RebootInstances",
+            json!({"instancesSet": {"items": [{"instanceId": instance}]}}),
+        ),
+        1 => (
+            "sqs",
+            "PurgeQueue",
+            json!({"queueUrl": format!("https://sqs.{}.amazonaws.com/{}/scans", account.region, account.id)}),
+        ),
+        2 => (
+            "ec2",
+            "AuthorizeSecurityGroupIngress",
+            ingress(rng, "tcp", 22, &format!("{}/32", org.office)),
+        ),
+        _ => (
+            "ecs",
+            "UpdateService",
+            json!({"cluster": format!("freight-{}", account.stage), "service": "billing", "desiredCount": 3}),
+        ),
     };
-    calls.push(Call::new(who, account, start + 60, service, name).request(request).with("sessionCredentialFromConsole", "true".into()));
+    calls.push(
+        Call::new(who, account, start + 60, service, name)
+            .request(request)
+            .with("sessionCredentialFromConsole", "true".into()),
+    );
     calls.into_iter().map(|call| call.record(rng)).collect()
 }
 
 /// Somebody with an IAM user gets the password wrong, then right.
 pub(crate) fn mistyped_password(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
-    let users: Vec<_> = org.of(Role::User).into_iter().filter(|u| u.name.contains('.')).collect();
+    let users: Vec<_> = org
+        .of(Role::User)
+        .into_iter()
+        .filter(|u| u.name.contains('.'))
+        .collect();
     let who = *rng.pick(&users);
     let account = &org.accounts[who.account];
     let tries = rng.range(1, 2);
     (0..=tries)
-        .map(|i| login(&who.name, account, start + i * 6, &org.office, i == tries, true).record(rng))
+        .map(|i| {
+            login(
+                &who.name,
+                account,
+                start + i * 6,
+                &org.office,
+                i == tries,
+                true,
+            )
+            .record(rng)
+        })
         .collect()
 }
 
 /// An IAM user at the sign-in page.
-pub(crate) fn login(user: &str, account: &Account, second: i64, address: &str, success: bool, mfa: bool) -> Call {
+pub(crate) fn login(
+    user: &str,
+    account: &Account,
+    second: i64,
+    address: &str,
+    success: bool,
+    mfa: bool,
+) -> Call {
     let mut identity = json!({"type": "IAMUser", "accountId": account.id, "userName": user});
     if success {
         identity["arn"] = format!("arn:aws:iam::{}:user/{user}", account.id).into();
@@ -191,8 +320,11 @@ pub(crate) fn login(user: &str, account: &Account, second: i64, address: &str, s
         .from(address, BROWSER)
         .sign_in()
         .response(json!({"ConsoleLogin": if success { "Success" } else { "Failure" }}))
-        .with("additionalEventData", json!({"LoginTo": "https://console.aws.amazon.com/console/home", "MobileVersion": "No",
-            "MFAUsed": if mfa { "Yes" } else { "No" }}));
+        .with(
+            "additionalEventData",
+            json!({"LoginTo": "https://console.aws.amazon.com/console/home", "MobileVersion": "No",
+            "MFAUsed": if mfa { "Yes" } else { "No" }}),
+        );
     match success {
         true => call,
         false => call.with("errorMessage", "Failed authentication".into()),
@@ -207,14 +339,30 @@ fn rotate_key(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
     let mut identity = who.identity(account, start);
     identity["arn"] = format!("arn:aws:sts::{}:assumed-role/{name}/{session}", account.id).into();
     identity["sessionContext"]["sessionIssuer"]["userName"] = name.into();
-    identity["sessionContext"]["sessionIssuer"]["arn"] = format!("arn:aws:iam::{}:role/{name}", account.id).into();
+    identity["sessionContext"]["sessionIssuer"]["arn"] =
+        format!("arn:aws:iam::{}:role/{name}", account.id).into();
     let user = *rng.pick(&["partner-sftp", "warehouse-scanner"]);
-    let (old, new) = (format!("AKIA{}", rng.base32(16)), format!("AKIA{}", rng.base32(16)));
+    let (old, new) = (
+        format!("AKIA{}", rng.base32(16)),
+        format!("AKIA{}", rng.base32(16)),
+    );
     [
         ("ListAccessKeys", json!({"userName": user}), Value::Null),
-        ("CreateAccessKey", json!({"userName": user}), json!({"accessKey": {"userName": user, "accessKeyId": new, "status": "Active"}})),
-        ("UpdateAccessKey", json!({"userName": user, "accessKeyId": old, "status": "Inactive"}), Value::Null),
-        ("DeleteAccessKey", json!({"userName": user, "accessKeyId": old}), Value::Null),
+        (
+            "CreateAccessKey",
+            json!({"userName": user}),
+            json!({"accessKey": {"userName": user, "accessKeyId": new, "status": "Active"}}),
+        ),
+        (
+            "UpdateAccessKey",
+            json!({"userName": user, "accessKeyId": old, "status": "Inactive"}),
+            Value::Null,
+        ),
+        (
+            "DeleteAccessKey",
+            json!({"userName": user, "accessKeyId": old}),
+            Value::Null,
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -231,17 +379,33 @@ fn rotate_key(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
 /// The nightly backup: a snapshot, shared with the next account of the organisation.
 fn copy_snapshot(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
     let index = rng.popular(org.accounts.len());
-    let (account, sister) = (&org.accounts[index], &org.accounts[(index + 1) % org.accounts.len()]);
+    let (account, sister) = (
+        &org.accounts[index],
+        &org.accounts[(index + 1) % org.accounts.len()],
+    );
     let who = org.one(Role::Terraform, index);
     let mut identity = who.identity(account, start);
-    identity["arn"] = format!("arn:aws:sts::{}:assumed-role/nightly-backup-role/nightly-backup", account.id).into();
+    identity["arn"] = format!(
+        "arn:aws:sts::{}:assumed-role/nightly-backup-role/nightly-backup",
+        account.id
+    )
+    .into();
     identity["sessionContext"]["sessionIssuer"]["userName"] = "nightly-backup-role".into();
     let snapshot = format!("snap-0{}", rng.hex(16));
     [
-        ("CreateSnapshot", json!({"volumeId": format!("vol-0{}", rng.hex(16)), "description": "nightly"})),
-        ("ModifySnapshotAttribute", json!({"snapshotId": snapshot, "attributeType": "CREATE_VOLUME_PERMISSION",
-            "createVolumePermission": {"add": {"items": [{"userId": sister.id}]}}})),
-        ("DeleteSnapshot", json!({"snapshotId": format!("snap-0{}", rng.hex(16))})),
+        (
+            "CreateSnapshot",
+            json!({"volumeId": format!("vol-0{}", rng.hex(16)), "description": "nightly"}),
+        ),
+        (
+            "ModifySnapshotAttribute",
+            json!({"snapshotId": snapshot, "attributeType": "CREATE_VOLUME_PERMISSION",
+            "createVolumePermission": {"add": {"items": [{"userId": sister.id}]}}}),
+        ),
+        (
+            "DeleteSnapshot",
+            json!({"snapshotId": format!("snap-0{}", rng.hex(16))}),
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -262,7 +426,12 @@ pub(crate) fn ingress(rng: &mut Rng, protocol: &str, port: u16, from: &str) -> V
 }
 
 /// What Lambda answers to a change of a function.
-pub(crate) fn function_configuration(rng: &mut Rng, account: &Account, function: &str, second: i64) -> Value {
+pub(crate) fn function_configuration(
+    rng: &mut Rng,
+    account: &Account,
+    function: &str,
+    second: i64,
+) -> Value {
     json!({"functionName": function, "functionArn": format!("arn:aws:lambda:{}:{}:function:{function}", account.region, account.id),
         "runtime": "python3.13", "role": format!("arn:aws:iam::{}:role/{function}-role", account.id), "handler": "app.handler",
         "codeSize": rng.range(90_000, 9_000_000), "timeout": 30, "memorySize": 512, "lastModified": iso(second),
@@ -282,7 +451,10 @@ mod tests {
                 let records = job(&org, &mut rng, 1_700_000_000);
                 let first = records.iter().map(|r| r.second).min();
                 let last = records.iter().map(|r| r.second).max();
-                assert!(first >= Some(1_700_000_000) && first <= Some(1_700_000_002), "{first:?}");
+                assert!(
+                    first >= Some(1_700_000_000) && first <= Some(1_700_000_002),
+                    "{first:?}"
+                );
                 assert!(last <= Some(1_700_000_180), "{last:?}");
             }
         }
