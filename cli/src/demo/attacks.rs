@@ -12,7 +12,7 @@ use super::ordinary;
 use super::org::{Account, FUNCTIONS, Organisation, Principal, Role, STRANGER_ACCOUNT, outside};
 use super::record::{Call, Record};
 use super::rng::Rng;
-use super::routine::{function_configuration, ingress, login};
+use super::routine::{console_user, function_configuration, ingress, login};
 
 /// One kind of attack or look-alike.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ pub(crate) const KINDS: [Kind; 19] = [
         title: "Root signs in without a second factor and switches the trail off",
         expect: &[
             "Root user was used",
-            "Root signed in without a second factor",
+            "Root user signed in without a second factor",
             "CloudTrail was stopped or deleted",
         ],
         plan: root_takeover,
@@ -74,13 +74,21 @@ pub(crate) const KINDS: [Kind; 19] = [
     Kind {
         name: "console_bruteforce",
         title: "A password is guessed on the sign-in page",
-        expect: &["Many failed console sign-ins from one address"],
+        expect: &[
+            "Many failed console sign-ins from one address",
+            "IAM user signed in to the console without a second factor",
+        ],
         plan: console_bruteforce,
     },
     Kind {
         name: "key_backdoor",
         title: "A stolen key makes itself a new administrator with a key of its own",
-        expect: &[],
+        expect: &[
+            "User was made and armed within minutes",
+            "Administrator rights were given to a user, group or role",
+            "Access key was created for another user",
+            "Console password was set for another user",
+        ],
         plan: key_backdoor,
     },
     Kind {
@@ -92,13 +100,17 @@ pub(crate) const KINDS: [Kind; 19] = [
     Kind {
         name: "secrets_theft",
         title: "A function's role, used from outside, reads every secret",
-        expect: &[],
+        expect: &["Many secrets were read in a short time"],
         plan: secrets_theft,
     },
     Kind {
         name: "function_backdoor",
         title: "A function is replaced and opened to the world",
-        expect: &[],
+        expect: &[
+            "Code of a function was changed by hand",
+            "Anybody may invoke a function",
+            "Function got a public address without authentication",
+        ],
         plan: function_backdoor,
     },
     Kind {
@@ -110,73 +122,95 @@ pub(crate) const KINDS: [Kind; 19] = [
     Kind {
         name: "s3_exfil",
         title: "Hundreds of objects are copied out of a bucket",
-        expect: &[],
+        expect: &["Objects of a bucket were fetched in bulk"],
         plan: s3_exfil,
     },
     Kind {
         name: "pipeline_key_misuse",
         title: "The deployment's session turns up on a strange host and reaches for a sister account",
-        expect: &[],
+        expect: &[
+            "Session of a pipeline was used with another tool",
+            "Burst of calls that look around the account",
+            "Access key was created for another user",
+        ],
         plan: pipeline_key_misuse,
     },
     Kind {
         name: "guards_disabled",
         title: "GuardDuty and Config are switched off",
-        expect: &[],
+        expect: &[
+            "GuardDuty was switched off or blinded",
+            "AWS Config, Security Hub or Access Analyzer was switched off",
+        ],
         plan: guards_disabled,
     },
     Kind {
-        name: "instance_key_elsewhere",
-        title: "The key of an instance is used outside AWS",
-        expect: &[],
-        plan: instance_key_elsewhere,
+        name: "new_ip_for_key",
+        title: "The key of an instance turns up at a new address and makes a user",
+        expect: &["Credentials of an EC2 instance were used to change identities"],
+        plan: new_ip_for_key,
     },
     Kind {
         name: "s3_mass_delete",
         title: "A bucket is emptied",
-        expect: &[],
+        expect: &["Objects of a bucket were deleted in bulk"],
         plan: s3_mass_delete,
     },
     Kind {
         name: "snapshot_shared",
         title: "A disk snapshot is shared with a stranger's account",
-        expect: &[],
+        expect: &[
+            "Snapshot or machine image was shared with another account",
+            "Snapshot or machine image was shared with everybody",
+        ],
         plan: snapshot_shared,
     },
     Kind {
         name: "bucket_public",
         title: "A bucket is opened to everybody",
-        expect: &[],
+        expect: &[
+            "Bucket was opened to the world by its policy",
+            "Protection against public buckets was removed",
+        ],
         plan: bucket_public,
     },
     Kind {
         name: "role_opened",
         title: "A role is opened to a stranger's account and made administrator",
-        expect: &[],
+        expect: &[
+            "Trust of a role was changed by hand",
+            "Administrator rights were given to a user, group or role",
+        ],
         plan: role_opened,
     },
     Kind {
         name: "key_destroyed",
         title: "A KMS key is disabled and set to be deleted",
-        expect: &[],
+        expect: &["Encryption key was disabled or is to be deleted"],
         plan: key_destroyed,
     },
     Kind {
         name: "logs_deleted",
         title: "Log groups and flow logs are deleted",
-        expect: &[],
+        expect: &[
+            "Log group or log stream was deleted by hand",
+            "Flow logs of a network were deleted",
+        ],
         plan: logs_deleted,
     },
     Kind {
         name: "door_opened",
         title: "SSH is opened to the whole internet",
-        expect: &[],
+        expect: &["Administration port or database was opened to the world"],
         plan: door_opened,
     },
     Kind {
         name: "instance_takeover",
         title: "Passwords of instances are fetched and their start-up script is changed",
-        expect: &[],
+        expect: &[
+            "Administrator password of a Windows instance was asked for",
+            "Start script of an instance was changed",
+        ],
         plan: instance_takeover,
     },
 ];
@@ -293,13 +327,7 @@ fn root_takeover(scene: &mut Scene<'_>) -> Plan {
 }
 
 fn console_bruteforce(scene: &mut Scene<'_>) -> Plan {
-    let users: Vec<&Principal> = scene
-        .org
-        .of(Role::User)
-        .into_iter()
-        .filter(|u| u.name.contains('.'))
-        .collect();
-    let user = *scene.rng.pick(&users);
+    let user = console_user(scene.org, scene.rng);
     let account = &scene.org.accounts[user.account];
     let address = outside(scene.rng);
     let tries = scene.rng.range(9, 16);
@@ -601,7 +629,7 @@ fn guards_disabled(scene: &mut Scene<'_>) -> Plan {
     intruder.plan()
 }
 
-fn instance_key_elsewhere(scene: &mut Scene<'_>) -> Plan {
+fn new_ip_for_key(scene: &mut Scene<'_>) -> Plan {
     let instances: Vec<&Principal> = scene
         .org
         .of(Role::Application)
@@ -613,6 +641,12 @@ fn instance_key_elsewhere(scene: &mut Scene<'_>) -> Plan {
     for (service, name) in [LOOKS[0], LOOKS[7], LOOKS[8], LOOKS[18]] {
         intruder.does(scene, 2, service, name, Value::Null);
     }
+    let user = format!("depot-support-{}", scene.rng.hex(4));
+    intruder.does(scene, 3, "iam", "CreateUser", json!({"userName": user}));
+    let call = intruder
+        .call(2, "iam", "CreateAccessKey", json!({"userName": user}))
+        .response(json!({"accessKey": {"userName": user, "accessKeyId": format!("AKIA{}", scene.rng.base32(16)), "status": "Active"}}));
+    intruder.made(scene, call);
     intruder.plan()
 }
 
@@ -643,7 +677,7 @@ fn snapshot_shared(scene: &mut Scene<'_>) -> Plan {
             "ec2",
             "ModifySnapshotAttribute",
             json!({"snapshotId": snapshot, "attributeType": "CREATE_VOLUME_PERMISSION",
-            "createVolumePermission": {"add": {"items": [{"groups": "all"}]}}}),
+            "createVolumePermission": {"add": {"items": [{"group": "all"}]}}}),
         )
         .response(json!({"requestId": scene.rng.uuid(), "_return": true}));
     intruder.made(scene, call);

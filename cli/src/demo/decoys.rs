@@ -6,11 +6,11 @@
 use serde_json::{Value, json};
 
 use super::attacks::{Intruder, Kind, Plan, Scene, someone};
-use super::functions::Ending;
 use super::incidents::calls;
+use super::invocation::Ending;
 use super::ordinary;
 use super::org::{Role, inside};
-use super::routine::{ingress, mistyped_password};
+use super::routine::{self, ingress};
 
 /// Every look-alike, in the order in which they come.
 pub(crate) const KINDS: [Kind; 8] = [
@@ -65,12 +65,15 @@ pub(crate) const KINDS: [Kind; 8] = [
 ];
 
 fn few_failed_sign_ins(scene: &mut Scene<'_>) -> Plan {
-    let records = mistyped_password(scene.org, scene.rng, scene.start);
+    let (user, address) = (
+        routine::console_user(scene.org, scene.rng),
+        inside(scene.rng),
+    );
     Plan {
-        records,
-        account: scene.org.accounts[0].id.into(),
-        actor: "a user with a mistyped password".into(),
-        source_ip: Some(scene.org.office.clone()),
+        records: routine::sign_in(scene.org, scene.rng, user, &address, (scene.start, 2)),
+        account: scene.org.accounts[user.account].id.into(),
+        actor: user.arn.clone(),
+        source_ip: Some(address),
         ..Plan::default()
     }
 }
@@ -141,20 +144,21 @@ fn door_to_office(scene: &mut Scene<'_>) -> Plan {
     person.plan()
 }
 
+/// Functions that no incident happens to.
+const SPARED: [usize; 4] = [3, 4, 5, 6];
+
 fn error_blip(scene: &mut Scene<'_>) -> Plan {
-    calls(scene, 2, 8, Ending::Error, None)
+    let function = *scene.rng.pick(&SPARED);
+    calls(scene, function, (2, 8), Ending::Error, None)
 }
 
 fn mild_surge(scene: &mut Scene<'_>) -> Plan {
-    calls(scene, 30, 25, Ending::Success, None)
+    let function = *scene.rng.pick(&SPARED);
+    calls(scene, function, (25, 25), Ending::Success, None)
 }
 
 fn harmless_words(scene: &mut Scene<'_>) -> Plan {
-    calls(
-        scene,
-        2,
-        6,
-        Ending::Success,
-        Some("secret rotation: nothing to do; upstream call timed out once, error budget fine"),
-    )
+    let function = *scene.rng.pick(&SPARED);
+    let line = "secret rotation: nothing to do; upstream timed out once, error budget fine";
+    calls(scene, function, (2, 6), Ending::Success, Some(line))
 }

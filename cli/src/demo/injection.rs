@@ -9,6 +9,9 @@
 use event::Time;
 use serde::Serialize;
 
+/// An injection names at most so many of its events.
+pub(crate) const MAX_EVENT_IDS: usize = 500;
+
 /// How much ordinary traffic there is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rates {
@@ -61,6 +64,6 @@ pub(crate) struct Injection {
     pub(crate) source_ip: Option<String>,
     /// Titles of the shipped rules that ought to alert; empty for a decoy.
     pub(crate) expect: Vec<&'static str>,
-    /// The source's own ids of its events.
+    /// The source's own ids of its events, at most the first [`MAX_EVENT_IDS`].
     pub(crate) event_ids: Vec<String>,
 }

@@ -14,6 +14,7 @@ mod decoys;
 mod functions;
 mod incidents;
 mod injection;
+mod invocation;
 mod ordinary;
 mod org;
 mod record;

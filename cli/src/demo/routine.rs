@@ -9,7 +9,7 @@
 use serde_json::{Value, json};
 
 use super::ordinary;
-use super::org::{Account, BOTO_LAMBDA, BROWSER, FUNCTIONS, Organisation, Role, inside};
+use super::org::{Account, BOTO_LAMBDA, BROWSER, FUNCTIONS, Organisation, Principal, Role, inside};
 use super::record::{Call, Record, iso};
 use super::rng::Rng;
 
@@ -277,28 +277,40 @@ fn administrator(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
 }
 
 /// Somebody with an IAM user gets the password wrong, then right.
-pub(crate) fn mistyped_password(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
-    let users: Vec<_> = org
-        .of(Role::User)
-        .into_iter()
-        .filter(|u| u.name.contains('.'))
-        .collect();
-    let who = *rng.pick(&users);
-    let account = &org.accounts[who.account];
-    let tries = rng.range(1, 2);
-    (0..=tries)
-        .map(|i| {
-            login(
-                &who.name,
-                account,
-                start + i * 6,
-                &org.office,
-                i == tries,
-                true,
-            )
-            .record(rng)
-        })
-        .collect()
+fn mistyped_password(org: &Organisation, rng: &mut Rng, start: i64) -> Vec<Record> {
+    let (user, address) = (console_user(org, rng), inside(rng));
+    sign_in(org, rng, user, &address, (start, 1))
+}
+
+/// One of the people with an IAM user.
+pub(crate) fn console_user<'a>(org: &'a Organisation, rng: &mut Rng) -> &'a Principal {
+    let users = org.of(Role::User);
+    let people: Vec<_> = users.into_iter().filter(|u| u.name.contains('.')).collect();
+    people[rng.popular(people.len())]
+}
+
+/// A sign-in with the second factor, `failures` tries after the first second.
+pub(crate) fn sign_in(
+    org: &Organisation,
+    rng: &mut Rng,
+    user: &Principal,
+    address: &str,
+    (start, failures): (i64, i64),
+) -> Vec<Record> {
+    let account = &org.accounts[user.account];
+    let mut tries = Vec::new();
+    for i in 0..=failures {
+        let call = login(
+            &user.name,
+            account,
+            start + i * 6,
+            address,
+            i == failures,
+            true,
+        );
+        tries.push(call.record(rng));
+    }
+    tries
 }
 
 /// An IAM user at the sign-in page.

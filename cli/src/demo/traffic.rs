@@ -13,6 +13,7 @@ use event::Time;
 
 use super::attacks::{self, Kind, Plan, Scene};
 use super::functions::Functions;
+use super::injection::MAX_EVENT_IDS;
 use super::org::Organisation;
 use super::record::Record;
 use super::rng::Rng;
@@ -26,7 +27,7 @@ const FIRST_ATTACK_SECONDS: i64 = 3;
 /// How much quieter the past is than the present.
 const QUIET: f64 = 0.2;
 /// Lines that an ordinary invocation writes on average, measured.
-const LINES_PER_INVOCATION: f64 = 4.4;
+const LINES_PER_INVOCATION: f64 = 4.0;
 
 /// An organisation at work, second by second.
 #[derive(Debug)]
@@ -204,11 +205,8 @@ impl Traffic {
             .max()
             .unwrap_or(second)
             .max(lines_end);
-        let event_ids = records
-            .iter()
-            .map(|r| r.id.clone())
-            .chain(line_ids)
-            .collect();
+        let ids = records.iter().map(|r| r.id.clone()).chain(line_ids);
+        let event_ids = ids.take(MAX_EVENT_IDS).collect();
         self.plan(records);
         Injection {
             id,
