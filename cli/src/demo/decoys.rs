@@ -5,12 +5,12 @@
 
 use serde_json::{Value, json};
 
-use super::attacks::{Intruder, Kind, Plan, Scene, someone};
 use super::incidents::calls;
 use super::invocation::Ending;
 use super::ordinary;
 use super::org::{Role, inside};
 use super::routine::{self, ingress};
+use super::scene::{Intruder, Kind, Plan, Scene, someone_else};
 
 /// Every look-alike, in the order in which they come.
 pub(crate) const KINDS: [Kind; 8] = [
@@ -80,7 +80,7 @@ fn few_failed_sign_ins(scene: &mut Scene<'_>) -> Plan {
 
 /// A principal at its usual place.
 fn at_home<'a>(scene: &mut Scene<'a>, role: Role) -> Intruder<'a> {
-    let who = someone(scene, role);
+    let who = someone_else(scene, role);
     Intruder::at(scene, who, who.address.clone(), who.agent)
 }
 
@@ -117,7 +117,7 @@ fn few_deletions(scene: &mut Scene<'_>) -> Plan {
 }
 
 fn plan_from_new_runner(scene: &mut Scene<'_>) -> Plan {
-    let who = someone(scene, Role::Terraform);
+    let who = someone_else(scene, Role::Terraform);
     let runner = inside(scene.rng);
     let mut terraform = Intruder::at(scene, who, runner, who.agent);
     for (service, name) in [

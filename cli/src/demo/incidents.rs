@@ -4,8 +4,8 @@
 //! twenty seconds: failing ones, far too many, ones that run into their time or memory limit, or ones that
 //! write what no function should.
 
-use super::attacks::{Kind, Plan, Scene};
 use super::invocation::Ending;
+use super::scene::{Kind, Plan, Scene};
 
 /// Every incident, in the order in which they come.
 pub(crate) const KINDS: [Kind; 6] = [
@@ -82,7 +82,8 @@ fn struck(scene: &mut Scene<'_>, load: (i64, i64), ending: Ending, say: Option<&
 }
 
 fn error_spike(scene: &mut Scene<'_>) -> Plan {
-    struck(scene, (40, 20), Ending::Error, None)
+    let function = *scene.rng.pick(&[0, 2, 7]);
+    calls(scene, function, (40, 20), Ending::Error, None)
 }
 
 fn invocation_surge(scene: &mut Scene<'_>) -> Plan {

@@ -10,6 +10,7 @@
 //! for. There is no clock here, no network and no file.
 
 mod attacks;
+mod calls;
 mod decoys;
 mod functions;
 mod incidents;
@@ -20,6 +21,7 @@ mod org;
 mod record;
 mod rng;
 mod routine;
+mod scene;
 pub(crate) mod traffic;
 
 pub(crate) use injection::{Injection, Rates, Tick};

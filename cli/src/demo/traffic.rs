@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 
 use event::Time;
 
-use super::attacks::{self, Kind, Plan, Scene};
 use super::functions::Functions;
 use super::injection::MAX_EVENT_IDS;
 use super::org::Organisation;
 use super::record::Record;
 use super::rng::Rng;
-use super::routine::{self, JOBS};
-use super::{Injection, Rates, Tick, decoys, incidents, ordinary};
+use super::routine::JOBS;
+use super::scene::{Kind, Plan, Scene};
+use super::{Injection, Rates, Tick, attacks, decoys, incidents, ordinary};
 
 /// Records arrive at most so long after they happened; repeats twice that.
 pub(crate) const MAX_DELAY_SECONDS: i64 = 5;
