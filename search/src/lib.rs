@@ -9,10 +9,16 @@
 //! bounds of the index (a thousand leaves, long values) is compared with the stored original instead: slower, but
 //! found all the same. This crate does not know any vendor's format and sends nothing to the bus but its own state.
 
+mod catalog;
+mod compile;
 pub mod config;
+mod findings;
+mod manifest;
 pub mod metrics;
 pub mod query;
 pub mod schema;
+pub mod split;
+mod text;
 
 pub mod indexer;
 pub mod offline;

@@ -1,12 +1,32 @@
 //! Answers requests over all published splits.
+//!
+//! [`Searcher::search`] looks at splits in order of their latest event and stops when the page is full and no other
+//! split reaches into it; within a split events stand newest first, so that it stops there as well. Pages are continued
+//! by [`Cursor`], the time and id of the last event given, which stays right while new events come in. An answer that
+//! takes longer than the configured time is cut short and says so in [`Answer::partial`].
+//!
+//! A searcher may be used from many threads. It never fails because a split was merged away or expired: what it has
+//! opened stays readable until it lets go.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use event::{Clock, Event, Finding, Id, Time};
 use serde::{Deserialize, Serialize};
+use tantivy::columnar::ColumnValues;
+use tantivy::query::EnableScoring;
+use tantivy::schema::{IndexRecordOption, Value};
+use tantivy::{
+    BitSet, DocAddress, DocId, DocSet, SegmentReader, TERMINATED, TantivyDocument, TantivyError,
+};
 
-use crate::query::QueryError;
+use crate::catalog::{Catalog, Splits};
+use crate::compile::{Budget, Context, compile, id_term};
+use crate::query::{Field, Query, QueryError, parse};
+use crate::schema::{COLUMNS, FINDING_COLUMNS, Fields, VALUE};
+use crate::split::Split;
 use crate::{Config, Metrics};
 
 /// What is searched.
@@ -46,7 +66,7 @@ pub struct Request {
 pub struct Cursor {
     /// The time of the last one given.
     pub time: Time,
-    /// Its id.
+    /// Its id; of a finding its episode.
     pub id: Id,
 }
 
@@ -78,6 +98,9 @@ pub struct Bucket {
     pub count: u64,
 }
 
+/// How many bars a histogram has at most.
+pub const MAX_BUCKETS: usize = 10_000;
+
 /// Why a search cannot be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
@@ -100,6 +123,9 @@ pub enum SearchError {
         /// What is allowed.
         allowed: usize,
     },
+    /// Counting took too long; a count of a part would mislead.
+    #[error("counting took longer than {0:?}: narrow the time range or the query")]
+    Timeout(Duration),
     /// The index cannot be read.
     #[error("cannot read index `{path}`")]
     Index {
@@ -107,56 +133,706 @@ pub enum SearchError {
         path: PathBuf,
         /// The reason.
         #[source]
-        source: tantivy::TantivyError,
+        source: TantivyError,
     },
 }
 
 /// Answers searches. Cheap to clone; all clones see the same splits.
 #[derive(Clone)]
-pub struct Searcher {}
+pub struct Searcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalog: Catalog,
+    events: Arc<Fields>,
+    findings: Arc<Fields>,
+    config: Config,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+/// A document in the order of answers: time and id, and where it is.
+type Page = BTreeMap<(i64, u128), (usize, DocAddress)>;
+
+/// What is searched and how far it has come.
+struct Run<'r> {
+    request: &'r Request,
+    from: i64,
+    to: i64,
+    budget: Budget,
+    page: Page,
+    count: u64,
+    skipped: bool,
+}
+
+/// The columns that give the order.
+struct Order {
+    time: Arc<dyn ColumnValues<i64>>,
+    high: Arc<dyn ColumnValues<u64>>,
+    low: Arc<dyn ColumnValues<u64>>,
+}
+
+impl Order {
+    fn of(reader: &SegmentReader) -> tantivy::Result<Order> {
+        let fast = reader.fast_fields();
+        Ok(Order {
+            time: fast.i64("time")?.first_or_default_col(0),
+            high: fast.u64("id_high")?.first_or_default_col(0),
+            low: fast.u64("id_low")?.first_or_default_col(0),
+        })
+    }
+
+    fn id(&self, doc: DocId) -> u128 {
+        u128::from(self.high.get_val(doc)) << 64 | u128::from(self.low.get_val(doc))
+    }
+
+    /// In a split, where times fall: the documents within `from` and `to`, both included.
+    fn within(&self, from: i64, to: i64, docs: DocId) -> (DocId, DocId) {
+        let first_below = |limit: i64| {
+            let (mut low, mut high) = (0, docs);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if self.time.get_val(middle) >= limit {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            low
+        };
+        let start = to.checked_add(1).map_or(0, first_below);
+        (start, first_below(from))
+    }
+}
+
+impl Run<'_> {
+    /// Can nothing of this time reach the page any more?
+    fn is_beyond(&self, time: i64) -> bool {
+        let full = self.page.len() >= self.request.limit;
+        full && match self.request.newest_first {
+            true => self.page.first_key_value().is_none_or(|(k, _)| time < k.0),
+            false => self.page.last_key_value().is_none_or(|(k, _)| time > k.0),
+        }
+    }
+
+    fn add(&mut self, key: (i64, u128), place: (usize, DocAddress)) {
+        if let Some(cursor) = self.request.after {
+            let after = (cursor.time.0, cursor.id.0);
+            let comes_after = match self.request.newest_first {
+                true => key < after,
+                false => key > after,
+            };
+            if !comes_after {
+                return;
+            }
+        }
+        self.page.insert(key, place);
+        if self.page.len() > self.request.limit {
+            match self.request.newest_first {
+                true => self.page.pop_first(),
+                false => self.page.pop_last(),
+            };
+        }
+    }
+
+    /// Looks through one segment; `sorted` tells that its times fall.
+    fn segment(
+        &mut self,
+        weight: &dyn tantivy::query::Weight,
+        searcher: &tantivy::Searcher,
+        place: (usize, u32),
+        sorted: bool,
+    ) -> tantivy::Result<()> {
+        let reader = searcher.segment_reader(place.1);
+        let order = Order::of(reader)?;
+        let (start, end) = match sorted {
+            true => order.within(self.from, self.to, reader.max_doc()),
+            false => (0, reader.max_doc()),
+        };
+        if start >= end {
+            return Ok(());
+        }
+        let mut docs = weight.scorer(reader, 1.0)?;
+        let mut doc = docs.doc();
+        if doc < start {
+            doc = docs.seek(start);
+        }
+        let mut full = false;
+        let mut seen = 0_usize;
+        while doc < end {
+            seen += 1;
+            if seen.is_multiple_of(1_024) && self.budget.is_over() {
+                return Ok(());
+            }
+            if !sorted
+                && reader
+                    .alive_bitset()
+                    .is_some_and(|alive| !alive.is_alive(doc))
+            {
+                doc = docs.advance();
+                continue;
+            }
+            if !full {
+                let time = order.time.get_val(doc);
+                if sorted && self.request.newest_first && self.is_beyond(time) {
+                    if !self.request.count {
+                        self.skipped = true;
+                        return Ok(());
+                    }
+                    full = true;
+                } else if sorted || (self.from..=self.to).contains(&time) {
+                    if !self.is_beyond(time) {
+                        self.add(
+                            (time, order.id(doc)),
+                            (place.0, DocAddress::new(place.1, doc)),
+                        );
+                    }
+                } else {
+                    doc = docs.advance();
+                    continue;
+                }
+            }
+            self.count += 1;
+            doc = docs.advance();
+        }
+        Ok(())
+    }
+}
 
 impl Searcher {
     /// Opens the index folder `dir`, which need not exist yet.
     pub fn open(
-        _dir: &Path,
-        _config: &Config,
-        _metrics: Metrics,
-        _clock: Clock,
+        dir: &Path,
+        config: &Config,
+        metrics: Metrics,
+        clock: Clock,
     ) -> Result<Searcher, SearchError> {
-        Ok(Searcher {})
+        let catalog = Catalog::open(dir).map_err(|source| SearchError::Index {
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok(Searcher {
+            inner: Arc::new(Inner {
+                catalog,
+                events: Arc::new(Fields::events()),
+                findings: Arc::new(Fields::findings()),
+                config: config.clone(),
+                metrics,
+                clock,
+            }),
+        })
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+
+    fn error(&self, source: TantivyError) -> SearchError {
+        self.inner
+            .metrics
+            .errors
+            .with_label_values(&["query"])
+            .inc();
+        SearchError::Index {
+            path: self.inner.catalog.dir().to_owned(),
+            source,
+        }
+    }
+
+    fn context(&self, kind: Kind, budget: &Budget) -> Context {
+        Context {
+            fields: match kind {
+                Kind::Events => self.inner.events.clone(),
+                Kind::Findings => self.inner.findings.clone(),
+            },
+            kind,
+            now: (self.inner.clock)(),
+            budget: budget.clone(),
+        }
+    }
+
+    fn budget(&self) -> Budget {
+        Budget::until(Instant::now() + Duration::from_millis(self.inner.config.timeout_ms))
     }
 
     /// Answers a request.
-    pub fn search(&self, _request: &Request) -> Result<Answer, SearchError> {
-        Ok(Answer::default())
+    pub fn search(&self, request: &Request) -> Result<Answer, SearchError> {
+        let start = Instant::now();
+        let query = self.checked(request)?;
+        let mut run = self.run(request);
+        let context = self.context(request.kind, &run.budget);
+        let found = match request.kind {
+            Kind::Events => self.find_events(&query, &context, &mut run),
+            Kind::Findings => self.find_findings(&query, &context, &mut run),
+        };
+        let mut answer = found.map_err(|e| self.error(e))?;
+        if request.limit > 0 && run.page.len() == request.limit {
+            let last = match request.newest_first {
+                true => run.page.first_key_value(),
+                false => run.page.last_key_value(),
+            };
+            answer.next = last.map(|(key, _)| Cursor {
+                time: Time(key.0),
+                id: Id(key.1),
+            });
+        }
+        let complete = !run.skipped && request.after.is_none() && answer.partial.is_none();
+        answer.total = complete.then_some(run.count);
+        answer.took = start.elapsed();
+        self.inner
+            .metrics
+            .search_seconds
+            .observe(answer.took.as_secs_f64());
+        Ok(answer)
+    }
+
+    fn out_of_time(&self) -> String {
+        format!(
+            "stopped after {} ms; narrow the time range, or avoid wildcards at the start of a value",
+            self.inner.config.timeout_ms
+        )
+    }
+
+    fn checked(&self, request: &Request) -> Result<Query, SearchError> {
+        let allowed = self.inner.config.max_limit;
+        if request.limit > allowed {
+            let asked = request.limit;
+            return Err(SearchError::Limit { asked, allowed });
+        }
+        if let (Some(from), Some(to)) = (request.from, request.to)
+            && from > to
+        {
+            return Err(SearchError::ReversedRange { from, to });
+        }
+        Ok(parse(&request.query)?)
+    }
+
+    fn run<'r>(&self, request: &'r Request) -> Run<'r> {
+        let mut from = request.from.map_or(i64::MIN, |t| t.0);
+        let mut to = request.to.map_or(i64::MAX, |t| t.0);
+        match request.after {
+            Some(cursor) if request.newest_first => to = to.min(cursor.time.0),
+            Some(cursor) => from = from.max(cursor.time.0),
+            None => {}
+        }
+        Run {
+            request,
+            from,
+            to,
+            budget: self.budget(),
+            page: Page::new(),
+            count: 0,
+            skipped: false,
+        }
+    }
+
+    /// The splits that reach into the time range, those first that matter first.
+    fn splits(&self, run: &Run<'_>) -> tantivy::Result<Vec<Arc<Split>>> {
+        let all: Splits = self.inner.catalog.current()?;
+        let mut splits: Vec<Arc<Split>> = all
+            .iter()
+            .filter(|s| s.meta.earliest.0 <= run.to && s.meta.latest.0 >= run.from)
+            .cloned()
+            .collect();
+        splits.sort_by_key(|s| match run.request.newest_first {
+            true => -s.meta.latest.0,
+            false => s.meta.earliest.0,
+        });
+        Ok(splits)
+    }
+
+    fn find_events(
+        &self,
+        query: &Query,
+        context: &Context,
+        run: &mut Run<'_>,
+    ) -> tantivy::Result<Answer> {
+        let mut answer = Answer::default();
+        let splits = self.splits(run)?;
+        let compiled = compile(query, context);
+        let mut searchers = Vec::with_capacity(splits.len());
+        for (number, split) in splits.iter().enumerate() {
+            let edge = match run.request.newest_first {
+                true => split.meta.latest.0,
+                false => split.meta.earliest.0,
+            };
+            if run.is_beyond(edge) && !run.request.count {
+                run.skipped = true;
+                break;
+            }
+            if run.budget.is_over() {
+                run.skipped = true;
+                answer.partial = Some(self.out_of_time());
+                break;
+            }
+            let searcher = split.searcher();
+            let searched = compiled
+                .weight(EnableScoring::disabled_from_searcher(&searcher))
+                .and_then(|weight| {
+                    (0..searcher.segment_readers().len() as u32).try_for_each(|segment| {
+                        run.segment(&*weight, &searcher, (number, segment), true)
+                    })
+                });
+            searchers.push(searcher);
+            match searched {
+                // Also an error may be nothing but the end of the time.
+                _ if run.budget.is_over() => {
+                    run.skipped = true;
+                    answer.partial = Some(self.out_of_time());
+                    break;
+                }
+                Ok(()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for_each_in_order(run, |&(split, address)| {
+            if let Some(event) = load(&searchers[split], address, &context.fields)? {
+                answer.hits.push(event);
+            }
+            Ok(())
+        })?;
+        Ok(answer)
+    }
+
+    fn find_findings(
+        &self,
+        query: &Query,
+        context: &Context,
+        run: &mut Run<'_>,
+    ) -> tantivy::Result<Answer> {
+        let mut answer = Answer::default();
+        let Some(findings) = self.inner.catalog.findings()? else {
+            return Ok(answer);
+        };
+        let searcher = findings.searcher();
+        let weight =
+            compile(query, context).weight(EnableScoring::disabled_from_searcher(&searcher))?;
+        for segment in 0..searcher.segment_readers().len() as u32 {
+            let searched = run.segment(&*weight, &searcher, (0, segment), false);
+            if run.budget.is_over() {
+                run.skipped = true;
+                answer.partial = Some(self.out_of_time());
+                break;
+            }
+            searched?;
+        }
+        for_each_in_order(run, |&(_, address)| {
+            let document: TantivyDocument = searcher.doc(address)?;
+            let stored = document.get_first(context.fields.stored);
+            let finding = stored
+                .as_ref()
+                .and_then(|v| v.as_bytes())
+                .and_then(|json| serde_json::from_slice(json).ok());
+            answer.findings.extend(finding);
+            Ok(())
+        })?;
+        Ok(answer)
     }
 
     /// The event with this id.
-    pub fn event(&self, _id: Id) -> Option<Event> {
-        None
+    pub fn event(&self, id: Id) -> Option<Event> {
+        self.events(&[id]).pop()
     }
 
     /// The events with these ids, in their order; those that are not there are left out.
-    pub fn events(&self, _ids: &[Id]) -> Vec<Event> {
-        Vec::new()
+    pub fn events(&self, ids: &[Id]) -> Vec<Event> {
+        let splits = match self.inner.catalog.current() {
+            Ok(splits) => splits,
+            Err(error) => {
+                tracing::error!(error = %self.error(error), "cannot look up events");
+                return Vec::new();
+            }
+        };
+        let mut found: HashMap<Id, Event> = HashMap::new();
+        for split in splits.iter().rev() {
+            if found.len() == ids.len() {
+                break;
+            }
+            let searcher = split.searcher();
+            for id in ids
+                .iter()
+                .filter(|id| !found.contains_key(*id))
+                .collect::<Vec<_>>()
+            {
+                match self.look_up(&searcher, *id) {
+                    Ok(Some(event)) => {
+                        found.insert(*id, event);
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!(error = %self.error(error), "cannot look up an event");
+                    }
+                }
+            }
+        }
+        ids.iter().filter_map(|id| found.get(id).cloned()).collect()
+    }
+
+    fn look_up(&self, searcher: &tantivy::Searcher, id: Id) -> tantivy::Result<Option<Event>> {
+        let fields = &self.inner.events;
+        let term = id_term(fields, id);
+        for (segment, reader) in searcher.segment_readers().iter().enumerate() {
+            let index = reader.inverted_index(fields.fields)?;
+            if let Some(postings) = index.read_postings(&term, IndexRecordOption::Basic)?
+                && postings.doc() != TERMINATED
+            {
+                return load(
+                    searcher,
+                    DocAddress::new(segment as u32, postings.doc()),
+                    fields,
+                );
+            }
+        }
+        Ok(None)
     }
 
     /// How many match over time, in `buckets` bars between the request's times, or those of the index where it has none.
-    pub fn histogram(
-        &self,
-        _request: &Request,
-        _buckets: usize,
-    ) -> Result<Vec<Bucket>, SearchError> {
-        Ok(Vec::new())
+    pub fn histogram(&self, request: &Request, buckets: usize) -> Result<Vec<Bucket>, SearchError> {
+        if buckets > MAX_BUCKETS {
+            return Err(SearchError::Limit {
+                asked: buckets,
+                allowed: MAX_BUCKETS,
+            });
+        }
+        let query = self.checked(request)?;
+        let run = self.run(request);
+        let edges = self.edges(&run).map_err(|e| self.error(e))?;
+        let Some((from, to)) = edges.filter(|_| buckets > 0) else {
+            return Ok(Vec::new());
+        };
+        let span = i128::from(to) - i128::from(from) + 1;
+        let width = ((span + buckets as i128 - 1) / buckets as i128).max(1) as i64;
+        let mut bars: Vec<Bucket> = (0..buckets as i64)
+            .map(|i| Bucket {
+                from: Time(from).plus(width.saturating_mul(i)),
+                to: Time(from).plus(width.saturating_mul(i + 1)),
+                count: 0,
+            })
+            .filter(|b| b.from.0 <= to)
+            .collect();
+        self.each_match(&query, &run, |_, order, doc| {
+            let time = order.time.get_val(doc);
+            if (from..=to).contains(&time)
+                && let Some(bar) = bars.get_mut(((time - from) / width) as usize)
+            {
+                bar.count += 1;
+            }
+        })?;
+        Ok(bars)
     }
 
-    /// The most frequent values of a field among what matches, and how often they come.
+    /// The time range asked for, or that of what there is.
+    fn edges(&self, run: &Run<'_>) -> tantivy::Result<Option<(i64, i64)>> {
+        let known = match run.request.kind {
+            Kind::Events => {
+                let splits = self.splits(run)?;
+                let first = splits.iter().map(|s| s.meta.earliest.0).min();
+                first.zip(splits.iter().map(|s| s.meta.latest.0).max())
+            }
+            Kind::Findings => match self.inner.catalog.findings()? {
+                None => None,
+                Some(findings) => {
+                    let searcher = findings.searcher();
+                    let mut edges = None;
+                    for reader in searcher.segment_readers() {
+                        let time = Order::of(reader)?.time;
+                        let (low, high) = edges.unwrap_or((i64::MAX, i64::MIN));
+                        edges = Some((time.min_value().min(low), time.max_value().max(high)));
+                    }
+                    edges
+                }
+            },
+        };
+        let from = run.request.from.map(|t| t.0).or(known.map(|k| k.0));
+        let to = run.request.to.map(|t| t.0).or(known.map(|k| k.1));
+        Ok(from.zip(to).filter(|(from, to)| from <= to))
+    }
+
+    /// Calls `each` for all that match.
+    fn each_match(
+        &self,
+        query: &Query,
+        run: &Run<'_>,
+        mut each: impl FnMut(&SegmentReader, &Order, DocId),
+    ) -> Result<(), SearchError> {
+        let context = self.context(run.request.kind, &run.budget);
+        let compiled = compile(query, &context);
+        let searchers = self.searchers(run).map_err(|e| self.error(e))?;
+        let timeout = || SearchError::Timeout(Duration::from_millis(self.inner.config.timeout_ms));
+        for searcher in searchers {
+            let mut search = || -> tantivy::Result<()> {
+                let weight = compiled.weight(EnableScoring::disabled_from_searcher(&searcher))?;
+                for reader in searcher.segment_readers() {
+                    let order = Order::of(reader)?;
+                    let mut docs = weight.scorer(reader, 1.0)?;
+                    let mut doc = docs.doc();
+                    let mut seen = 0_usize;
+                    while doc != TERMINATED {
+                        seen += 1;
+                        if seen.is_multiple_of(4_096) && run.budget.is_over() {
+                            return Ok(());
+                        }
+                        let alive = reader.alive_bitset().is_none_or(|a| a.is_alive(doc));
+                        if alive && (run.from..=run.to).contains(&order.time.get_val(doc)) {
+                            each(reader, &order, doc);
+                        }
+                        doc = docs.advance();
+                    }
+                }
+                Ok(())
+            };
+            let searched = search();
+            if run.budget.is_over() {
+                return Err(timeout());
+            }
+            searched.map_err(|e| self.error(e))?;
+        }
+        Ok(())
+    }
+
+    fn searchers(&self, run: &Run<'_>) -> tantivy::Result<Vec<tantivy::Searcher>> {
+        Ok(match run.request.kind {
+            Kind::Events => self.splits(run)?.iter().map(|s| s.searcher()).collect(),
+            Kind::Findings => {
+                let findings = self.inner.catalog.findings()?;
+                findings.iter().map(|f| f.searcher()).collect()
+            }
+        })
+    }
+
+    /// The most frequent values of a field among what matches, and how often they come: the most frequent first, equal
+    /// ones by value.
     pub fn top(
         &self,
-        _request: &Request,
-        _field: &str,
-        _limit: usize,
+        request: &Request,
+        field: &str,
+        limit: usize,
     ) -> Result<Vec<(String, u64)>, SearchError> {
-        Ok(Vec::new())
+        let query = self.checked(request)?;
+        let run = self.run(request);
+        let field = Field::named(field);
+        let columns = match request.kind {
+            Kind::Events => COLUMNS,
+            Kind::Findings => FINDING_COLUMNS,
+        };
+        let column = columns
+            .iter()
+            .find(|c| **c == field.name && (!field.original || request.kind == Kind::Findings));
+        let mut counts: HashMap<String, u64> = HashMap::new();
+        let mut matched: Vec<(tantivy::index::SegmentId, SegmentReader, BitSet)> = Vec::new();
+        self.each_match(&query, &run, |reader, _, doc| {
+            if matched.last().is_none_or(|m| m.0 != reader.segment_id()) {
+                let set = BitSet::with_max_value(reader.max_doc());
+                matched.push((reader.segment_id(), reader.clone(), set));
+            }
+            if let Some(last) = matched.last_mut() {
+                last.2.insert(doc);
+            }
+        })?;
+        let context = self.context(request.kind, &run.budget);
+        for (_, reader, set) in &matched {
+            match column {
+                Some(column) => count_column(reader, set, &format!("column_{column}"), &mut counts),
+                None => count_terms(reader, set, &context.path(&field), &context, &mut counts),
+            }
+            .map_err(|e| match run.budget.is_over() {
+                true => SearchError::Timeout(Duration::from_millis(self.inner.config.timeout_ms)),
+                false => self.error(e),
+            })?;
+        }
+        let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
+        counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        counts.truncate(limit);
+        Ok(counts)
     }
+}
+
+fn for_each_in_order(
+    run: &Run<'_>,
+    mut each: impl FnMut(&(usize, DocAddress)) -> tantivy::Result<()>,
+) -> tantivy::Result<()> {
+    match run.request.newest_first {
+        true => run.page.values().rev().try_for_each(&mut each),
+        false => run.page.values().try_for_each(&mut each),
+    }
+}
+
+fn load(
+    searcher: &tantivy::Searcher,
+    address: DocAddress,
+    fields: &Fields,
+) -> tantivy::Result<Option<Event>> {
+    let document: TantivyDocument = searcher.doc(address)?;
+    let stored = document.get_first(fields.stored);
+    let Some(frame) = stored.as_ref().and_then(|v| v.as_bytes()) else {
+        return Ok(None);
+    };
+    match Event::decode(&bytes::Bytes::copy_from_slice(frame)) {
+        Ok(event) => Ok(Some(event)),
+        Err(error) => {
+            tracing::error!(%error, "a stored event cannot be read");
+            Ok(None)
+        }
+    }
+}
+
+/// Counts the values of a column among `docs`.
+fn count_column(
+    reader: &SegmentReader,
+    docs: &BitSet,
+    column: &str,
+    counts: &mut HashMap<String, u64>,
+) -> tantivy::Result<()> {
+    let Some(column) = reader.fast_fields().str(column)? else {
+        return Ok(());
+    };
+    let mut by_ordinal: HashMap<u64, u64> = HashMap::new();
+    for doc in 0..reader.max_doc() {
+        if docs.contains(doc) {
+            for ordinal in column.term_ords(doc) {
+                *by_ordinal.entry(ordinal).or_default() += 1;
+            }
+        }
+    }
+    for (ordinal, count) in by_ordinal {
+        let mut value = String::new();
+        if column.ord_to_str(ordinal, &mut value)? {
+            *counts.entry(value).or_default() += count;
+        }
+    }
+    Ok(())
+}
+
+/// Counts the values of a path among `docs`, in the lower case in which terms have them.
+fn count_terms(
+    reader: &SegmentReader,
+    docs: &BitSet,
+    path: &str,
+    context: &Context,
+    counts: &mut HashMap<String, u64>,
+) -> tantivy::Result<()> {
+    let index = reader.inverted_index(context.fields.fields)?;
+    let prefix = format!("{path}{VALUE}");
+    let end = [prefix.as_bytes(), &[0xff]].concat();
+    let mut terms = index.terms().range().ge(&prefix).lt(end).into_stream()?;
+    let mut seen = 0_usize;
+    while terms.advance() {
+        seen += 1;
+        if seen.is_multiple_of(1_024) && context.budget.is_over() {
+            return Err(TantivyError::InternalError("out of time".to_owned()));
+        }
+        let mut postings =
+            index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+        let mut count = 0;
+        while postings.doc() != TERMINATED {
+            count += u64::from(docs.contains(postings.doc()));
+            postings.advance();
+        }
+        if count > 0 {
+            let value = String::from_utf8_lossy(&terms.key()[prefix.len()..]).into_owned();
+            *counts.entry(value).or_default() += count;
+        }
+    }
+    Ok(())
 }

@@ -9,8 +9,9 @@
 //! Words of a query that are not bound to a field look into all values of the event, word by word. This module reads no
 //! clock: what `now` means is said when the query is used.
 
+pub(crate) mod check;
 mod error;
-mod matches;
+pub(crate) mod matches;
 mod parser;
 
 use std::fmt;
