@@ -107,6 +107,8 @@ pub struct Injection {
     pub source_ip: String,
     /// The rules (ids or titles) that should alert.
     pub expect: Vec<String>,
+    /// The sources' ids of the events it consists of; with them its alert is found exactly.
+    pub event_ids: Vec<String>,
     /// Does it only look like an attack? Then nothing should alert.
     pub decoy: bool,
 }
@@ -211,7 +213,12 @@ impl<S: Sync> axum::extract::FromRequestParts<S> for Client {
             csrf: who.map_or_else(String::new, |w| w.csrf.clone()),
             peer: crate::guard::peer(&parts.extensions).map_or_else(String::new, |p| p.to_string()),
             user_agent: agent
-                .map(|a| String::from_utf8_lossy(a.as_bytes()).chars().take(512).collect())
+                .map(|a| {
+                    String::from_utf8_lossy(a.as_bytes())
+                        .chars()
+                        .take(512)
+                        .collect()
+                })
                 .unwrap_or_default(),
         })
     }

@@ -51,7 +51,11 @@ impl AuditEvent {
         Event {
             id: Id::of(
                 "trailwarden",
-                &[self.request_id.as_bytes(), self.action.as_bytes(), raw.as_bytes()],
+                &[
+                    self.request_id.as_bytes(),
+                    self.action.as_bytes(),
+                    raw.as_bytes(),
+                ],
             ),
             source_id: text(&self.request_id),
             source: "trailwarden".into(),

@@ -189,7 +189,17 @@ impl Auth {
         now: Time,
     ) -> Result<String, Refused> {
         let peer = peer.map_or_else(String::new, network);
-        let keys = [format!("from {peer}"), format!("as {}", Sha256::digest(name).as_slice().iter().map(|b| format!("{b:02x}")).collect::<String>())];
+        let keys = [
+            format!("from {peer}"),
+            format!(
+                "as {}",
+                Sha256::digest(name)
+                    .as_slice()
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect::<String>()
+            ),
+        ];
         // Counted before the check, so that guesses made at the same time count as well.
         self.count_failure(&keys, now)?;
         let (hash, role) = match self.users.get(name) {
@@ -356,7 +366,10 @@ mod tests {
             password_hash_file: None,
             role,
         };
-        let hash: String = Sha256::digest("token").iter().map(|b| format!("{b:02x}")).collect();
+        let hash: String = Sha256::digest("token")
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         let config = AuthConfig {
             mode: Mode::Password,
             users: vec![user("ada", Role::Analyst), user("vic", Role::Viewer)],
@@ -395,7 +408,10 @@ mod tests {
             now = now.plus(59 * MINUTE);
             assert!(auth.principal(&cookie, now).is_some(), "{now}");
         }
-        assert!(auth.principal(&cookie, NOW.plus(12 * 60 * MINUTE)).is_none());
+        assert!(
+            auth.principal(&cookie, NOW.plus(12 * 60 * MINUTE))
+                .is_none()
+        );
         let cookie = cookie_of(&auth.login("ada", "correct horse", PEER, NOW).unwrap());
         assert!(auth.principal(&cookie, NOW.plus(60 * MINUTE)).is_none());
     }
@@ -416,7 +432,10 @@ mod tests {
         }
         let refused = auth.login("vic", "correct horse", PEER, NOW.plus(MINUTE / 2));
         assert_eq!(refused, Err(Refused::Limited(30)));
-        assert!(auth.login("vic", "correct horse", PEER, NOW.plus(MINUTE)).is_ok());
+        assert!(
+            auth.login("vic", "correct horse", PEER, NOW.plus(MINUTE))
+                .is_ok()
+        );
     }
 
     #[test]

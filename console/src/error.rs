@@ -43,17 +43,24 @@ pub struct ApiError {
     pub hint: String,
     /// When to come back, in seconds, for 429 and 503.
     pub retry_after: Option<u64>,
+    /// Where in a query the mistake is, in bytes.
+    pub offset: Option<usize>,
 }
 
 impl ApiError {
     /// An error without a hint.
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
+    pub(crate) fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> ApiError {
         ApiError {
             status,
             code,
             message: message.into(),
             hint: String::new(),
             retry_after: None,
+            offset: None,
         }
     }
 
@@ -76,7 +83,11 @@ impl ApiError {
 
     /// 404 for a thing that is not there, or that this client may not know of.
     pub(crate) fn not_found(what: &str) -> ApiError {
-        ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("no such {what}"))
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("no such {what}"),
+        )
     }
 
     /// 500: the cause goes to the log, the client gets the request id.
@@ -99,13 +110,16 @@ impl IntoResponse for ApiError {
         let mut response = if info.as_ref().is_some_and(|i| i.page) {
             layout::error_page(&self, id).into_response()
         } else {
-            Json(serde_json::json!({"error": {
+            let mut error = serde_json::json!({
                 "code": self.code,
                 "message": self.message,
                 "hint": self.hint,
                 "request_id": id,
-            }}))
-            .into_response()
+            });
+            if let Some(offset) = self.offset {
+                error["offset"] = offset.into();
+            }
+            Json(serde_json::json!({ "error": error })).into_response()
         };
         *response.status_mut() = self.status;
         if let Some(seconds) = self.retry_after {

@@ -75,7 +75,9 @@ pub(crate) async fn outer(State(shared): State<Shared>, request: Request, next: 
         .await;
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     };
     set(header::CONTENT_SECURITY_POLICY, CSP);
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
@@ -151,14 +153,21 @@ pub(crate) async fn guard(
         match &who {
             None => return unauthenticated(&shared, &request),
             Some(who) if !access.allows(who) => {
-                return ApiError::new(StatusCode::FORBIDDEN, "forbidden", "your role does not allow this")
-                    .hint("ask an administrator for the role that it needs")
-                    .into_response();
+                return ApiError::new(
+                    StatusCode::FORBIDDEN,
+                    "forbidden",
+                    "your role does not allow this",
+                )
+                .hint("ask an administrator for the role that it needs")
+                .into_response();
             }
             Some(_) => {}
         }
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+    if !matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    ) {
         request = match check_intent(who.as_ref(), access, request).await {
             Ok(request) => request,
             Err(refused) => return refused.into_response(),
@@ -267,13 +276,18 @@ async fn form_token(request: Request) -> Result<(Request, String), ApiError> {
     let is_form = request
         .headers()
         .get(header::CONTENT_TYPE)
-        .is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+        .is_some_and(|t| {
+            t.as_bytes()
+                .starts_with(b"application/x-www-form-urlencoded")
+        });
     if !is_form {
         return Ok((request, String::new()));
     }
     let (parts, body) = request.into_parts();
     let copy = Request::from_parts(parts.clone(), body);
-    let bytes = Bytes::from_request(copy, &()).await.map_err(|_| too_large())?;
+    let bytes = Bytes::from_request(copy, &())
+        .await
+        .map_err(|_| too_large())?;
     let token = crate::params::pairs(&bytes)
         .into_iter()
         .find(|(key, _)| key == "csrf")

@@ -102,8 +102,31 @@ fn visible(c: char) -> Option<String> {
 fn mixes_scripts(text: &str) -> bool {
     text.split(|c: char| !c.is_alphanumeric()).any(|word| {
         word.bytes().any(|b| b.is_ascii_alphabetic())
-            && word.chars().any(|c| matches!(c, '\u{370}'..='\u{52f}') && c.is_alphabetic())
+            && word
+                .chars()
+                .any(|c| matches!(c, '\u{370}'..='\u{52f}') && c.is_alphabetic())
     })
+}
+
+/// A text of several lines, such as an original record: line ends and tabs stay, the rest becomes signs.
+pub(crate) fn block(text: &str) -> Markup {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match visible(c).filter(|_| !matches!(c, '\n' | '\t')) {
+            None => {
+                let _ = Escaper::new(&mut out).write_char(c);
+            }
+            Some(sign) => {
+                let _ = write!(out, "<span class=\"sign\">{sign}</span>");
+            }
+        }
+    }
+    PreEscaped(out)
+}
+
+/// A text of one line whose characters keep their places, for a query with a caret below it.
+pub(crate) fn line(text: &str) -> Markup {
+    html! { (plain(text)) }
 }
 
 /// The markup of a log value; a dash where there is none.
@@ -139,7 +162,11 @@ mod tests {
     fn what_is_hidden_is_shown() {
         check("\u{1b}[31mroot", &["␛", "hidden characters"], &["\u{1b}"]);
         check("a\r\nb", &["␍", "⏎"], &["hidden characters", "\n"]);
-        check("user\u{202e}nimda", &["⟨U+202E⟩", "hidden characters"], &["\u{202e}"]);
+        check(
+            "user\u{202e}nimda",
+            &["⟨U+202E⟩", "hidden characters"],
+            &["\u{202e}"],
+        );
         check("ad\u{200b}min", &["⟨U+200B⟩"], &["\u{200b}"]);
         check("p\u{430}ypal", &["mixed scripts"], &["hidden"]);
         check("Привет Zoë ναι", &["Привет"], &["mixed", "hidden"]);

@@ -37,7 +37,9 @@ impl<S: Send + Sync> FromRequest<S> for Form {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Form, ApiError> {
-        let body = Bytes::from_request(request, state).await.map_err(|_| too_large())?;
+        let body = Bytes::from_request(request, state)
+            .await
+            .map_err(|_| too_large())?;
         Params::read(&body).map(Form)
     }
 }
@@ -47,24 +49,44 @@ impl Params {
         let mut map = BTreeMap::new();
         for (key, value) in pairs(bytes) {
             if map.insert(key, value).is_some() {
-                return Err(ApiError::bad("doubled_parameter", "a parameter is given twice"));
+                return Err(ApiError::bad(
+                    "doubled_parameter",
+                    "a parameter is given twice",
+                ));
             }
         }
         Ok(Params(map))
     }
 
+    /// The pairs that have a value.
+    pub(crate) fn of<const N: usize>(pairs: [(&str, Option<String>); N]) -> Params {
+        let given = pairs
+            .into_iter()
+            .filter_map(|(k, v)| Some((k.to_owned(), v?)));
+        Params(given.collect())
+    }
+
     /// Refuses parameters that the route does not know.
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
-        if self.0.keys().all(|k| known.contains(&k.as_str()) || k == "csrf") {
+        if self
+            .0
+            .keys()
+            .all(|k| known.contains(&k.as_str()) || k == "csrf")
+        {
             return Ok(());
         }
-        Err(ApiError::bad("unknown_parameter", "a parameter is not known here")
-            .hint(format!("known are: {}", known.join(", "))))
+        Err(
+            ApiError::bad("unknown_parameter", "a parameter is not known here")
+                .hint(format!("known are: {}", known.join(", "))),
+        )
     }
 
     /// The value, if there is one that is not empty.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|v| !v.is_empty())
     }
 
     /// The value, or nothing.
@@ -82,16 +104,19 @@ impl Params {
         let Some(text) = self.text(name) else {
             return Ok(default);
         };
-        text.parse().ok().filter(|n| range.contains(n)).ok_or_else(|| {
-            ApiError::bad(
-                "bad_parameter",
-                format!(
-                    "`{name}` is a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                ),
-            )
-        })
+        text.parse()
+            .ok()
+            .filter(|n| range.contains(n))
+            .ok_or_else(|| {
+                ApiError::bad(
+                    "bad_parameter",
+                    format!(
+                        "`{name}` is a whole number from {} to {}",
+                        range.start(),
+                        range.end()
+                    ),
+                )
+            })
     }
 
     /// A point in time: RFC 3339, `now`, or `-7d` and the like before now.
@@ -159,7 +184,10 @@ pub(crate) fn pairs(bytes: &[u8]) -> Vec<(String, String)> {
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let at = pair.iter().position(|b| *b == b'=').unwrap_or(pair.len());
-            (decode(&pair[..at]), decode(pair.get(at + 1..).unwrap_or(b"")))
+            (
+                decode(&pair[..at]),
+                decode(pair.get(at + 1..).unwrap_or(b"")),
+            )
         })
         .collect()
 }
@@ -208,7 +236,9 @@ pub(crate) fn time(text: &str, now: Time) -> Option<Time> {
             .then(|| now.plus(-number.saturating_mul(seconds).saturating_mul(1_000_000)));
     }
     // The form field of browsers writes `2026-03-02T12:00`, without seconds.
-    Time::parse(text).ok().or_else(|| Time::parse(&format!("{text}:00")).ok())
+    Time::parse(text)
+        .ok()
+        .or_else(|| Time::parse(&format!("{text}:00")).ok())
 }
 
 /// The JSON body of a request.
@@ -225,14 +255,21 @@ pub(crate) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Api
         )
         .hint("send `Content-Type: application/json`"));
     }
-    let body = Bytes::from_request(request, &()).await.map_err(|_| too_large())?;
+    let body = Bytes::from_request(request, &())
+        .await
+        .map_err(|_| too_large())?;
     serde_json::from_slice(&body).map_err(|e| {
         let kind = match e.classify() {
-            serde_json::error::Category::Data => "the body has a key or a value that is not expected",
+            serde_json::error::Category::Data => {
+                "the body has a key or a value that is not expected"
+            }
             _ => "the body is not JSON",
         };
-        ApiError::bad("bad_body", format!("{kind}, at line {} column {}", e.line(), e.column()))
-            .hint("see /api/v1/openapi.json for what is expected")
+        ApiError::bad(
+            "bad_body",
+            format!("{kind}, at line {} column {}", e.line(), e.column()),
+        )
+        .hint("see /api/v1/openapi.json for what is expected")
     })
 }
 
@@ -246,7 +283,12 @@ mod tests {
         let read: Vec<(&str, &str)> = read.iter().map(|(k, v)| (&**k, &**v)).collect();
         assert_eq!(
             read,
-            [("q", "a:b c%"), ("empty", ""), ("flag", ""), ("bad", "%zz€")]
+            [
+                ("q", "a:b c%"),
+                ("empty", ""),
+                ("flag", ""),
+                ("bad", "%zz€")
+            ]
         );
     }
 
@@ -278,7 +320,10 @@ mod tests {
         let unknown = params.only(&["limit"]).unwrap_err();
         assert!(!format!("{unknown:?}").contains("<x>"));
         let now = Time::parse("2026-11-22T12:00:00Z").unwrap();
-        let reversed = Params::read(b"from=now&to=-1h").unwrap().range(now).unwrap_err();
+        let reversed = Params::read(b"from=now&to=-1h")
+            .unwrap()
+            .range(now)
+            .unwrap_err();
         assert!(reversed.message.contains("11:00:00Z"), "{reversed}");
     }
 }

@@ -48,7 +48,11 @@ fn get<H: Handler<T, Shared>, T: 'static>(access: Access, path: &'static str, ha
     route(Method::GET, access, path, handler)
 }
 
-fn post<H: Handler<T, Shared>, T: 'static>(access: Access, path: &'static str, handler: H) -> Route {
+fn post<H: Handler<T, Shared>, T: 'static>(
+    access: Access,
+    path: &'static str,
+    handler: H,
+) -> Route {
     route(Method::POST, access, path, handler)
 }
 
@@ -64,16 +68,28 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/api/v1/alerts", api::alerts::list),
         get(Viewer, "/api/v1/alerts/feed", api::feed::feed),
         get(Viewer, "/api/v1/alerts/{id}", api::alerts::get),
-        post(Analyst, "/api/v1/alerts/{id}/acknowledge", api::alerts::acknowledge),
+        post(
+            Analyst,
+            "/api/v1/alerts/{id}/acknowledge",
+            api::alerts::acknowledge,
+        ),
         post(Analyst, "/api/v1/alerts/{id}/assign", api::alerts::assign),
         post(Analyst, "/api/v1/alerts/{id}/comment", api::alerts::comment),
         post(Analyst, "/api/v1/alerts/{id}/resolve", api::alerts::resolve),
         get(Viewer, "/api/v1/incidents", api::alerts::incidents),
         get(Viewer, "/api/v1/silences", api::silences::list),
         post(Analyst, "/api/v1/silences", api::silences::create),
-        post(Analyst, "/api/v1/silences/{id}/expire", api::silences::expire),
+        post(
+            Analyst,
+            "/api/v1/silences/{id}/expire",
+            api::silences::expire,
+        ),
         get(Viewer, "/api/v1/notifications", api::notifications::list),
-        post(Analyst, "/api/v1/notifications/{id}/resend", api::notifications::resend),
+        post(
+            Analyst,
+            "/api/v1/notifications/{id}/resend",
+            api::notifications::resend,
+        ),
         get(Viewer, "/api/v1/rules", api::rules::list),
         get(Viewer, "/api/v1/rules/{id}", api::rules::get),
         get(Viewer, "/api/v1/sources", api::health::sources),

@@ -62,9 +62,10 @@ mod tests {
             to: Time(from + 10),
             count,
         };
-        let drawn = histogram(&[bucket(0, 1), bucket(10, 1_000_000), bucket(20, 0)], |f, t| {
-            format!("/search?from={}&to={}", f.0, t.0)
-        })
+        let drawn = histogram(
+            &[bucket(0, 1), bucket(10, 1_000_000), bucket(20, 0)],
+            |f, t| format!("/search?from={}&to={}", f.0, t.0),
+        )
         .into_string();
         assert!(drawn.contains("height=\"3.0\""), "{drawn}");
         assert!(drawn.contains("/search?from=10&amp;to=20"), "{drawn}");
