@@ -76,6 +76,8 @@ pub struct Alert {
     pub opened: Time,
     /// When a finding or a person last changed it.
     pub updated: Time,
+    /// When a finding last changed it; its quiet time counts from here.
+    pub grown: Time,
     /// When it was resolved; `None` while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<Time>,
@@ -193,7 +195,7 @@ pub struct HistoryEntry {
 }
 
 /// Alerts that belong together: one attacker, one page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Incident {
     /// Follows from the id of its first alert.
     pub id: Id,

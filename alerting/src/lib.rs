@@ -9,7 +9,10 @@
 pub mod alert;
 pub mod config;
 pub mod dedup;
+pub mod fold;
+pub mod incident;
 pub mod matcher;
+pub mod outbox;
 pub mod policy;
 pub mod route;
 pub mod silence;

@@ -1,17 +1,43 @@
 //! The alert store: one SQLite file with alerts, incidents, silences, the outbox and the findings position.
+//!
+//! The [`Store`] is where decisions become durable. [`Store::apply`] folds a batch of findings, joins
+//! incidents, decides who is told, fills the outbox and moves the position of the findings topic, all in
+//! one transaction: whatever kills the process, findings are applied once or will be again, and applying
+//! them again changes nothing, since findings are known by id and revision. What people do is one
+//! transaction too, each guarded by the version they saw. There is one writer behind a mutex and a few
+//! read connections; WAL lets readers go on meanwhile, and `synchronous=FULL` makes a commit durable.
+//!
+//! The parts: `schema` is the tables, `rows` moves types in and out of them, `apply` takes findings in,
+//! `tell` fills the outbox, `people` is what the console does, `lists` what it reads, `deliver` what the
+//! sending threads do. The store decides nothing by itself: it asks [`crate::fold`], [`crate::incident`],
+//! [`crate::route`], [`crate::silence`] and [`crate::dedup`].
 
-use std::path::Path;
-use std::sync::Arc;
+mod apply;
+mod deliver;
+mod lists;
+mod people;
+mod rows;
+mod schema;
+mod tell;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use bus::Offset;
-use event::{Finding, Id, Severity, Time};
+use event::{Id, Severity, Time};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::alert::{Alert, FeedEntry, HistoryEntry, Incident, State};
+pub use deliver::Leased;
+
+use crate::alert::State;
 use crate::dedup::NotifyReason;
 use crate::policy::Policy;
-use crate::silence::{NewSilence, Silence, SilenceError};
+use crate::silence::SilenceError;
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -193,195 +219,123 @@ pub struct Applied {
     pub resolved: u64,
 }
 
+/// How many read connections are kept open.
+const READERS: usize = 4;
+
 /// The store. Every method takes effect as a whole or not at all, and durably.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    path: PathBuf,
+    writer: Mutex<Connection>,
+    readers: Mutex<Vec<Connection>>,
+    policy: RwLock<Arc<Policy>>,
+    changed: watch::Sender<u64>,
+}
 
 impl Store {
     /// Opens or makes the store in the file `path`.
     pub fn open(path: &Path, policy: Policy) -> Result<Store, StoreError> {
-        let _ = (path, policy);
-        todo!()
+        let mut writer = connect(path)?;
+        schema::migrate(&mut writer)?;
+        let last: i64 = writer
+            .query_row("SELECT COALESCE(MAX(id), 0) FROM feed", [], |r| r.get(0))
+            .map_err(failed("read the feed"))?;
+        let store = Store {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            readers: Mutex::new(Vec::new()),
+            policy: RwLock::new(Arc::new(policy)),
+            changed: watch::Sender::new(last as u64),
+        };
+        // The policy may differ from the one that decided last time.
+        store.write("begin", |tx| tell::check_all(tx))?;
+        Ok(store)
     }
 
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
-        todo!()
+        self.policy
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Decides by another policy from now on.
-    pub fn set_policy(&self, policy: Policy) {
-        let _ = policy;
-    }
-
-    /// The next offset of the findings topic to apply; `None` before the first batch.
-    pub fn position(&self, partition: u32) -> Result<Option<Offset>, StoreError> {
-        let _ = partition;
-        todo!()
-    }
-
-    /// Folds findings of one partition, read from `from` up to `next`, into alerts, incidents and the outbox.
-    pub fn apply(
-        &self,
-        findings: &[(Offset, Finding)],
-        partition: u32,
-        from: Offset,
-        next: Offset,
-        now: Time,
-    ) -> Result<Applied, StoreError> {
-        let _ = (findings, partition, from, next, now);
-        todo!()
-    }
-
-    /// What time alone does: quiet alerts are resolved, reminders become due, silences end.
-    pub fn tick(&self, now: Time) -> Result<Applied, StoreError> {
-        let _ = now;
-        todo!()
-    }
-
-    /// Alerts, newest first; comments included.
-    pub fn alerts(&self, filter: &Filter) -> Result<Vec<Alert>, StoreError> {
-        let _ = filter;
-        todo!()
-    }
-
-    /// How many alerts are open.
-    pub fn counts(&self) -> Result<Counts, StoreError> {
-        todo!()
-    }
-
-    /// One alert.
-    pub fn alert(&self, id: Id) -> Result<Option<Alert>, StoreError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// What happened to an alert, oldest first.
-    pub fn history(&self, id: Id) -> Result<Vec<HistoryEntry>, StoreError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Somebody takes an alert: it fires no more reminders. `version` is the one that was seen; `None` for any.
-    pub fn acknowledge(
-        &self,
-        id: Id,
-        who: &str,
-        version: Option<u64>,
-        now: Time,
-    ) -> Result<Alert, StoreError> {
-        let _ = (id, who, version, now);
-        todo!()
-    }
-
-    /// Gives an alert to somebody; an empty assignee to nobody.
-    pub fn assign(
-        &self,
-        id: Id,
-        who: &str,
-        assignee: &str,
-        version: Option<u64>,
-        now: Time,
-    ) -> Result<Alert, StoreError> {
-        let _ = (id, who, assignee, version, now);
-        todo!()
-    }
-
-    /// Writes a comment; `version` as for [`Store::acknowledge`].
-    pub fn comment(
-        &self,
-        id: Id,
-        who: &str,
-        text: &str,
-        version: Option<u64>,
-        now: Time,
-    ) -> Result<Alert, StoreError> {
-        let _ = (id, who, text, version, now);
-        todo!()
-    }
-
-    /// Resolves an alert, with a reason if there is one.
-    pub fn resolve(
-        &self,
-        id: Id,
-        who: &str,
-        reason: &str,
-        version: Option<u64>,
-        now: Time,
-    ) -> Result<Alert, StoreError> {
-        let _ = (id, who, reason, version, now);
-        todo!()
-    }
-
-    /// Incidents, newest first: with a smaller `seq` than `before`, at most `limit` (0 for 100, never more than 1000).
-    pub fn incidents(
-        &self,
-        open_only: bool,
-        before: Option<u64>,
-        limit: usize,
-    ) -> Result<Vec<Incident>, StoreError> {
-        let _ = (open_only, before, limit);
-        todo!()
-    }
-
-    /// One incident.
-    pub fn incident(&self, id: Id) -> Result<Option<Incident>, StoreError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Silences, latest end first; with `ended_too` also those that are over.
-    pub fn silences(&self, ended_too: bool, now: Time) -> Result<Vec<Silence>, StoreError> {
-        let _ = (ended_too, now);
-        todo!()
-    }
-
-    /// Makes a silence.
-    pub fn add_silence(
-        &self,
-        new: &NewSilence,
-        author: &str,
-        now: Time,
-    ) -> Result<Silence, StoreError> {
-        let _ = (new, author, now);
-        todo!()
-    }
-
-    /// Ends a silence now.
-    pub fn expire_silence(&self, id: u64, who: &str, now: Time) -> Result<Silence, StoreError> {
-        let _ = (id, who, now);
-        todo!()
-    }
-
-    /// Notifications, newest first.
-    pub fn notifications(
-        &self,
-        filter: &NotificationFilter,
-    ) -> Result<Vec<Notification>, StoreError> {
-        let _ = filter;
-        todo!()
-    }
-
-    /// Sends a dead notification again, with a fresh day of attempts.
-    pub fn resend(&self, id: u64, who: &str, now: Time) -> Result<Notification, StoreError> {
-        let _ = (id, who, now);
-        todo!()
-    }
-
-    /// What changed after feed entry `after`, oldest first, at most 1000.
-    pub fn feed(&self, after: u64) -> Result<Vec<FeedEntry>, StoreError> {
-        let _ = after;
-        todo!()
+    pub fn set_policy(&self, policy: Policy) -> Result<(), StoreError> {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        self.write("change the policy", |tx| tell::check_all(tx))
     }
 
     /// The id of the last feed entry, and a signal when there is a newer one.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        todo!()
+        self.changed.subscribe()
     }
 
-    /// Drops what is older than the retention.
-    pub fn retain(&self, now: Time) -> Result<u64, StoreError> {
-        let _ = now;
-        todo!()
+    /// Runs `work` in one transaction of the writer, durable when this returns, and signals what the feed got.
+    fn write<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = lock(&self.writer);
+        let tx = writer
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed(action))?;
+        let done = work(&tx)?;
+        let last: i64 = tx
+            .query_row("SELECT COALESCE(MAX(id), 0) FROM feed", [], |r| r.get(0))
+            .map_err(failed(action))?;
+        tx.commit().map_err(failed(action))?;
+        self.changed.send_if_modified(|id| {
+            let newer = last as u64 > *id;
+            *id = (*id).max(last as u64);
+            newer
+        });
+        Ok(done)
     }
+
+    /// Runs `work` on a read connection, in one transaction so that all it reads is of one moment.
+    fn read<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let kept = lock(&self.readers).pop();
+        let mut reader = match kept {
+            Some(reader) => reader,
+            None => connect(&self.path)?,
+        };
+        let found = {
+            let tx = reader.transaction().map_err(failed(action))?;
+            work(&tx)
+        };
+        let mut readers = lock(&self.readers);
+        if readers.len() < READERS {
+            readers.push(reader);
+        }
+        found
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in the middle of a transaction has rolled it back: the connection is as good as before.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(Duration::from_secs(10))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.set_prepared_statement_cache_capacity(128);
+        Ok(connection)
+    };
+    open().map_err(failed("open"))
+}
+
+/// Names what was attempted when SQLite fails.
+fn failed(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |source| StoreError::Sqlite { action, source }
 }

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tantivy::TantivyError;
-
 use crate::findings::Findings;
 use crate::manifest::{Manifest, Stamp};
 use crate::split::{Meta, Split};
@@ -122,14 +120,5 @@ impl Catalog {
             findings.reload()?;
         }
         Ok(findings.clone())
-    }
-}
-
-impl From<std::io::Error> for crate::SearchError {
-    fn from(error: std::io::Error) -> Self {
-        crate::SearchError::Index {
-            path: PathBuf::new(),
-            source: TantivyError::from(error),
-        }
     }
 }

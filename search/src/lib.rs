@@ -13,6 +13,7 @@ mod catalog;
 mod compile;
 pub mod config;
 mod findings;
+mod maintain;
 mod manifest;
 pub mod metrics;
 pub mod query;

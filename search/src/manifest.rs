@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::split::{Meta, sync_folder};
 
 /// The version of the index folder. A folder of another version is refused.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The version of the index folder.
-    pub format: u32,
+    pub(crate) format: u32,
     /// The published splits in their order.
-    pub splits: Vec<Meta>,
+    pub(crate) splits: Vec<Meta>,
 }
 
 /// Tells one version of the file from the next.
@@ -29,7 +29,7 @@ pub(crate) type Stamp = (SystemTime, u64);
 
 impl Manifest {
     /// Reads the manifest of an index folder; `None` if there is none.
-    pub fn read(dir: &Path) -> std::io::Result<Option<Manifest>> {
+    pub(crate) fn read(dir: &Path) -> std::io::Result<Option<Manifest>> {
         let text = match std::fs::read(dir.join("manifest.json")) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -46,7 +46,7 @@ impl Manifest {
     }
 
     /// Replaces the manifest of an index folder.
-    pub fn write(dir: &Path, splits: Vec<Meta>) -> std::io::Result<()> {
+    pub(crate) fn write(dir: &Path, splits: Vec<Meta>) -> std::io::Result<()> {
         let manifest = Manifest {
             format: FORMAT,
             splits,

@@ -154,12 +154,17 @@ pub fn merge(dir: &Path, splits: &[Arc<Split>], number: u64) -> tantivy::Result<
     let folder = Meta::folder(dir, number);
     std::fs::create_dir_all(&folder)?;
     let indexes: Vec<Index> = splits.iter().map(|s| s.index.clone()).collect();
-    tantivy::indexer::merge_indices(&indexes, MmapDirectory::open(&folder)?)?;
+    let merged = tantivy::indexer::merge_indices(&indexes, MmapDirectory::open(&folder)?)?;
     let metas: Vec<Meta> = splits.iter().map(|s| s.meta.clone()).collect();
     let meta = Meta {
         bytes: size(&folder)?,
         ..Meta::merged(&metas, number)
     };
+    let written = merged.searchable_segment_metas()?;
+    if written.iter().map(|s| u64::from(s.num_docs())).sum::<u64>() != meta.events {
+        let message = format!("merged split {number} does not have {} events", meta.events);
+        return Err(tantivy::TantivyError::InternalError(message));
+    }
     sync_folder(dir)?;
     Ok(meta)
 }
