@@ -100,7 +100,9 @@ impl Normalizer {
             Wrapper::LogEvent(log) => {
                 let time = log.timestamp.map(Time::from_millis);
                 of_stream(&log, event);
-                lambda::fill(record, Some(&log), event).or(time)
+                let of_line = lambda::fill(record, Some(&log), event);
+                // The service's own time is closer to the truth than what a function writes.
+                time.or(of_line)
             }
             Wrapper::LambdaText => lambda::fill(record, None, event),
             Wrapper::None => match record.doc {
@@ -134,3 +136,6 @@ fn flag_oddities(doc: &Doc, text: &[u8], event: &mut Event) {
         event.flags.set(Flag::NumCoerced);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -156,7 +156,7 @@ impl Walk<'_, '_, '_, '_> {
         if self.window.rest().starts_with(b"\xef\xbb\xbf") {
             self.window.take(3);
         }
-        while let Some(byte) = self.window.next() {
+        while let Some(byte) = self.next() {
             let before = self.window.offset();
             match byte {
                 b'{' if self.lambda != Some(true) => self.object()?,
@@ -174,6 +174,21 @@ impl Walk<'_, '_, '_, '_> {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// The first byte of the next value or line. The space at the beginning of a log's line belongs to it.
+    fn next(&mut self) -> Option<u8> {
+        if self.lambda != Some(true) {
+            return self.window.next();
+        }
+        loop {
+            match self.window.rest().first().copied() {
+                Some(b'\r' | b'\n') => self.window.take(1),
+                Some(byte) => return Some(byte),
+                None if !self.window.more() => return None,
+                None => {}
+            }
+        }
     }
 
     /// `[` opens an array of objects, arrays or strings, and not a line such as `[INFO] …`.
@@ -240,6 +255,8 @@ impl Walk<'_, '_, '_, '_> {
         loop {
             let rest = self.window.rest();
             match self.scratch.doc.scan(rest, 0) {
+                // However much is in the window, the same is refused.
+                Ok(end) if end > limit => return Scan::TooLarge,
                 // A number or word may go on in what was not read yet.
                 Ok(end) if end < rest.len() || matches!(rest[end - 1], b'}' | b']' | b'"') => {
                     return Scan::Value(end);
@@ -330,6 +347,7 @@ impl Walk<'_, '_, '_, '_> {
     /// how many bytes there are up to its first element.
     fn find_records(&mut self) -> Option<usize> {
         let rest = self.window.rest();
+        let rest = &rest[..rest.len().min(self.out.limits.payload_bytes)];
         let doc = &mut self.scratch.doc;
         let mut at = 1;
         loop {
