@@ -196,9 +196,15 @@ pub(crate) fn load(path: Option<&Path>, insecure: bool) -> anyhow::Result<Config
             parse(&text, &|name| std::env::var(name).ok()).map_err(|e| anyhow::anyhow!("cannot load configuration `{}`\n{e}", path.display()).context(Usage))?
         }
     };
+    check(&config, path, insecure)?;
+    Ok(config)
+}
+
+/// All that is wrong with the values, as one error. `path` is where they came from.
+pub(crate) fn check(config: &Config, path: Option<&Path>, insecure: bool) -> anyhow::Result<()> {
     let problems = config.problems(insecure);
     if problems.is_empty() {
-        return Ok(config);
+        return Ok(());
     }
     let place = path.map_or_else(|| "the defaults".to_owned(), |p| format!("`{}`", p.display()));
     let list: String = problems.iter().map(|p| format!("\n  {p}")).collect();
@@ -260,13 +266,13 @@ fn inline_secrets(text: &str, problems: &mut Vec<String>) {
 mod tests {
     use super::*;
 
-    fn check(text: &str) -> Result<Config, String> {
+    fn read(text: &str) -> Result<Config, String> {
         parse(text, &|name| (name == "TOKEN").then(|| "a\"b: c".to_owned()))
     }
 
     #[test]
     fn the_reference_has_every_key_at_its_default() {
-        assert_eq!(check(REFERENCE).unwrap(), Config::default());
+        assert_eq!(read(REFERENCE).unwrap(), Config::default());
         let value = serde_json::to_value(Config::default()).unwrap();
         fn keys(value: &serde_json::Value, out: &mut Vec<String>) {
             if let Some(map) = value.as_object() {
@@ -286,33 +292,33 @@ mod tests {
 
     #[test]
     fn mistakes_have_places() {
-        let error = check("listen: 127.0.0.1:7171\nlisten_port: 1\n").unwrap_err();
+        let error = read("listen: 127.0.0.1:7171\nlisten_port: 1\n").unwrap_err();
         assert!(error.contains("listen_port") && error.contains('2'), "{error}");
-        let error = check("detect:\n  lateness_seconds: soon\n").unwrap_err();
+        let error = read("detect:\n  lateness_seconds: soon\n").unwrap_err();
         assert!(error.contains('2'), "{error}");
-        assert!(check("data_dir: ${NOWHERE}\n").unwrap_err().contains("line 1: the environment has no `NOWHERE`"));
+        assert!(read("data_dir: ${NOWHERE}\n").unwrap_err().contains("line 1: the environment has no `NOWHERE`"));
     }
 
     #[test]
     fn the_environment_fills_in() {
-        assert_eq!(check("data_dir: ${TOKEN}").unwrap().data_dir, Path::new("a\"b: c"));
-        assert_eq!(check("data_dir: \"x-${TOKEN}\"").unwrap().data_dir, Path::new("x-a\"b: c"));
-        assert!(check("data_dir: x-${TOKEN}").unwrap_err().contains("double quotes"));
-        assert!(check("# ${NOWHERE}\n").is_ok());
+        assert_eq!(read("data_dir: ${TOKEN}").unwrap().data_dir, Path::new("a\"b: c"));
+        assert_eq!(read("data_dir: \"x-${TOKEN}\"").unwrap().data_dir, Path::new("x-a\"b: c"));
+        assert!(read("data_dir: x-${TOKEN}").unwrap_err().contains("double quotes"));
+        assert!(read("# ${NOWHERE}\n").is_ok());
     }
 
     #[test]
     fn secrets_in_clear_text_stop_the_start() {
         let file = |line: &str| format!("alerting:\n  receivers:\n    - name: a\n      webhook:\n        url: \"https://x.example\"\n        {line}\n");
-        assert!(check(&file("secret: hunter2")).unwrap_err().contains("line 6: `secret` stands here in clear text"));
-        assert!(check(&file("secret: \"${TOKEN}\"")).is_ok());
-        assert!(check(&file("secret_file: /etc/x")).is_ok());
-        assert!(check(&format!("allow_inline_secrets: true\n{}", file("secret: hunter2"))).is_ok());
+        assert!(read(&file("secret: hunter2")).unwrap_err().contains("line 6: `secret` stands here in clear text"));
+        assert!(read(&file("secret: \"${TOKEN}\"")).is_ok());
+        assert!(read(&file("secret_file: /etc/x")).is_ok());
+        assert!(read(&format!("allow_inline_secrets: true\n{}", file("secret: hunter2"))).is_ok());
     }
 
     #[test]
     fn open_to_others_needs_tls_and_a_login() {
-        let config = check("listen: 0.0.0.0:7171").unwrap();
+        let config = read("listen: 0.0.0.0:7171").unwrap();
         assert!(config.problems(false).iter().any(|p| p.contains("--insecure-listen")));
         assert!(config.problems(true).is_empty(), "{:?}", config.problems(true));
     }

@@ -113,9 +113,8 @@ impl Traffic {
     fn step(&mut self, tick: &mut Tick) {
         let second = self.next;
         self.next += 1;
-        for at in 0..JOBS.len() {
+        for (at, (job, every)) in JOBS.into_iter().enumerate() {
             if self.jobs[at] <= second {
-                let (job, every) = JOBS[at];
                 self.jobs[at] = second + self.rng.range(every / 2, every * 3 / 2);
                 let records = job(&self.org, &mut self.rng, second);
                 self.plan(records);
