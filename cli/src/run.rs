@@ -46,14 +46,23 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     }
     let rules = RuleArgs {
         rules: config.rules.paths.clone(),
-        placeholders: config.rules.placeholders.iter().flat_map(|(n, vs)| vs.iter().map(move |v| (n.clone(), v.clone()))).collect(),
+        placeholders: config
+            .rules
+            .placeholders
+            .iter()
+            .flat_map(|(n, vs)| vs.iter().map(move |v| (n.clone(), v.clone())))
+            .collect(),
     };
     let set = rules.load()?;
     for warning in &set.warnings {
         tracing::warn!(rule = warning.path, "{}", warning.message);
     }
     let service = Service::start(&config, &set, None)?;
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     tracing::info!(
         console = format!("{scheme}://{}", service.address),
         data = %config.data_dir.display(),
@@ -68,10 +77,13 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
 
 /// Log lines on standard error.
 pub(crate) fn telemetry(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // tantivy tells of every commit.
     let filter = filter.add_directive("tantivy=warn".parse().expect("a valid directive"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let set = match config.log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().try_init(),

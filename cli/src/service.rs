@@ -48,6 +48,7 @@ pub(crate) struct Service {
 struct Parts {
     bus: Arc<dyn Bus>,
     searcher: Searcher,
+    search_metrics: search::Metrics,
     store: Arc<alerting::Store>,
     registry: Registry,
     rules: Arc<Rules>,
@@ -56,10 +57,16 @@ struct Parts {
 
 impl Service {
     /// Opens and starts everything. When it returns, the listener takes connections.
-    pub(crate) fn start(config: &Config, set: &RuleSet, demo: Option<Injections>) -> anyhow::Result<Service> {
+    pub(crate) fn start(
+        config: &Config,
+        set: &RuleSet,
+        demo: Option<Injections>,
+    ) -> anyhow::Result<Service> {
         // The listener comes first: a second process must not even open the data.
         let listener = listen(config.listen)?;
-        let address = listener.local_addr().context("cannot ask the listener for its address")?;
+        let address = listener
+            .local_addr()
+            .context("cannot ask the listener for its address")?;
         let parts = open(config, set)?;
         let mut service = Service {
             stop: Stop::default(),
@@ -93,15 +100,26 @@ impl Service {
                 // Its result was taken by the thread itself.
                 let _ = thread.join();
             } else {
-                tracing::warn!(stage = name, "did not stop in time; what it had not committed is done again at the next start");
+                tracing::warn!(
+                    stage = name,
+                    "did not stop in time; what it had not committed is done again at the next start"
+                );
             }
         }
         let failure = self.failure.lock().map_or(None, |mut f| f.take());
         failure.map_or(Ok(()), |words| Err(anyhow::anyhow!(words)))
     }
 
-    fn spawn(&mut self, name: &'static str, work: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> anyhow::Result<()> {
-        let (stop, failure, running) = (self.stop.clone(), Arc::clone(&self.failure), Arc::clone(&self.running));
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let (stop, failure, running) = (
+            self.stop.clone(),
+            Arc::clone(&self.failure),
+            Arc::clone(&self.running),
+        );
         running.fetch_add(1, Ordering::SeqCst);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
@@ -119,7 +137,10 @@ impl Service {
             }
             running.fetch_sub(1, Ordering::SeqCst);
         });
-        self.threads.push((name, thread.with_context(|| format!("cannot start the thread of {name}"))?));
+        self.threads.push((
+            name,
+            thread.with_context(|| format!("cannot start the thread of {name}"))?,
+        ));
         Ok(())
     }
 
@@ -128,28 +149,76 @@ impl Service {
         let stop = self.stop.clone();
 
         let metrics = match_stage::Metrics::new(registry)?;
-        let (bus, rules, ended) = (Arc::clone(&parts.bus), Arc::clone(&parts.rules), stop.clone());
+        let (bus, rules, ended) = (
+            Arc::clone(&parts.bus),
+            Arc::clone(&parts.rules),
+            stop.clone(),
+        );
         let keep = Duration::from_secs(u64::from(config.detect.seen_days) * 86_400);
-        self.spawn("match", move || Ok(match_stage::run(bus, || Arc::clone(&rules), keep, &metrics, clock::clock(), ended)?))?;
+        self.spawn("match", move || {
+            Ok(match_stage::run(
+                bus,
+                || Arc::clone(&rules),
+                keep,
+                &metrics,
+                clock::clock(),
+                ended,
+            )?)
+        })?;
 
         let metrics = detect::correlate::Metrics::new(registry)?;
-        let (bus, correlations, ended) = (Arc::clone(&parts.bus), Arc::clone(&parts.rules.correlations), stop.clone());
+        let (bus, correlations, ended) = (
+            Arc::clone(&parts.bus),
+            Arc::clone(&parts.rules.correlations),
+            stop.clone(),
+        );
         let options = window::Options {
-            lateness: i64::try_from(config.detect.lateness_seconds).unwrap_or(i64::MAX / 2_000_000).saturating_mul(1_000_000),
+            lateness: i64::try_from(config.detect.lateness_seconds)
+                .unwrap_or(i64::MAX / 2_000_000)
+                .saturating_mul(1_000_000),
             max_groups: config.detect.max_groups,
             ..window::Options::default()
         };
         self.spawn("correlate", move || {
-            Ok(detect::correlate::run(bus, || Arc::clone(&correlations), options, &metrics, clock::clock(), ended)?)
+            Ok(detect::correlate::run(
+                bus,
+                || Arc::clone(&correlations),
+                options,
+                &metrics,
+                clock::clock(),
+                ended,
+            )?)
         })?;
 
         let (bus, searcher, ended) = (Arc::clone(&parts.bus), parts.searcher.clone(), stop.clone());
-        let (search_config, metrics) = (config.search.clone(), searcher.metrics().clone());
-        self.spawn("index", move || Ok(search::indexer::run(bus, searcher, &search_config, metrics, clock::clock(), ended)?))?;
+        let (search_config, metrics) = (config.search.clone(), parts.search_metrics.clone());
+        self.spawn("index", move || {
+            Ok(search::indexer::run(
+                bus,
+                searcher,
+                &search_config,
+                metrics,
+                clock::clock(),
+                ended,
+            )?)
+        })?;
 
         let metrics = alerting::Metrics::new(registry)?;
-        let (bus, store, ended, fold_metrics) = (Arc::clone(&parts.bus), Arc::clone(&parts.store), stop.clone(), metrics.clone());
-        self.spawn("alert", move || Ok(alerting::stage::run(bus, store, clock::clock(), fold_metrics, ended)?))?;
+        let (bus, store, ended, fold_metrics) = (
+            Arc::clone(&parts.bus),
+            Arc::clone(&parts.store),
+            stop.clone(),
+            metrics.clone(),
+        );
+        self.spawn("alert", move || {
+            Ok(alerting::stage::run(
+                bus,
+                store,
+                clock::clock(),
+                fold_metrics,
+                ended,
+            )?)
+        })?;
 
         let receivers = alerting::notifier::build(&config.alerting).map_err(|errors| {
             let list: String = errors.iter().map(|e| format!("\n  {e}")).collect();
@@ -164,7 +233,9 @@ impl Service {
             metrics,
         };
         let ended = stop.clone();
-        self.spawn("notify", move || Ok(alerting::notify::run(&sender, &receivers, &ended)?))?;
+        self.spawn("notify", move || {
+            Ok(alerting::notify::run(&sender, &receivers, &ended)?)
+        })?;
 
         let (bus, ended) = (Arc::clone(&parts.bus), stop.clone());
         self.spawn("retain", move || {
@@ -181,16 +252,42 @@ impl Service {
         })
     }
 
-    fn http(&mut self, config: &Config, parts: Parts, listener: TcpListener, demo: Option<Injections>) -> anyhow::Result<()> {
+    fn http(
+        &mut self,
+        config: &Config,
+        parts: Parts,
+        listener: TcpListener,
+        demo: Option<Injections>,
+    ) -> anyhow::Result<()> {
         let ingest_metrics = ingest::metrics::Metrics::new(&parts.registry)?;
-        let intake = ingest::push::router(Arc::clone(&parts.bus), clock::clock(), &config.ingest, ingest_metrics.clone());
+        let intake = ingest::push::router(
+            Arc::clone(&parts.bus),
+            clock::clock(),
+            &config.ingest,
+            ingest_metrics.clone(),
+        );
         if !config.ingest.files.paths.is_empty() {
-            let (bus, files, limits) = (Arc::clone(&parts.bus), config.ingest.files.clone(), config.ingest.file_limits());
+            let (bus, files, limits) = (
+                Arc::clone(&parts.bus),
+                config.ingest.files.clone(),
+                config.ingest.file_limits(),
+            );
             let ended = self.stop.clone();
-            self.spawn("files", move || Ok(ingest::source::files::run(bus, &files, limits, ingest_metrics, clock::clock(), ended)?))?;
+            self.spawn("files", move || {
+                Ok(ingest::source::files::run(
+                    bus,
+                    &files,
+                    limits,
+                    ingest_metrics,
+                    clock::clock(),
+                    ended,
+                )?)
+            })?;
         }
         let audit = self.audit(Arc::clone(&parts.bus))?;
-        let router = console::router(self.app(config, parts, audit, demo)?, Some(intake)).context("console").context(Usage)?;
+        let router = console::router(self.app(config, parts, audit, demo)?, Some(intake))
+            .context("console")
+            .context(Usage)?;
         let tls = config.tls.clone();
         let stop = self.stop.clone();
         self.spawn("http", move || serve(listener, tls, router, stop))
@@ -210,14 +307,19 @@ impl Service {
                             time: event.ingest_time,
                         };
                         while let Err(error) = bus.append(Topic::Events, vec![record.clone()]) {
-                            tracing::error!(error = &error as &dyn std::error::Error, "audit event cannot be written, trying again");
+                            tracing::error!(
+                                error = &error as &dyn std::error::Error,
+                                "audit event cannot be written, trying again"
+                            );
                             if stop.is_stopped() {
                                 return Ok(());
                             }
                             std::thread::sleep(Duration::from_secs(1));
                         }
                     }
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) if stop.is_stopped() => return Ok(()),
+                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) if stop.is_stopped() => {
+                        return Ok(());
+                    }
                     Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
                     Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
                 }
@@ -226,7 +328,13 @@ impl Service {
         Ok(sender)
     }
 
-    fn app(&self, config: &Config, parts: Parts, audit: SyncSender<Event>, demo: Option<Injections>) -> anyhow::Result<console::App> {
+    fn app(
+        &self,
+        config: &Config,
+        parts: Parts,
+        audit: SyncSender<Event>,
+        demo: Option<Injections>,
+    ) -> anyhow::Result<console::App> {
         let infos = Arc::clone(&parts.infos);
         let rules = Arc::clone(&parts.rules);
         let running = Arc::clone(&self.running);
@@ -235,7 +343,12 @@ impl Service {
         let store = Arc::clone(&parts.store);
         let stages = vec![
             console::Stage::on_bus(&bus, "match", match_stage::CONSUMER, Topic::Events),
-            console::Stage::on_bus(&bus, "correlate", detect::correlate::CONSUMER, Topic::Matches),
+            console::Stage::on_bus(
+                &bus,
+                "correlate",
+                detect::correlate::CONSUMER,
+                Topic::Matches,
+            ),
             console::Stage::on_bus(&bus, "index", search::indexer::CONSUMER, Topic::Events),
             console::Stage {
                 name: "alert",
@@ -247,7 +360,11 @@ impl Service {
             name: "stages",
             run: Arc::new(move || {
                 let running = running.load(Ordering::SeqCst);
-                if running >= expected { Ok(format!("{running} running")) } else { Err(format!("{running} of {expected} running")) }
+                if running >= expected {
+                    Ok(format!("{running} running"))
+                } else {
+                    Err(format!("{running} of {expected} running"))
+                }
             }),
         }];
         Ok(console::App {
@@ -277,12 +394,18 @@ impl Service {
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!("\n\nhint: another program listens there; choose another with --listen {}:{}", address.ip(), address.port().wrapping_add(1)),
+            std::io::ErrorKind::AddrInUse => format!(
+                "\n\nhint: another program listens there; choose another with --listen {}:{}",
+                address.ip(),
+                address.port().wrapping_add(1)
+            ),
             _ => String::new(),
         };
         anyhow::anyhow!("cannot listen on {address}: {error}{hint}").context(Usage)
     })?;
-    listener.set_nonblocking(true).context("cannot set up the listener")?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot set up the listener")?;
     Ok(listener)
 }
 
@@ -291,17 +414,45 @@ fn open(config: &Config, set: &RuleSet) -> anyhow::Result<Parts> {
         .with_context(|| format!("cannot make the data folder `{}`; set data_dir to a folder that this user may write", config.data_dir.display()))
         .context(Usage)?;
     let registry = Registry::new();
-    let log = EmbeddedBus::open(&config.bus_dir(), config.bus.clone()).with_context(|| format!("cannot open the log in `{}`", config.bus_dir().display()))?;
+    let log = EmbeddedBus::open(&config.bus_dir(), config.bus.clone())
+        .with_context(|| format!("cannot open the log in `{}`", config.bus_dir().display()))?;
     let bus: Arc<dyn Bus> = Arc::new(log);
-    let searcher = Searcher::open(&config.index_dir(), &config.search, search::Metrics::new(&registry)?, clock::clock())
-        .with_context(|| format!("cannot open the index in `{}`", config.index_dir().display()))?;
-    let policy = alerting::Policy::new(&config.alerting).map_err(|e| anyhow::anyhow!("alerting: {} mistakes", e.len()).context(Usage))?;
-    let store = alerting::Store::open(&config.alerts_path(), policy)
-        .with_context(|| format!("cannot open the alerts in `{}`", config.alerts_path().display()))?;
-    let rules = Rules { engine: Engine::new(set), correlations: crate::correlations::of(set).into() };
+    let search_metrics = search::Metrics::new(&registry)?;
+    let searcher = Searcher::open(
+        &config.index_dir(),
+        &config.search,
+        search_metrics.clone(),
+        clock::clock(),
+    )
+    .with_context(|| {
+        format!(
+            "cannot open the index in `{}`",
+            config.index_dir().display()
+        )
+    })?;
+    let policy = alerting::Policy::new(&config.alerting)
+        .map_err(|e| anyhow::anyhow!("alerting: {} mistakes", e.len()).context(Usage))?;
+    let store = alerting::Store::open(&config.alerts_path(), policy).with_context(|| {
+        format!(
+            "cannot open the alerts in `{}`",
+            config.alerts_path().display()
+        )
+    })?;
+    let rules = Rules {
+        engine: Engine::new(set),
+        correlations: crate::correlations::of(set).into(),
+    };
     let mut infos = set.infos();
     infos.extend(match_stage::own_rules());
-    Ok(Parts { bus, searcher, store: Arc::new(store), registry, rules: Arc::new(rules), infos: Arc::new(infos) })
+    Ok(Parts {
+        bus,
+        searcher,
+        search_metrics,
+        store: Arc::new(store),
+        registry,
+        rules: Arc::new(rules),
+        infos: Arc::new(infos),
+    })
 }
 
 /// Why a rule matches an event, a line for each of its lines.
@@ -314,7 +465,15 @@ fn explain(engine: &Engine, rule: &str, event: &Event) -> Vec<String> {
         .map(|line| {
             let has = match line.values.as_slice() {
                 [] => "the event has no such field".to_owned(),
-                values => format!("the event has {}", values.iter().take(5).map(|v| format!("“{}”", v.chars().take(120).collect::<String>())).collect::<Vec<_>>().join(", ")),
+                values => format!(
+                    "the event has {}",
+                    values
+                        .iter()
+                        .take(5)
+                        .map(|v| format!("“{}”", v.chars().take(120).collect::<String>()))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
             };
             let mark = if line.held { "✓" } else { "✗" };
             format!("{mark} {}: {} — {has}", line.selection, line.written)
@@ -322,8 +481,18 @@ fn explain(engine: &Engine, rule: &str, event: &Event) -> Vec<String> {
         .collect()
 }
 
-fn serve(listener: TcpListener, tls: Option<crate::config::Tls>, router: axum::Router, stop: Stop) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("http").enable_all().build().context("cannot start the http threads")?;
+fn serve(
+    listener: TcpListener,
+    tls: Option<crate::config::Tls>,
+    router: axum::Router,
+    stop: Stop,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .context("cannot start the http threads")?;
     let result = runtime.block_on(async move {
         let handle = axum_server::Handle::new();
         let (closing, ended) = (handle.clone(), stop.clone());
@@ -336,10 +505,22 @@ fn serve(listener: TcpListener, tls: Option<crate::config::Tls>, router: axum::R
         tokio::spawn(signals(stop));
         let app = router.into_make_service_with_connect_info::<SocketAddr>();
         match tls {
-            None => axum_server::from_tcp(listener)?.handle(handle).serve(app).await,
+            None => {
+                axum_server::from_tcp(listener)?
+                    .handle(handle)
+                    .serve(app)
+                    .await
+            }
             Some(tls) => {
-                let keys = axum_server::tls_rustls::RustlsConfig::from_pem_file(&tls.certificate_file, &tls.key_file).await?;
-                axum_server::from_tcp_rustls(listener, keys)?.handle(handle).serve(app).await
+                let keys = axum_server::tls_rustls::RustlsConfig::from_pem_file(
+                    &tls.certificate_file,
+                    &tls.key_file,
+                )
+                .await?;
+                axum_server::from_tcp_rustls(listener, keys)?
+                    .handle(handle)
+                    .serve(app)
+                    .await
             }
         }
     });
@@ -350,7 +531,10 @@ fn serve(listener: TcpListener, tls: Option<crate::config::Tls>, router: axum::R
 /// The first signal asks to stop; the second ends the process at once.
 async fn signals(stop: Stop) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
         tracing::error!("cannot listen to signals");
         return;
     };

@@ -237,6 +237,7 @@ fn round() -> Vec<&'static Kind> {
     round
 }
 
+#[cfg(test)]
 /// One kind of attack or decoy, for lists and documents.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Scenario {
@@ -250,6 +251,7 @@ pub(crate) struct Scenario {
     pub(crate) decoy: bool,
 }
 
+#[cfg(test)]
 /// Every kind of attack in the order in which they come, then every decoy.
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let attacks = round().into_iter().map(|kind| (kind, false));
