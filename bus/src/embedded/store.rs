@@ -547,6 +547,15 @@ impl Store {
         })
     }
 
+    /// Lets a test change the settings of the connection that writes.
+    #[cfg(test)]
+    pub(super) fn on_writer<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, BusError> {
+        self.writing(work)
+    }
+
     fn reading<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
