@@ -220,6 +220,61 @@ fn a_slow_topic_is_dropped_by_age() {
     }
 }
 
+/// Retention, appends and reads at the same time: a reader gets records without gaps or is told where the log begins.
+#[test]
+fn readers_and_retention_do_not_disturb_each_other() {
+    const DAYS: u64 = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let bus = EmbeddedBus::open(
+        dir.path(),
+        Options {
+            chunk: Chunk { bytes: 600 },
+            ..options(1)
+        },
+    )
+    .unwrap();
+    let day = |n: u64| Time::from_seconds(n as i64 * 86_400);
+    let follow = &|topic: Topic| {
+        let mut next = 0;
+        while next < DAYS {
+            bus.wait(topic, &[(0, next)], Duration::from_secs(600))
+                .unwrap();
+            match bus.read(topic, 0, next, 300) {
+                Ok(batch) => {
+                    for (offset, record) in &batch.records {
+                        assert_eq!((*offset, record.time), (next, day(next)));
+                        next += 1;
+                    }
+                    assert_eq!(batch.next, next);
+                }
+                Err(BusError::OutOfRange { start, .. }) => {
+                    assert!(start > next);
+                    next = start;
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for topic in [Topic::Events, Topic::Findings] {
+            scope.spawn(move || follow(topic));
+            let bus = &bus;
+            scope.spawn(move || {
+                for n in 0..DAYS {
+                    let record = Record {
+                        time: day(n),
+                        ..record(&noise(n, 200))
+                    };
+                    bus.append(topic, vec![record]).unwrap();
+                    bus.retain(day(n)).unwrap();
+                }
+            });
+        }
+    });
+    assert!(bus.bounds(Topic::Events, 0).unwrap().start > DAYS - 20);
+    assert!(bus.verify().is_empty());
+}
+
 #[test]
 fn a_full_state_database_says_so_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
