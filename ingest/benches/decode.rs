@@ -3,6 +3,8 @@
 //! `cargo bench -p ingest -- FOLDER` reads every file below FOLDER (made by a generator or real) five times,
 //! once without and with normalizing, and prints the best pass of each. It checks nothing.
 
+#![expect(clippy::print_stdout, reason = "a bench prints its numbers")]
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -152,7 +152,7 @@ fn log_events(
                 .map(|t| t as i64),
         });
         let doc = whole_object(message.as_bytes(), inner);
-        out.record(message.as_bytes(), doc.map(|d| &*d), wrapper)?;
+        out.record(message.as_bytes(), doc, wrapper)?;
     }
     ControlFlow::Continue(())
 }
