@@ -2,6 +2,8 @@
 //!
 //! The corpus lies beside the project and is not part of it; where it is absent the tests say so and pass.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

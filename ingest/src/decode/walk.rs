@@ -321,7 +321,8 @@ impl Walk<'_, '_, '_, '_> {
         }
     }
 
-    /// What stands after `Records` in its object. Nothing there is an event; what is damaged is reported.
+    /// What stands after `Records` in its object. Nothing there is an event, except under the same key once more:
+    /// whoever hides records there shall not succeed. What is damaged is reported.
     fn remaining_members(&mut self) -> Flow {
         loop {
             match self.window.next() {
@@ -331,6 +332,7 @@ impl Walk<'_, '_, '_, '_> {
                 }
                 Some(b',' | b':') => self.window.take(1),
                 None => return ControlFlow::Continue(()),
+                Some(b'"') if self.again() => self.elements()?,
                 Some(_) => match self.scan(self.out.limits.payload_bytes) {
                     Scan::Value(end) => self.window.take(end),
                     Scan::Cut if !self.window.is_clean() => return ControlFlow::Continue(()),
@@ -341,6 +343,15 @@ impl Walk<'_, '_, '_, '_> {
                 },
             }
         }
+    }
+
+    /// Does another `Records` stand at the front of the window? Takes its opening.
+    fn again(&mut self) -> bool {
+        self.window.fill(64);
+        let opening = opens_records(self.window.rest(), 0);
+        opening
+            .inspect(|length| self.window.take(*length))
+            .is_some()
     }
 
     /// `Records` among the members of the object at the front of the window, which is too large to be held:

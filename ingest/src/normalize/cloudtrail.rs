@@ -457,8 +457,12 @@ fn resources(found: &Found<'_>, event: &mut Event) {
 /// More names than this help nobody.
 const MAX_RESOURCES: usize = 64;
 
+/// Longer texts are no names; ARNs have at most this many bytes.
+const MAX_NAME: usize = 2_048;
+
 fn add(resources: &mut Vec<Str>, text: &str) {
-    if !text.is_empty() && resources.len() < MAX_RESOURCES && !resources.iter().any(|r| r == text) {
+    let fits = (1..=MAX_NAME).contains(&text.len()) && resources.len() < MAX_RESOURCES;
+    if fits && !resources.iter().any(|r| r == text) {
         resources.push(text.into());
     }
 }
