@@ -84,7 +84,11 @@ pub(super) fn value(
             None => ControlFlow::Continue(()),
         };
     }
-    if root.get("digestStartTime").is_some() && root.get("logFiles").is_some() {
+    // Digest files, and the metadata of the objects that hold them where it is kept in a file beside.
+    let has = |key| root.get(key).is_some();
+    if (has("digestStartTime") && has("logFiles"))
+        || (has("signature") && has("signature-algorithm"))
+    {
         out.summary.digests += 1;
         return ControlFlow::Continue(());
     }

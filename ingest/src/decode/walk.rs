@@ -284,6 +284,7 @@ impl Walk<'_, '_, '_, '_> {
 
     /// The elements of an array of which the opening bracket was taken, and its closing bracket.
     fn elements(&mut self) -> Flow {
+        let mut damaged = false;
         loop {
             match self.window.next() {
                 Some(b']') => {
@@ -295,18 +296,22 @@ impl Walk<'_, '_, '_, '_> {
                     continue;
                 }
                 Some(_) => {}
-                None if !self.window.is_clean() => return ControlFlow::Continue(()),
+                // Damage that reached to the end was reported already.
+                None if damaged || !self.window.is_clean() => return ControlFlow::Continue(()),
                 None => {
                     let offset = self.window.offset();
                     let message = "the array of records is not closed";
                     return self.out.bad_text(Reason::BadJson, message, b"", offset);
                 }
             }
-            match self.scan(self.out.limits.payload_bytes) {
+            let scan = self.scan(self.out.limits.payload_bytes);
+            damaged = !matches!(scan, Scan::Value(_));
+            match scan {
                 Scan::Value(end) => {
                     // Nothing but a comma or the end may follow.
                     self.value(end)?;
                     if !matches!(self.window.next(), None | Some(b',' | b']')) {
+                        damaged = true;
                         self.skip_element(Reason::BadJson, "no comma after a record")?;
                     }
                 }

@@ -151,7 +151,11 @@ fn wait(config: &Files, notices: &Receiver<()>, watched: bool, settling: bool, s
             return;
         }
         match notices.recv_timeout(TICK) {
-            Ok(()) => return,
+            Ok(()) => {
+                // A file that is written all the time must not be looked for all the time.
+                std::thread::sleep(TICK);
+                return;
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 debug_assert!(!watched, "the watcher holds the other end");
