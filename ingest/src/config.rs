@@ -84,7 +84,85 @@ impl Default for ObjectLimits {
     }
 }
 
+/// A setting with which intake cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{key}` is {value}, must be {allowed}")]
+pub struct ConfigError {
+    /// Which setting, as it stands in the file below the part of this crate.
+    pub key: &'static str,
+    /// What it is.
+    pub value: u64,
+    /// What it may be.
+    pub allowed: &'static str,
+}
+
 impl Config {
+    /// All settings with which intake cannot work.
+    pub fn check(&self) -> Vec<ConfigError> {
+        let within = |key, value: u64, low: u64, high: u64, allowed| {
+            let bad = !(low..=high).contains(&value);
+            bad.then_some(ConfigError {
+                key,
+                value,
+                allowed,
+            })
+        };
+        [
+            within(
+                "files.rescan_seconds",
+                self.files.rescan_seconds,
+                1,
+                86_400,
+                "between 1 and 86400",
+            ),
+            within(
+                "files.settle_seconds",
+                self.files.settle_seconds,
+                0,
+                86_400,
+                "at most 86400",
+            ),
+            within(
+                "push.max_body_mib",
+                self.push.max_body_mib,
+                1,
+                1_024,
+                "between 1 and 1024",
+            ),
+            within(
+                "push.concurrency",
+                self.push.concurrency as u64,
+                1,
+                1_024,
+                "between 1 and 1024",
+            ),
+            within(
+                "push.timeout_seconds",
+                self.push.timeout_seconds,
+                1,
+                3_600,
+                "between 1 and 3600",
+            ),
+            within(
+                "limits.object_mib",
+                self.limits.object_mib,
+                1,
+                1 << 30,
+                "at least 1",
+            ),
+            within(
+                "limits.record_kib",
+                self.limits.record_kib,
+                256,
+                256 << 10,
+                "between 256, the largest CloudTrail record, and 262144",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     /// The limits for files and objects.
     pub fn file_limits(&self) -> Limits {
         let record_bytes = (self.limits.record_kib as usize) << 10;
@@ -103,5 +181,32 @@ impl Config {
             object_bytes: self.push.max_body_mib << 20,
             ..self.file_limits()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bad_setting_is_named() {
+        assert_eq!(Config::default().check(), []);
+        let config: Config = serde_json::from_str(
+            r#"{"push":{"concurrency":0,"max_body_mib":5000},"limits":{"record_kib":1}}"#,
+        )
+        .unwrap();
+        let keys: Vec<_> = config.check().into_iter().map(|e| e.key).collect();
+        assert_eq!(
+            keys,
+            ["push.max_body_mib", "push.concurrency", "limits.record_kib"]
+        );
+        assert!(serde_json::from_str::<Config>(r#"{"pushh":{}}"#).is_err());
+    }
+
+    #[test]
+    fn limits_follow_the_settings() {
+        let config = Config::default();
+        assert_eq!(config.file_limits(), Limits::of_files());
+        assert_eq!(config.body_limits(), Limits::of_bodies());
     }
 }

@@ -5,6 +5,8 @@
 
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::decode::Summary;
+
 /// The counters of intake.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -76,5 +78,16 @@ impl Metrics {
             lag,
             seconds,
         })
+    }
+
+    /// Counts what is no event and was passed over on purpose.
+    pub(crate) fn count_dropped(&self, summary: &Summary) {
+        for (reason, n) in [
+            ("control_message", summary.control_messages),
+            ("digest", summary.digests),
+            ("test_message", summary.test_messages),
+        ] {
+            self.events_dropped.with_label_values(&[reason]).inc_by(n);
+        }
     }
 }

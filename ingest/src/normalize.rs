@@ -35,6 +35,8 @@ pub struct Context {
 #[derive(Debug)]
 pub struct Normalizer {
     cloudtrail: cloudtrail::Reader,
+    /// The latest time in a text log, and which log that is.
+    latest: (Str, Time),
 }
 
 impl Default for Normalizer {
@@ -48,6 +50,7 @@ impl Normalizer {
     pub fn new() -> Normalizer {
         Normalizer {
             cloudtrail: cloudtrail::Reader::new(),
+            latest: (Str::default(), Time::default()),
         }
     }
 
@@ -69,9 +72,12 @@ impl Normalizer {
         match time {
             Some(time) => event.time = time,
             None => {
-                event.time = context.ingest_time;
+                event.time = self.nearby(record, context);
                 event.flags.set(Flag::TsInferred);
             }
+        }
+        if record.wrapper == Wrapper::LambdaText && time.is_some() {
+            self.latest = (context.object.clone(), event.time);
         }
         if event.time > context.ingest_time.plus(MAX_AHEAD_MICROS) {
             event.flags.set(Flag::TsFuture);
@@ -86,6 +92,16 @@ impl Normalizer {
             event.raw = Bytes::copy_from_slice(record.text);
         }
         event
+    }
+
+    /// The time of a record without one: in a text log, where not every line has a time, that of the line before.
+    fn nearby(&self, record: &Record<'_>, context: &Context) -> Time {
+        let (object, time) = &self.latest;
+        if record.wrapper == Wrapper::LambdaText && *object == context.object {
+            *time
+        } else {
+            context.ingest_time
+        }
     }
 
     /// Fills in what the record says. Gives its time.

@@ -217,7 +217,7 @@ fn append(intake: &Intake, body: &[u8], gzip: bool) -> Result<Accepted, Refusal>
     if let (0, Some(first)) = (accepted, letters.first()) {
         return Err(unusable(first.reason, &first.message));
     }
-    count_dropped(&intake.metrics, &summary);
+    intake.metrics.count_dropped(&summary);
     let _ = letters.drain(..).try_for_each(|l| appender.letter(&l));
     let appended = appender
         .finish()
@@ -228,20 +228,6 @@ fn append(intake: &Intake, body: &[u8], gzip: bool) -> Result<Accepted, Refusal>
         accepted: appended.events,
         dead_letters: appended.letters,
     })
-}
-
-/// Counts what is no event and was passed over on purpose.
-pub(crate) fn count_dropped(metrics: &Metrics, summary: &decode::Summary) {
-    for (reason, n) in [
-        ("control_message", summary.control_messages),
-        ("digest", summary.digests),
-        ("test_message", summary.test_messages),
-    ] {
-        metrics
-            .events_dropped
-            .with_label_values(&[reason])
-            .inc_by(n);
-    }
 }
 
 fn unusable(reason: Reason, message: &str) -> Refusal {

@@ -284,6 +284,7 @@ impl Walk<'_, '_, '_, '_> {
 
     /// The elements of an array of which the opening bracket was taken, and its closing bracket.
     fn elements(&mut self) -> Flow {
+        let mut damaged = false;
         loop {
             match self.window.next() {
                 Some(b']') => {
@@ -295,18 +296,22 @@ impl Walk<'_, '_, '_, '_> {
                     continue;
                 }
                 Some(_) => {}
-                None if !self.window.is_clean() => return ControlFlow::Continue(()),
+                // Damage that reached to the end was reported already.
+                None if damaged || !self.window.is_clean() => return ControlFlow::Continue(()),
                 None => {
                     let offset = self.window.offset();
                     let message = "the array of records is not closed";
                     return self.out.bad_text(Reason::BadJson, message, b"", offset);
                 }
             }
-            match self.scan(self.out.limits.payload_bytes) {
+            let scan = self.scan(self.out.limits.payload_bytes);
+            damaged = !matches!(scan, Scan::Value(_));
+            match scan {
                 Scan::Value(end) => {
                     // Nothing but a comma or the end may follow.
                     self.value(end)?;
                     if !matches!(self.window.next(), None | Some(b',' | b']')) {
+                        damaged = true;
                         self.skip_element(Reason::BadJson, "no comma after a record")?;
                     }
                 }
@@ -321,7 +326,8 @@ impl Walk<'_, '_, '_, '_> {
         }
     }
 
-    /// What stands after `Records` in its object. Nothing there is an event; what is damaged is reported.
+    /// What stands after `Records` in its object. Nothing there is an event, except under the same key once more:
+    /// whoever hides records there shall not succeed. What is damaged is reported.
     fn remaining_members(&mut self) -> Flow {
         loop {
             match self.window.next() {
@@ -331,6 +337,7 @@ impl Walk<'_, '_, '_, '_> {
                 }
                 Some(b',' | b':') => self.window.take(1),
                 None => return ControlFlow::Continue(()),
+                Some(b'"') if self.again() => self.elements()?,
                 Some(_) => match self.scan(self.out.limits.payload_bytes) {
                     Scan::Value(end) => self.window.take(end),
                     Scan::Cut if !self.window.is_clean() => return ControlFlow::Continue(()),
@@ -341,6 +348,15 @@ impl Walk<'_, '_, '_, '_> {
                 },
             }
         }
+    }
+
+    /// Does another `Records` stand at the front of the window? Takes its opening.
+    fn again(&mut self) -> bool {
+        self.window.fill(64);
+        let opening = opens_records(self.window.rest(), 0);
+        opening
+            .inspect(|length| self.window.take(*length))
+            .is_some()
     }
 
     /// `Records` among the members of the object at the front of the window, which is too large to be held:

@@ -412,3 +412,17 @@ fn other_log_groups() {
         "trail",
     );
 }
+
+#[test]
+fn lines_without_a_time_take_that_of_the_line_before() {
+    let log = "START RequestId: 1 Version: 2\n2026-03-02T11:00:00Z\tf08bb4c8-d6b2-4f05-ac17-af7e2ba005fb\tINFO\thi\nEND RequestId: 1\n";
+    let times: Vec<_> = events(log)
+        .iter()
+        .map(|e| (e.time.to_string(), e.flags.has(Flag::TsInferred)))
+        .collect();
+    let at = "2026-03-02T11:00:00Z".to_owned();
+    assert_eq!(
+        times,
+        [(NOW.to_owned(), true), (at.clone(), false), (at, true)]
+    );
+}

@@ -28,7 +28,6 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{DecodeError, Decoder, GZIP, Item, Job, Limits, Summary};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::push::count_dropped;
 
 /// The consumer name under which progress is kept.
 pub const CONSUMER: &str = "ingest/files";
@@ -130,15 +129,14 @@ fn watch(
             changed();
         }
     })
-    .and_then(|mut watcher| {
-        for path in &config.paths {
-            watcher.watch(path, RecursiveMode::Recursive)?;
+    .inspect_err(|error| tracing::warn!(%error, "no notices of changed files, only rescans"));
+    let mut watcher = started.ok()?;
+    for path in &config.paths {
+        if let Err(error) = watcher.watch(path, RecursiveMode::Recursive) {
+            tracing::warn!(path = %path.display(), %error, "no notices here, only rescans");
         }
-        Ok(watcher)
-    });
-    started
-        .inspect_err(|error| tracing::warn!(%error, "no notices of changed files, only rescans"))
-        .ok()
+    }
+    Some(watcher)
 }
 
 fn wait(config: &Files, notices: &Receiver<()>, watched: bool, settling: bool, stop: &Stop) {
@@ -153,7 +151,11 @@ fn wait(config: &Files, notices: &Receiver<()>, watched: bool, settling: bool, s
             return;
         }
         match notices.recv_timeout(TICK) {
-            Ok(()) => return,
+            Ok(()) => {
+                // A file that is written all the time must not be looked for all the time.
+                std::thread::sleep(TICK);
+                return;
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 debug_assert!(!watched, "the watcher holds the other end");
@@ -368,7 +370,7 @@ impl<'b> Source<'b> {
     }
 
     fn count(&self, path: &Path, summary: &Summary, began: Time) {
-        count_dropped(&self.metrics, summary);
+        self.metrics.count_dropped(summary);
         let took = (self.clock)().0 - began.0;
         self.metrics.seconds.observe(took as f64 / 1e6);
         if summary.is_misnamed(path) {
