@@ -247,7 +247,7 @@ impl<'t> Parser<'t> {
         Ok(query)
     }
 
-    /// A field name and its `:`, or nothing.
+    /// A field name and its `:`, or nothing. The name `*` is given as an empty one.
     fn name(&mut self) -> Result<Option<String>, QueryError> {
         let mut name = String::new();
         let mut wildcard = false;
@@ -255,9 +255,9 @@ impl<'t> Parser<'t> {
         while let Some((i, c)) = chars.next() {
             match c {
                 ':' if name.is_empty() => return self.fail(self.at, ErrorKind::MissingField),
-                ':' if name == "*" => {
+                ':' if wildcard && name == "*" => {
                     self.at += i + 1;
-                    return Ok(Some(name));
+                    return Ok(Some(String::new()));
                 }
                 ':' if wildcard => return self.fail(self.at, ErrorKind::WildcardField(name)),
                 ':' => {
@@ -287,7 +287,7 @@ impl<'t> Parser<'t> {
         if ends || matches!(self.operator(), Some((Operator::And | Operator::Or, _))) {
             return self.fail(start, ErrorKind::MissingValue(name));
         }
-        if name == "*" {
+        if name.is_empty() {
             return if self.star() {
                 Ok(Query::All)
             } else {
