@@ -381,9 +381,13 @@ impl Builder {
                 any
             }
             // The path of an array stands for its elements.
-            Kind::Array => value
-                .children()
-                .fold(false, |any, child| self.value(child, root) || any),
+            Kind::Array => {
+                let mut any = false;
+                for child in value.children() {
+                    any |= self.value(child, root);
+                }
+                any
+            }
             kind => {
                 let text = value.text().unwrap_or_default();
                 self.leaf(&text, matches!(kind, Kind::String | Kind::Number));

@@ -11,6 +11,7 @@
 
 pub(crate) mod check;
 mod error;
+mod lexer;
 pub(crate) mod matches;
 mod parser;
 
@@ -199,7 +200,7 @@ impl fmt::Display for Field {
             f.write_str("raw.")?;
         }
         for (i, c) in self.name.chars().enumerate() {
-            if !parser::is_name_char(c) || i == 0 && !c.is_alphanumeric() {
+            if !lexer::is_name_char(c) || i == 0 && !c.is_alphanumeric() {
                 f.write_str("\\")?;
             }
             write!(f, "{c}")?;
