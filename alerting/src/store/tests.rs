@@ -617,6 +617,66 @@ fn lists_feed_and_retention() {
     assert_eq!(b.store.incidents(false, None, 0).unwrap().len(), 4);
 }
 
+/// The part of the test below that is killed: one finding after the other, for ever.
+#[test]
+fn child_that_applies_until_it_is_killed() {
+    let Ok(path) = std::env::var("TRAILWARDEN_TEST_STORE") else {
+        return;
+    };
+    let store = Store::open(Path::new(&path), two_receivers()).unwrap();
+    let from = store.position(0).unwrap().unwrap_or(0);
+    for at in from..from + 100_000 {
+        let actor = format!("actor {at}");
+        let finding = single(u128::from(at) + 1, &actor, at as i64, Severity::Low);
+        store
+            .apply(&[(at, finding)], 0, at, at + 1, Time(at as i64))
+            .unwrap();
+        println!("applied {}", at + 1);
+    }
+}
+
+#[test]
+fn kill_9_loses_and_doubles_nothing() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("alerts.db");
+    let mut said = 0;
+    for run in 1..=4 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "store::tests::child_that_applies_until_it_is_killed",
+                "--nocapture",
+            ])
+            .env("TRAILWARDEN_TEST_STORE", &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let applied = lines.filter_map(|l| l.split("applied ").nth(1)?.parse::<u64>().ok());
+        said = applied.take(run * 7).last().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let store = Store::open(&path, two_receivers()).unwrap();
+    let position = store.position(0).unwrap().unwrap();
+    assert!(position >= said, "{position} {said}");
+    let count = |sql: &str| -> u64 {
+        lock(&store.writer)
+            .query_row(sql, [], |r| r.get::<_, i64>(0))
+            .unwrap() as u64
+    };
+    for table in ["alerts", "incidents", "outbox", "findings", "feed", "told"] {
+        assert_eq!(
+            count(&format!("SELECT COUNT(*) FROM {table}")),
+            position,
+            "{table}"
+        );
+    }
+}
+
 #[test]
 fn a_newer_file_is_refused() {
     let b = Bench::new(two_receivers());
