@@ -8,6 +8,13 @@
 
 mod topic;
 
+pub mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
+pub mod seen;
+
 pub use topic::{
-    Batch, Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic, partition_of,
+    Batch, Bus, BusError, Commit, Entry, Offset, Position, Record, StateChange, Stop, Topic,
+    partition_of,
 };

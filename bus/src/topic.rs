@@ -94,6 +94,9 @@ pub struct StateChange {
     pub expires: Option<Time>,
 }
 
+/// A key of a consumer's state with its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// What a stage did with what it read: takes effect as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Commit {
@@ -147,7 +150,9 @@ pub enum BusError {
         reason: String,
     },
     /// Another process has the data folder open.
-    #[error("data folder `{0}` is in use by another process")]
+    #[error(
+        "data folder `{0}` is in use by another process: stop that one first, or use another folder"
+    )]
     Locked(String),
     /// The offset was dropped by retention, or was never written.
     #[error("offset {asked} of {topic}-{partition} is outside the log, which has {start} to {end}", topic = topic.as_str())]
@@ -237,7 +242,7 @@ pub trait Bus: Send + Sync + 'static {
         consumer: &str,
         partition: u32,
         prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BusError>;
+    ) -> Result<Vec<Entry>, BusError>;
 
     /// Drops records older than the topic's retention and expired state.
     fn retain(&self, now: Time) -> Result<(), BusError>;
