@@ -10,7 +10,10 @@ pub(crate) fn of(set: &RuleSet) -> Vec<Correlation> {
     correlations
         .map(|(rule, references)| {
             // What decides which events match: the referred rules as they are written, and the aliases.
-            let mut parts: Vec<String> = references.iter().map(|(n, word)| format!("{word} {}", set.rules[*n].semantics())).collect();
+            let mut parts: Vec<String> = references
+                .iter()
+                .map(|(n, word)| format!("{word} {}", set.rules[*n].semantics()))
+                .collect();
             parts.push(format!("{:?}", rule.aliases));
             let parts: Vec<&[u8]> = parts.iter().map(String::as_bytes).collect();
             Correlation {
@@ -34,17 +37,4 @@ pub(crate) fn of(set: &RuleSet) -> Vec<Correlation> {
             }
         })
         .collect()
-}
-
-pub(crate) struct Offline;
-impl Offline {
-    pub(crate) fn new(_: &[Correlation]) -> Offline {
-        Offline
-    }
-    pub(crate) fn add(&mut self, _m: detect::window::Match) -> anyhow::Result<()> {
-        Ok(())
-    }
-    pub(crate) fn finish(self) -> anyhow::Result<Vec<event::Finding>> {
-        Ok(Vec::new())
-    }
 }

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use detect::engine::Engine;
+use detect::window::{OFFLINE_MEMORY, Offline};
 use event::{Event, Finding, Flag, Severity, Time};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -243,7 +244,7 @@ fn collect_chunks(
     totals: &mut Totals,
 ) -> anyhow::Result<()> {
     let mut seen = Seen::new();
-    let mut correlator = crate::correlations::Offline::new(&setting.correlations);
+    let mut correlator = Offline::new(setting.correlations.clone(), OFFLINE_MEMORY);
     let mut writer = output::Writer::new(setting.format, timeline);
     for receiver in receivers {
         for chunk in receiver {
@@ -264,10 +265,14 @@ fn collect_chunks(
         progress.set_position(totals.bytes);
     }
     totals.events = seen.len() + totals.conflicts;
-    for finding in correlator.finish()? {
+    let mut failed = Ok(());
+    correlator.finish(|finding| {
         count(totals, finding.severity, &finding.title);
-        writer.finding(&finding)?;
-    }
+        if failed.is_ok() {
+            failed = writer.finding(&finding);
+        }
+    })?;
+    failed?;
     writer.finish()
 }
 
@@ -281,7 +286,7 @@ fn take(
     setting: &Setting,
     chunk: Chunk,
     seen: &mut Seen,
-    correlator: &mut crate::correlations::Offline,
+    correlator: &mut Offline,
     writer: &mut output::Writer,
     totals: &mut Totals,
 ) -> anyhow::Result<()> {
@@ -335,7 +340,7 @@ fn take(
                 }
             }
         }
-        own.into_iter().try_for_each(|m| correlator.add(m))?;
+        own.into_iter().try_for_each(|m| correlator.push(m))?;
     }
     Ok(())
 }

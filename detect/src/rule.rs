@@ -92,7 +92,11 @@ impl Rule {
                     }
                 }
                 Selection::All(parts) | Selection::Any(parts) => {
-                    out.push_str(if matches!(selection, Selection::All(_)) { "all(" } else { "any(" });
+                    out.push_str(if matches!(selection, Selection::All(_)) {
+                        "all("
+                    } else {
+                        "any("
+                    });
                     parts.iter().for_each(|p| {
                         write(p, out);
                         out.push(',');
