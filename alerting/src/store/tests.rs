@@ -338,6 +338,46 @@ fn people_and_versions() {
 }
 
 #[test]
+fn a_whole_incident_is_taken_and_resolved_at_once() {
+    let mut b = Bench::new(two_receivers());
+    for i in 1..=3_u128 {
+        let rule_id = format!("rule {i}").into();
+        let finding = Finding {
+            rule_id,
+            ..single(i, "ana", 0, Severity::Low)
+        };
+        b.apply(&[finding], 0);
+    }
+    b.store.acknowledge(Id(2), "lee", None, Time(1)).unwrap();
+    let incident = b.alerts()[0].incident;
+    assert_eq!(
+        b.store
+            .acknowledge_incident(incident, "kim", Time(2))
+            .unwrap(),
+        2
+    );
+    assert_eq!(b.store.alert(Id(2)).unwrap().unwrap().assignee, "lee");
+    let taken = b.store.incident(incident).unwrap().unwrap();
+    assert_eq!((taken.state, taken.alerts), (State::Acknowledged, 3));
+    assert_eq!(
+        b.store
+            .resolve_incident(incident, "kim", "a test", Time(3))
+            .unwrap(),
+        3
+    );
+    assert_eq!(
+        b.store
+            .resolve_incident(incident, "kim", "", Time(4))
+            .unwrap(),
+        0
+    );
+    assert_eq!(b.told(), ["soc first low", "soc resolved low"]);
+    assert!(b.store.incidents(true, None, 0).unwrap().is_empty());
+    let nothing = b.store.acknowledge_incident(Id(77), "kim", Time(5));
+    assert!(matches!(nothing, Err(StoreError::NotFound("incident"))));
+}
+
+#[test]
 fn quiet_alerts_are_resolved_and_reminders_sent() {
     let mut b = Bench::new(two_receivers());
     b.apply(&[single(1, "ana", 0, Severity::Low)], 0);
