@@ -52,7 +52,31 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// With alerts of people and an attacker.
     pub(crate) fn new() -> World {
+        let world = World::empty();
+        world.seed();
+        world
+    }
+
+    /// The same and alerts that consist of hostile texts.
+    pub(crate) fn hostile() -> World {
+        let world = World::new();
+        let rule = &rules()[5];
+        for event in world
+            .events
+            .iter()
+            .filter(|e| e.source_id.starts_with("hostile"))
+        {
+            let mut rule = rule.clone();
+            rule.title = event.actor.to_string();
+            rule.id = format!("{}{}", rule.id, event.source_id);
+            world.find(finding(&rule, event));
+        }
+        world
+    }
+
+    fn empty() -> World {
         let dir = tempfile::tempdir().unwrap();
         let start = Time::parse("2026-11-22T12:00:00Z").unwrap();
         let clock = Arc::new(AtomicI64::new(start.0));
@@ -72,7 +96,7 @@ impl World {
         let registry = prometheus::Registry::new();
         let metrics = search::Metrics::new(&registry).unwrap();
         let searcher = Searcher::open(&index, &config, metrics, clock_fn).unwrap();
-        let world = World {
+        World {
             store: Arc::new(store),
             bus: Arc::new(bus),
             audit: Arc::default(),
@@ -84,9 +108,7 @@ impl World {
             next: AtomicI64::new(0),
             events,
             _dir: dir,
-        };
-        world.seed();
-        world
+        }
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -138,7 +160,8 @@ impl World {
             audit: Arc::new(move |event| audit.lock().unwrap().push(event)),
             stop: self.stop.clone(),
         };
-        let intake = Router::new().route("/api/v1/events", axum::routing::post(|| async { "taken" }));
+        let intake =
+            Router::new().route("/api/v1/events", axum::routing::post(|| async { "taken" }));
         console::router(app, Some(intake)).unwrap()
     }
 
@@ -165,20 +188,20 @@ impl World {
 
     fn seed(&self) {
         let rules = rules();
-        let attack: Vec<&Event> = self.events.iter().filter(|e| e.actor.contains("mallory")).collect();
+        let attack: Vec<&Event> = self
+            .events
+            .iter()
+            .filter(|e| e.actor.contains("mallory"))
+            .collect();
         for (rule, event) in rules.iter().zip(&attack) {
             self.find(finding(rule, event));
         }
-        let others = self.events.iter().filter(|e| !e.actor.contains("mallory") && e.outcome == Outcome::Denied);
+        let others = self
+            .events
+            .iter()
+            .filter(|e| !e.actor.contains("mallory") && e.outcome == Outcome::Denied);
         for (i, event) in others.step_by(9).take(4).enumerate() {
             self.find(finding(&rules[2 + i % 4], event));
-        }
-        let hostile = self.events.iter().filter(|e| e.source_id.starts_with("hostile"));
-        for event in hostile {
-            let mut rule = rules[5].clone();
-            rule.title = event.actor.to_string();
-            rule.id = format!("{}{}", rule.id, event.source_id);
-            self.find(finding(&rule, event));
         }
     }
 }
@@ -204,32 +227,77 @@ pub(crate) fn finding(rule: &RuleInfo, event: &Event) -> Finding {
 }
 
 pub(crate) fn rules() -> Vec<RuleInfo> {
-    let rule = |id: &str, title: &str, severity, description: &str, correlation: Option<&str>| RuleInfo {
-        id: id.into(),
-        title: title.into(),
-        description: description.into(),
-        author: "Trailwarden".into(),
-        severity,
-        status: "test".into(),
-        tags: vec!["attack.defense-evasion".into(), "attack.t1562.008".into()],
-        false_positives: vec!["A planned change of the audit set-up by the platform team.".into()],
-        next_steps: vec![
-            "Ask the owner of the identity whether they did this.".into(),
-            "Start logging again, then look at what was done in between.".into(),
-            "Deactivate the access key if nobody knows of it.".into(),
-        ],
-        references: vec!["https://attack.mitre.org/techniques/T1562/008/".into(), "javascript:alert(1)".into()],
-        yaml: format!("title: {title}\nid: {id}\nlogsource:\n    product: aws\n    service: cloudtrail\ndetection:\n    selection:\n        eventName: StopLogging\n    condition: selection\nlevel: {severity}\n"),
-        file: "rules/aws/cloudtrail/stop_logging.yml".into(),
-        correlation: correlation.map(str::to_owned),
+    let rule = |id: &str, title: &str, severity, description: &str, correlation: Option<&str>| {
+        RuleInfo {
+            id: id.into(),
+            title: title.into(),
+            description: description.into(),
+            author: "Trailwarden".into(),
+            severity,
+            status: "test".into(),
+            tags: vec!["attack.defense-evasion".into(), "attack.t1562.008".into()],
+            false_positives: vec![
+                "A planned change of the audit set-up by the platform team.".into(),
+            ],
+            next_steps: vec![
+                "Ask the owner of the identity whether they did this.".into(),
+                "Start logging again, then look at what was done in between.".into(),
+                "Deactivate the access key if nobody knows of it.".into(),
+            ],
+            references: vec![
+                "https://attack.mitre.org/techniques/T1562/008/".into(),
+                "javascript:alert(1)".into(),
+            ],
+            yaml: format!(
+                "title: {title}\nid: {id}\nlogsource:\n    product: aws\n    service: cloudtrail\ndetection:\n    selection:\n        eventName: StopLogging\n    condition: selection\nlevel: {severity}\n"
+            ),
+            file: "rules/aws/cloudtrail/stop_logging.yml".into(),
+            correlation: correlation.map(str::to_owned),
+        }
     };
     vec![
-        rule("5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0001", "CloudTrail logging was stopped", Severity::Critical, "Somebody stopped a trail. From then on calls in this account leave no record, which is what an intruder wants before anything else.", None),
-        rule("5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0002", "Access key made for another user", Severity::High, "A user made an access key that belongs to somebody else: a way to come back.", None),
-        rule("5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0003", "Many refused calls by one identity", Severity::Medium, "One identity was refused more often than its work explains.", Some("event_count")),
-        rule("5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0004", "Console login without a second factor", Severity::Medium, "A person logged in to the console with a password only.", None),
-        rule("5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0005", "Secrets read in a burst", Severity::High, "Many secrets were read within minutes.", Some("event_count")),
-        rule("5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0006", "Security group opened", Severity::Low, "A port was opened to the world.", None),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0001",
+            "CloudTrail logging was stopped",
+            Severity::Critical,
+            "Somebody stopped a trail. From then on calls in this account leave no record, which is what an intruder wants before anything else.",
+            None,
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0002",
+            "Access key made for another user",
+            Severity::High,
+            "A user made an access key that belongs to somebody else: a way to come back.",
+            None,
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0003",
+            "Many refused calls by one identity",
+            Severity::Medium,
+            "One identity was refused more often than its work explains.",
+            Some("event_count"),
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0004",
+            "Console login without a second factor",
+            Severity::Medium,
+            "A person logged in to the console with a password only.",
+            None,
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0005",
+            "Secrets read in a burst",
+            Severity::High,
+            "Many secrets were read within minutes.",
+            Some("event_count"),
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0006",
+            "Security group opened",
+            Severity::Low,
+            "A port was opened to the world.",
+            None,
+        ),
     ]
 }
 
@@ -237,24 +305,73 @@ pub(crate) fn rules() -> Vec<RuleInfo> {
 fn events(now: Time) -> Vec<Event> {
     let mut out = Vec::new();
     let people = ["alice", "bob", "carol", "terraform", "deploy-bot"];
-    let calls = [("ec2", "DescribeInstances"), ("s3", "GetObject"), ("iam", "ListUsers"), ("sts", "AssumeRole"), ("lambda", "Invoke"), ("secretsmanager", "GetSecretValue"), ("ec2", "AuthorizeSecurityGroupIngress")];
+    let calls = [
+        ("ec2", "DescribeInstances"),
+        ("s3", "GetObject"),
+        ("iam", "ListUsers"),
+        ("sts", "AssumeRole"),
+        ("lambda", "Invoke"),
+        ("secretsmanager", "GetSecretValue"),
+        ("ec2", "AuthorizeSecurityGroupIngress"),
+    ];
     for i in 0..400_i64 {
         let person = people[(i * 7 % 5) as usize];
         let (service, action) = calls[(i * 5 % 7) as usize];
         let denied = i % 11 == 3;
         // More in the last hours than before, as in an office.
         let time = now.plus(-(i * i * 24 * HOUR / 160_000) - 10 * MINUTE);
-        out.push(event(&format!("ev-w{i}"), time, person, service, action, denied, &format!("198.51.100.{}", i * 3 % 40)));
+        out.push(event(
+            &format!("ev-w{i}"),
+            time,
+            person,
+            service,
+            action,
+            denied,
+            &format!("198.51.100.{}", i * 7 % 5 * 8 + i % 3),
+        ));
     }
-    let attack = [("cloudtrail", "StopLogging", false), ("iam", "CreateAccessKey", false), ("s3", "ListBuckets", true), ("signin", "ConsoleLogin", false), ("secretsmanager", "GetSecretValue", false)];
+    let attack = [
+        ("cloudtrail", "StopLogging", false),
+        ("iam", "CreateAccessKey", false),
+        ("s3", "ListBuckets", true),
+        ("signin", "ConsoleLogin", false),
+        ("secretsmanager", "GetSecretValue", false),
+    ];
     for (i, (service, action, denied)) in attack.into_iter().enumerate() {
         let time = now.plus(-9 * MINUTE + i as i64 * 20_000_000);
-        out.push(event(&format!("ev-{i}"), time, "mallory", service, action, denied, "203.0.113.50"));
+        out.push(event(
+            &format!("ev-{i}"),
+            time,
+            "mallory",
+            service,
+            action,
+            denied,
+            "203.0.113.50",
+        ));
     }
     for (i, text) in HOSTILE.iter().enumerate() {
-        let mut event = event(&format!("hostile-{i}"), now.plus(-2 * HOUR), text, text, text, true, text);
+        let mut event = event(
+            &format!("hostile-{i}"),
+            now.plus(-2 * HOUR),
+            text,
+            text,
+            text,
+            true,
+            text,
+        );
         let t = Str::from(*text);
-        for field in [&mut event.actor, &mut event.identity, &mut event.actor_id, &mut event.session, &mut event.region, &mut event.user_agent, &mut event.error_code, &mut event.error_message, &mut event.function, &mut event.access_key] {
+        for field in [
+            &mut event.actor,
+            &mut event.identity,
+            &mut event.actor_id,
+            &mut event.session,
+            &mut event.region,
+            &mut event.user_agent,
+            &mut event.error_code,
+            &mut event.error_message,
+            &mut event.function,
+            &mut event.access_key,
+        ] {
             *field = t.clone();
         }
         event.account = Str::from(format!("{i}{text}"));
@@ -266,7 +383,15 @@ fn events(now: Time) -> Vec<Event> {
     out
 }
 
-fn event(id: &str, time: Time, person: &str, service: &str, action: &str, denied: bool, ip: &str) -> Event {
+fn event(
+    id: &str,
+    time: Time,
+    person: &str,
+    service: &str,
+    action: &str,
+    denied: bool,
+    ip: &str,
+) -> Event {
     let arn = format!("arn:aws:iam::111122223333:user/{person}");
     let raw = serde_json::json!({
         "eventVersion": "1.10", "eventTime": time, "eventSource": format!("{service}.amazonaws.com"), "eventName": action,
@@ -286,9 +411,21 @@ fn event(id: &str, time: Time, person: &str, service: &str, action: &str, denied
         category: "Management".into(),
         service: format!("{service}.amazonaws.com").into(),
         action: action.into(),
-        outcome: if denied { Outcome::Denied } else { Outcome::Success },
-        error_code: if denied { "AccessDenied".into() } else { Str::default() },
-        error_message: if denied { format!("User: {arn} is not authorized to perform: {service}:{action}").into() } else { Str::default() },
+        outcome: if denied {
+            Outcome::Denied
+        } else {
+            Outcome::Success
+        },
+        error_code: if denied {
+            "AccessDenied".into()
+        } else {
+            Str::default()
+        },
+        error_message: if denied {
+            format!("User: {arn} is not authorized to perform: {service}:{action}").into()
+        } else {
+            Str::default()
+        },
         actor: arn.clone().into(),
         actor_type: "IAMUser".into(),
         actor_id: arn.into(),
@@ -297,8 +434,14 @@ fn event(id: &str, time: Time, person: &str, service: &str, action: &str, denied
         mfa: Some(false),
         src_ip: ip.into(),
         user_agent: "aws-cli/2.15.30 Python/3.11.8 Linux/6.1".into(),
-        resources: vec![format!("arn:aws:{service}:eu-central-1:111122223333:trail/org-trail").into()],
-        origin: event::Origin { object: "s3://trail-bucket/AWSLogs/111122223333/a.json.gz".into(), position: 3, sha256: Str::default() },
+        resources: vec![
+            format!("arn:aws:{service}:eu-central-1:111122223333:trail/org-trail").into(),
+        ],
+        origin: event::Origin {
+            object: "s3://trail-bucket/AWSLogs/111122223333/a.json.gz".into(),
+            position: 3,
+            sha256: Str::default(),
+        },
         raw: raw.to_string().into(),
         ..Event::default()
     }
