@@ -765,6 +765,121 @@ mod tests {
         assert_eq!(setup.pass().0.len(), 10);
     }
 
+    /// A log that fails at its n-th write, as if the program had died there.
+    struct Dying {
+        bus: EmbeddedBus,
+        writes_left: AtomicI64,
+    }
+
+    impl Dying {
+        fn write(&self) -> Result<(), BusError> {
+            match self.writes_left.fetch_sub(1, Ordering::SeqCst) {
+                ..=0 => Err(BusError::Refused("dead".to_owned())),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl Bus for Dying {
+        fn partitions(&self, topic: Topic) -> u32 {
+            self.bus.partitions(topic)
+        }
+        fn append(&self, topic: Topic, records: Vec<bus::Record>) -> Result<(), BusError> {
+            self.write()?;
+            self.bus.append(topic, records)
+        }
+        fn read(
+            &self,
+            topic: Topic,
+            partition: u32,
+            from: u64,
+            max_bytes: usize,
+        ) -> Result<bus::Batch, BusError> {
+            self.bus.read(topic, partition, from, max_bytes)
+        }
+        fn wait(
+            &self,
+            topic: Topic,
+            from: &[(u32, u64)],
+            timeout: Duration,
+        ) -> Result<bool, BusError> {
+            self.bus.wait(topic, from, timeout)
+        }
+        fn bounds(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<u64>, BusError> {
+            self.bus.bounds(topic, partition)
+        }
+        fn commit(&self, commit: Commit) -> Result<(), BusError> {
+            self.write()?;
+            self.bus.commit(commit)
+        }
+        fn position(
+            &self,
+            consumer: &str,
+            topic: Topic,
+            partition: u32,
+        ) -> Result<Option<u64>, BusError> {
+            self.bus.position(consumer, topic, partition)
+        }
+        fn state_get(
+            &self,
+            consumer: &str,
+            partition: u32,
+            keys: &[Vec<u8>],
+        ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
+            self.bus.state_get(consumer, partition, keys)
+        }
+        fn state_scan(
+            &self,
+            consumer: &str,
+            partition: u32,
+            prefix: &[u8],
+        ) -> Result<Vec<bus::Entry>, BusError> {
+            self.bus.state_scan(consumer, partition, prefix)
+        }
+        fn retain(&self, now: Time) -> Result<(), BusError> {
+            self.bus.retain(now)
+        }
+    }
+
+    #[test]
+    fn dying_at_any_write_loses_nothing() {
+        for writes in 0..5 {
+            let setup = Setup::new();
+            setup.now.store(i64::MAX / 2, Ordering::SeqCst);
+            setup.put("a.jsonl", b"{\"n\":1}\n{\"n\":2}\n");
+            setup.put("b.json", b"{\"Records\":[{\"n\":3},oops]}");
+            let bus = EmbeddedBus::open(setup.data.path(), Options::default()).unwrap();
+            let dying = Dying {
+                bus,
+                writes_left: AtomicI64::new(writes),
+            };
+            let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+            let clock: Clock = Arc::new(|| Time(i64::MAX / 2));
+            let limits = Limits::of_files();
+            let (config, stop) = (&setup.config, Stop::default());
+            let died = Source::open(&dying, config, limits, metrics, clock, stop)
+                .and_then(|mut source| source.pass())
+                .is_err();
+            assert_eq!(
+                died,
+                writes < 3,
+                "events, letters and progress are three writes"
+            );
+            drop(dying);
+            let (mut events, dead) = setup.pass();
+            events.dedup();
+            assert_eq!(
+                events,
+                [
+                    "a.jsonl:0 {\"n\":1}",
+                    "a.jsonl:1 {\"n\":2}",
+                    "b.json:0 {\"n\":3}"
+                ]
+            );
+            assert!(dead >= 1, "{writes} writes");
+        }
+    }
+
     #[test]
     fn kinds_of_files() {
         for (head, whole) in [
