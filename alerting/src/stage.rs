@@ -58,6 +58,8 @@ pub fn run(
             Ok(Round::Idle(positions)) => {
                 stage.bus.wait(Topic::Findings, &positions, WAIT)?;
             }
+            // Retention took away what was about to be read: the next round sees where the log begins now.
+            Err(StageError::Bus(BusError::OutOfRange { .. })) => {}
             Err(StageError::Store(error)) if !matches!(error, StoreError::Fenced { .. }) => {
                 stage.metrics.failed("store");
                 tracing::error!(

@@ -120,19 +120,29 @@ impl Default for Config {
 
 impl Default for Log {
     fn default() -> Log {
-        Log { level: "info".into(), format: LogFormat::Text }
+        Log {
+            level: "info".into(),
+            format: LogFormat::Text,
+        }
     }
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { paths: vec!["builtin".into()], placeholders: BTreeMap::new() }
+        Rules {
+            paths: vec!["builtin".into()],
+            placeholders: BTreeMap::new(),
+        }
     }
 }
 
 impl Default for Detect {
     fn default() -> Detect {
-        Detect { lateness_seconds: 3_600, max_groups: 100_000, seen_days: 15 }
+        Detect {
+            lateness_seconds: 3_600,
+            max_groups: 100_000,
+            seen_days: 15,
+        }
     }
 }
 
@@ -156,11 +166,21 @@ impl Config {
     pub(crate) fn problems(&self, insecure: bool) -> Vec<String> {
         let mut problems = Vec::new();
         let loopback = self.listen.ip().is_loopback();
-        problems.extend(self.search.problems().into_iter().map(|p| format!("search.{p}")));
+        problems.extend(
+            self.search
+                .problems()
+                .into_iter()
+                .map(|p| format!("search.{p}")),
+        );
         if let Err(errors) = alerting::Policy::new(&self.alerting) {
             problems.extend(errors.iter().map(ToString::to_string));
         }
-        problems.extend(self.console.check(loopback || insecure).iter().map(|e| format!("console.{e}")));
+        problems.extend(
+            self.console
+                .check(loopback || insecure)
+                .iter()
+                .map(|e| format!("console.{e}")),
+        );
         if !loopback && self.tls.is_none() && !insecure {
             problems.push(format!(
                 "listen: {} can be reached from other machines, which needs `tls` and `console.auth.mode: password` (or the flag --insecure-listen)",
@@ -175,7 +195,10 @@ impl Config {
             }
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
-            problems.push(format!("log.level: `{}` is no level or filter", self.log.level));
+            problems.push(format!(
+                "log.level: `{}` is no level or filter",
+                self.log.level
+            ));
         }
         if self.detect.seen_days == 0 {
             problems.push("detect.seen_days must be at least 1".into());
@@ -192,15 +215,29 @@ pub(crate) fn load(path: Option<&Path>, insecure: bool) -> anyhow::Result<Config
     let config = match path {
         None => Config::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read configuration `{}`", path.display())).context(Usage)?;
-            parse(&text, &|name| std::env::var(name).ok()).map_err(|e| anyhow::anyhow!("cannot load configuration `{}`\n{e}", path.display()).context(Usage))?
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read configuration `{}`", path.display()))
+                .context(Usage)?;
+            parse(&text, &|name| std::env::var(name).ok()).map_err(|e| {
+                anyhow::anyhow!("cannot load configuration `{}`\n{e}", path.display())
+                    .context(Usage)
+            })?
         }
     };
+    check(&config, path, insecure)?;
+    Ok(config)
+}
+
+/// All that is wrong with the values, as one error. `path` is where they came from.
+pub(crate) fn check(config: &Config, path: Option<&Path>, insecure: bool) -> anyhow::Result<()> {
     let problems = config.problems(insecure);
     if problems.is_empty() {
-        return Ok(config);
+        return Ok(());
     }
-    let place = path.map_or_else(|| "the defaults".to_owned(), |p| format!("`{}`", p.display()));
+    let place = path.map_or_else(
+        || "the defaults".to_owned(),
+        |p| format!("`{}`", p.display()),
+    );
     let list: String = problems.iter().map(|p| format!("\n  {p}")).collect();
     Err(anyhow::anyhow!("configuration {place} cannot be used:{list}\n\nhint: `trailwarden config reference` explains every key").context(Usage))
 }
@@ -208,30 +245,54 @@ pub(crate) fn load(path: Option<&Path>, insecure: bool) -> anyhow::Result<Config
 /// The configuration that a text says. `env` looks up the environment.
 pub(crate) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, String> {
     let mut problems = Vec::new();
-    let filled: Vec<String> = text.lines().enumerate().map(|(n, line)| fill(line, n + 1, env, &mut problems)).collect();
+    let filled: Vec<String> = text
+        .lines()
+        .enumerate()
+        .map(|(n, line)| fill(line, n + 1, env, &mut problems))
+        .collect();
     let config: Config = serde_saphyr::from_str(&filled.join("\n")).map_err(|e| e.to_string())?;
     if !config.allow_inline_secrets {
         inline_secrets(text, &mut problems);
     }
-    if problems.is_empty() { Ok(config) } else { Err(problems.join("\n")) }
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(problems.join("\n"))
+    }
 }
 
 /// Puts the environment in place of `${NAME}` in one line.
-fn fill(line: &str, number: usize, env: &dyn Fn(&str) -> Option<String>, problems: &mut Vec<String>) -> String {
+fn fill(
+    line: &str,
+    number: usize,
+    env: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<String>,
+) -> String {
     if line.trim_start().starts_with('#') {
         return line.to_owned();
     }
     let mut out = String::new();
     let mut rest = line;
     while let Some((before, behind)) = rest.split_once("${") {
-        let Some((name, after)) = behind.split_once('}') else { break };
+        let Some((name, after)) = behind.split_once('}') else {
+            break;
+        };
         out.push_str(before);
         let quoted = out.matches('"').count() % 2 == 1;
         match env(name) {
             None => problems.push(format!("  line {number}: the environment has no `{name}`")),
-            Some(value) if quoted => out.push_str(&value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")),
-            Some(value) if out.trim_end().ends_with([':', '-', '[', ',']) => out.push_str(&serde_json::Value::from(value).to_string()),
-            Some(_) => problems.push(format!("  line {number}: write the text around `${{{name}}}` in double quotes")),
+            Some(value) if quoted => out.push_str(
+                &value
+                    .replace('\\', "\\\\")
+                    .replace('"', "\\\"")
+                    .replace('\n', "\\n"),
+            ),
+            Some(value) if out.trim_end().ends_with([':', '-', '[', ',']) => {
+                out.push_str(&serde_json::Value::from(value).to_string())
+            }
+            Some(_) => problems.push(format!(
+                "  line {number}: write the text around `${{{name}}}` in double quotes"
+            )),
         }
         rest = after;
     }
@@ -242,8 +303,15 @@ fn fill(line: &str, number: usize, env: &dyn Fn(&str) -> Option<String>, problem
 fn inline_secrets(text: &str, problems: &mut Vec<String>) {
     for (number, line) in text.lines().enumerate() {
         let line = line.trim_start().trim_start_matches("- ");
-        let Some((key, value)) = line.split_once(':') else { continue };
-        let value = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        let value = value
+            .split(" #")
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .trim_matches(['"', '\'']);
         let secret = matches!(key.trim(), "secret" | "password" | "bearer_token");
         if secret && !value.is_empty() && value != "null" && value != "~" && !value.contains("${") {
             problems.push(format!(
@@ -260,13 +328,15 @@ fn inline_secrets(text: &str, problems: &mut Vec<String>) {
 mod tests {
     use super::*;
 
-    fn check(text: &str) -> Result<Config, String> {
-        parse(text, &|name| (name == "TOKEN").then(|| "a\"b: c".to_owned()))
+    fn read(text: &str) -> Result<Config, String> {
+        parse(text, &|name| {
+            (name == "TOKEN").then(|| "a\"b: c".to_owned())
+        })
     }
 
     #[test]
     fn the_reference_has_every_key_at_its_default() {
-        assert_eq!(check(REFERENCE).unwrap(), Config::default());
+        assert_eq!(read(REFERENCE).unwrap(), Config::default());
         let value = serde_json::to_value(Config::default()).unwrap();
         fn keys(value: &serde_json::Value, out: &mut Vec<String>) {
             if let Some(map) = value.as_object() {
@@ -279,41 +349,84 @@ mod tests {
         let mut all = Vec::new();
         keys(&value, &mut all);
         for key in all {
-            assert!(REFERENCE.contains(&format!("{key}:")), "`{key}` is not in deploy/trailwarden.yaml");
+            assert!(
+                REFERENCE.contains(&format!("{key}:")),
+                "`{key}` is not in deploy/trailwarden.yaml"
+            );
         }
         assert!(Config::default().problems(false).is_empty());
     }
 
     #[test]
     fn mistakes_have_places() {
-        let error = check("listen: 127.0.0.1:7171\nlisten_port: 1\n").unwrap_err();
-        assert!(error.contains("listen_port") && error.contains('2'), "{error}");
-        let error = check("detect:\n  lateness_seconds: soon\n").unwrap_err();
+        let error = read("listen: 127.0.0.1:7171\nlisten_port: 1\n").unwrap_err();
+        assert!(
+            error.contains("listen_port") && error.contains('2'),
+            "{error}"
+        );
+        let error = read("detect:\n  lateness_seconds: soon\n").unwrap_err();
         assert!(error.contains('2'), "{error}");
-        assert!(check("data_dir: ${NOWHERE}\n").unwrap_err().contains("line 1: the environment has no `NOWHERE`"));
+        assert!(
+            read("data_dir: ${NOWHERE}\n")
+                .unwrap_err()
+                .contains("line 1: the environment has no `NOWHERE`")
+        );
     }
 
     #[test]
     fn the_environment_fills_in() {
-        assert_eq!(check("data_dir: ${TOKEN}").unwrap().data_dir, Path::new("a\"b: c"));
-        assert_eq!(check("data_dir: \"x-${TOKEN}\"").unwrap().data_dir, Path::new("x-a\"b: c"));
-        assert!(check("data_dir: x-${TOKEN}").unwrap_err().contains("double quotes"));
-        assert!(check("# ${NOWHERE}\n").is_ok());
+        assert_eq!(
+            read("data_dir: ${TOKEN}").unwrap().data_dir,
+            Path::new("a\"b: c")
+        );
+        assert_eq!(
+            read("data_dir: \"x-${TOKEN}\"").unwrap().data_dir,
+            Path::new("x-a\"b: c")
+        );
+        assert!(
+            read("data_dir: x-${TOKEN}")
+                .unwrap_err()
+                .contains("double quotes")
+        );
+        assert!(read("# ${NOWHERE}\n").is_ok());
     }
 
     #[test]
     fn secrets_in_clear_text_stop_the_start() {
-        let file = |line: &str| format!("alerting:\n  receivers:\n    - name: a\n      webhook:\n        url: \"https://x.example\"\n        {line}\n");
-        assert!(check(&file("secret: hunter2")).unwrap_err().contains("line 6: `secret` stands here in clear text"));
-        assert!(check(&file("secret: \"${TOKEN}\"")).is_ok());
-        assert!(check(&file("secret_file: /etc/x")).is_ok());
-        assert!(check(&format!("allow_inline_secrets: true\n{}", file("secret: hunter2"))).is_ok());
+        let file = |line: &str| {
+            format!(
+                "alerting:\n  receivers:\n    - name: a\n      webhook:\n        url: \"https://x.example\"\n        {line}\n"
+            )
+        };
+        assert!(
+            read(&file("secret: hunter2"))
+                .unwrap_err()
+                .contains("line 6: `secret` stands here in clear text")
+        );
+        assert!(read(&file("secret: \"${TOKEN}\"")).is_ok());
+        assert!(read(&file("secret_file: /etc/x")).is_ok());
+        assert!(
+            read(&format!(
+                "allow_inline_secrets: true\n{}",
+                file("secret: hunter2")
+            ))
+            .is_ok()
+        );
     }
 
     #[test]
     fn open_to_others_needs_tls_and_a_login() {
-        let config = check("listen: 0.0.0.0:7171").unwrap();
-        assert!(config.problems(false).iter().any(|p| p.contains("--insecure-listen")));
-        assert!(config.problems(true).is_empty(), "{:?}", config.problems(true));
+        let config = read("listen: 0.0.0.0:7171").unwrap();
+        assert!(
+            config
+                .problems(false)
+                .iter()
+                .any(|p| p.contains("--insecure-listen"))
+        );
+        assert!(
+            config.problems(true).is_empty(),
+            "{:?}",
+            config.problems(true)
+        );
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct RuleArgs {
     pub(crate) placeholders: Vec<(String, String)>,
 }
 
-fn name_and_value(text: &str) -> Result<(String, String), String> {
+pub(crate) fn name_and_value(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     Ok((name.trim_matches('%').to_owned(), value.to_owned()))
 }

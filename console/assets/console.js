@@ -103,7 +103,8 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (event.target.id === "feed") known = event.detail.requestConfig?.triggeringEvent?.type?.startsWith("sse") ? ids() : null;
   });
-  document.addEventListener("htmx:afterSwap", (event) => {
+  // After settling, in which htmx sets the attributes of what kept its id to what the server sent.
+  document.addEventListener("htmx:afterSettle", (event) => {
     tellLocalTimes(document);
     current()?.classList.add("selected");
     if (event.target.id !== "feed" || !known) return;

@@ -354,25 +354,25 @@ impl Builder {
             .scan(text, 0)
             .is_ok_and(|end| json::skip_space(text, end) == text.len());
         if good {
-            self.value(doc.root(text));
+            self.value(doc.root(text), true);
         }
         self.doc = doc;
         good
     }
 
     /// Indexes what is at and below a value. Tells whether there is anything but `null`.
-    fn value(&mut self, value: json::Value<'_>) -> bool {
+    fn value(&mut self, value: json::Value<'_>, root: bool) -> bool {
         match value.kind() {
             Kind::Null => false,
             Kind::Object => {
                 let length = self.path.len();
                 let mut any = false;
                 for child in value.children() {
-                    if length > 0 && !self.path.ends_with(MARK) {
+                    if !root {
                         self.path.push('.');
                     }
                     key_into(&child.key().unwrap_or_default(), &mut self.path);
-                    if self.value(child) {
+                    if self.value(child, false) {
                         self.exists();
                         any = true;
                     }
@@ -381,9 +381,13 @@ impl Builder {
                 any
             }
             // The path of an array stands for its elements.
-            Kind::Array => value
-                .children()
-                .fold(false, |any, child| self.value(child) || any),
+            Kind::Array => {
+                let mut any = false;
+                for child in value.children() {
+                    any |= self.value(child, root);
+                }
+                any
+            }
             kind => {
                 let text = value.text().unwrap_or_default();
                 self.leaf(&text, matches!(kind, Kind::String | Kind::Number));

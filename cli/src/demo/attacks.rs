@@ -165,3 +165,34 @@ pub(crate) const KINDS: [Kind; 19] = [
         plan: resources::instance_takeover,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use crate::demo::traffic::scenarios;
+
+    #[test]
+    fn every_rule_that_is_named_is_shipped() {
+        let mut folders = vec![std::path::PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../rules"
+        ))];
+        let mut shipped = std::collections::BTreeSet::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|e| e == "yml") {
+                    let text = std::fs::read_to_string(path).unwrap();
+                    let titles = text.lines().filter_map(|l| l.strip_prefix("title: "));
+                    shipped.extend(titles.map(str::to_owned));
+                }
+            }
+        }
+        for scenario in scenarios() {
+            for title in scenario.expect {
+                assert!(shipped.contains(*title), "{}: {title}", scenario.name);
+            }
+        }
+    }
+}

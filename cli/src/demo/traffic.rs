@@ -113,9 +113,8 @@ impl Traffic {
     fn step(&mut self, tick: &mut Tick) {
         let second = self.next;
         self.next += 1;
-        for at in 0..JOBS.len() {
+        for (at, (job, every)) in JOBS.into_iter().enumerate() {
             if self.jobs[at] <= second {
-                let (job, every) = JOBS[at];
                 self.jobs[at] = second + self.rng.range(every / 2, every * 3 / 2);
                 let records = job(&self.org, &mut self.rng, second);
                 self.plan(records);
@@ -238,6 +237,7 @@ fn round() -> Vec<&'static Kind> {
     round
 }
 
+#[cfg(test)]
 /// One kind of attack or decoy, for lists and documents.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Scenario {
@@ -251,6 +251,7 @@ pub(crate) struct Scenario {
     pub(crate) decoy: bool,
 }
 
+#[cfg(test)]
 /// Every kind of attack in the order in which they come, then every decoy.
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let attacks = round().into_iter().map(|kind| (kind, false));

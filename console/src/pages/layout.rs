@@ -18,7 +18,6 @@ pub(crate) enum Tab {
     Rules,
     Silences,
     Health,
-    None,
 }
 
 const TABS: [(Tab, &str, &str); 5] = [

@@ -138,9 +138,13 @@ impl<'a> Subject<'a> {
 fn descend(value: Value<'_>, path: Option<&str>, found: &mut Vec<String>) -> bool {
     match (value.kind(), path) {
         (Kind::Null, _) => false,
-        (Kind::Array, _) => value
-            .children()
-            .fold(false, |any, child| descend(child, path, found) || any),
+        (Kind::Array, _) => {
+            let mut any = false;
+            for child in value.children() {
+                any |= descend(child, path, found);
+            }
+            any
+        }
         (Kind::Object, None) => value
             .leaves()
             .any(|leaf| !matches!(leaf.kind(), Kind::Null | Kind::Object | Kind::Array)),

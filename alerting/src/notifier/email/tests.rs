@@ -159,6 +159,106 @@ fn without_starttls_nothing_is_said() {
     assert!(!outcome.heard.contains("MAIL FROM"), "{}", outcome.heard);
 }
 
+/// A mail server that offers STARTTLS under a certificate for `localhost`; gives its port, the certificate and, once it
+/// has served one connection, what it was told before and after STARTTLS.
+fn starttls_server() -> (u16, String, std::thread::JoinHandle<(String, String)>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    rustls_provider();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Answers until the client goes or says STARTTLS; gives what it said.
+    fn talk(stream: &mut (impl Read + Write), greeting: &[u8]) -> String {
+        stream.write_all(greeting).unwrap();
+        let (mut heard, mut in_mail) = (String::new(), false);
+        loop {
+            let mut line = String::new();
+            // One byte at a time, so that nothing of the handshake is taken for a line.
+            if BufReader::with_capacity(1, &mut *stream)
+                .read_line(&mut line)
+                .unwrap_or(0)
+                == 0
+            {
+                return heard;
+            }
+            heard.push_str(&line);
+            let answer = match line.trim_end() {
+                "." => {
+                    in_mail = false;
+                    "250 queued\r\n"
+                }
+                _ if in_mail => continue,
+                l if l.starts_with("EHLO") => "250-localhost\r\n250-AUTH PLAIN\r\n250 STARTTLS\r\n",
+                "DATA" => {
+                    in_mail = true;
+                    "354 go on\r\n"
+                }
+                "STARTTLS" => {
+                    stream.write_all(b"220 go on\r\n").unwrap();
+                    return heard;
+                }
+                l if l.starts_with("AUTH") => "235 welcome\r\n",
+                _ => "250 ok\r\n",
+            };
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    }
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let plain = talk(&mut stream, b"220 localhost\r\n");
+        let connection = rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, stream);
+        let secret = if stream.conn.complete_io(&mut stream.sock).is_ok() {
+            talk(&mut stream, b"")
+        } else {
+            String::new()
+        };
+        (plain, secret)
+    });
+    (port, made.cert.pem(), server)
+}
+
+#[test]
+fn starttls_protects_all_but_the_greeting() {
+    for trusted in [true, false] {
+        let (port, pem, server) = starttls_server();
+        let dir = tempfile::tempdir().unwrap();
+        let ca_file = dir.path().join("ca.pem");
+        std::fs::write(&ca_file, pem).unwrap();
+        let config = EmailConfig {
+            host: "localhost".into(),
+            port,
+            ca_file: trusted.then_some(ca_file),
+            username: "tw".into(),
+            password: Secret::new("pw"),
+            from: "alerts@tw.example".into(),
+            to: vec!["soc@corp.example".into()],
+            timeout_seconds: 10,
+            ..EmailConfig::default()
+        };
+        let email = Email::new(&config, "soc", "k").unwrap();
+        let message = message();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let result = runtime.block_on(email.send(&message, "", message.time));
+        drop(runtime);
+        let (plain, secret) = server.join().unwrap();
+        assert_eq!(plain, "EHLO tw.example\r\nSTARTTLS\r\n");
+        assert_eq!(result.is_ok(), trusted, "{result:?}");
+        assert_eq!(secret.contains("AUTH PLAIN"), trusted);
+        assert_eq!(secret.contains("MAIL FROM"), trusted);
+        let doubt = matches!(result, Err(SendError::Ambiguous { .. }));
+        assert!(!doubt, "{result:?}");
+    }
+}
+
 fn rustls_provider() {
     // Another test may have installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
