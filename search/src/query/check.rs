@@ -102,7 +102,7 @@ pub(crate) fn is_about_words(test: &Test) -> bool {
     }
 }
 
-/// Linear in the length of both: on a mismatch only the last `*` is tried again.
+/// At most the product of both lengths: on a mismatch only the last `*` is tried again.
 fn wildcard(parts: &[Part], value: &str) -> bool {
     let (mut part, mut rest) = (0, value);
     let mut retry: Option<(usize, &str)> = None;
