@@ -11,15 +11,24 @@ pub mod config;
 pub mod dedup;
 pub mod fold;
 pub mod incident;
+pub mod inert;
 pub mod matcher;
+pub mod message;
+pub mod metrics;
+pub mod notifier;
+pub mod notify;
 pub mod outbox;
 pub mod policy;
 pub mod route;
 pub mod silence;
+pub mod stage;
 pub mod store;
 
 pub use alert::{Action, Alert, Comment, FeedEntry, HistoryEntry, Incident, State};
 pub use config::Config;
+pub use metrics::Metrics;
+pub use notifier::Receiver;
+pub use notify::{Rules, Sender};
 pub use policy::{ConfigError, Policy};
 pub use store::{
     Applied, Counts, Delivery, Filter, Notification, NotificationFilter, Store, StoreError,

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use deliver::Leased;
+pub(crate) use deliver::Subject;
 
 use crate::alert::State;
 use crate::dedup::NotifyReason;
@@ -248,7 +249,7 @@ impl Store {
             changed: watch::Sender::new(last as u64),
         };
         // The policy may differ from the one that decided last time.
-        store.write("begin", |tx| tell::check_all(tx))?;
+        store.write("begin", tell::check_all)?;
         Ok(store)
     }
 
@@ -263,7 +264,7 @@ impl Store {
     /// Decides by another policy from now on.
     pub fn set_policy(&self, policy: Policy) -> Result<(), StoreError> {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        self.write("change the policy", |tx| tell::check_all(tx))
+        self.write("change the policy", tell::check_all)
     }
 
     /// The id of the last feed entry, and a signal when there is a newer one.

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Topic;
+use crate::{BusError, Topic};
 
 /// The settings of the embedded log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,33 @@ pub struct RetentionHours {
 pub struct Chunk {
     /// A file that has reached this many bytes gets no more.
     pub bytes: u64,
+}
+
+/// The most partitions that a topic can have.
+const MAX_PARTITIONS: u32 = 1024;
+
+impl Options {
+    /// Refuses numbers that cannot work; [`crate::embedded::EmbeddedBus::open`] asks this too.
+    pub fn check(&self) -> Result<(), BusError> {
+        for topic in Topic::ALL {
+            let name = topic.as_str();
+            let count = self.partitions.of(topic);
+            if count == 0 || count > MAX_PARTITIONS {
+                return Err(BusError::Refused(format!(
+                    "{name} cannot have {count} partitions: between 1 and {MAX_PARTITIONS} can be had"
+                )));
+            }
+            if self.retention_hours.micros(topic) == 0 {
+                return Err(BusError::Refused(format!(
+                    "{name} cannot be kept for 0 hours: at least 1 is needed to read it"
+                )));
+            }
+        }
+        if self.chunk.bytes == 0 {
+            return Err(BusError::Refused("a chunk of 0 bytes holds nothing".into()));
+        }
+        Ok(())
+    }
 }
 
 impl Default for Partitions {
@@ -126,5 +153,47 @@ impl RetentionHours {
             Topic::DeadLetters => self.dead_letters,
         };
         i64::from(hours) * 3_600_000_000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let read: Options =
+            serde_json::from_str(r#"{"retention_hours":{"events":24},"chunk":{}}"#).unwrap();
+        let mut expected = Options::default();
+        expected.retention_hours.events = 24;
+        assert_eq!(read, expected);
+        expected.check().unwrap();
+        let text = serde_json::to_string(&expected).unwrap();
+        assert_eq!(serde_json::from_str::<Options>(&text).unwrap(), expected);
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_numbers_are_refused() {
+        for text in [r#"{"partition":1}"#, r#"{"partitions":{"event":1}}"#] {
+            assert!(serde_json::from_str::<Options>(text).is_err(), "{text}");
+        }
+        let check = |text: &str, expected: &str| {
+            let options: Options = serde_json::from_str(text).unwrap();
+            let refused = options.check().unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+        };
+        check(
+            r#"{"partitions":{"events":0}}"#,
+            "events cannot have 0 partitions",
+        );
+        check(
+            r#"{"partitions":{"meters":1025}}"#,
+            "meters cannot have 1025 partitions",
+        );
+        check(
+            r#"{"retention_hours":{"matches":0}}"#,
+            "matches cannot be kept for 0 hours",
+        );
+        check(r#"{"chunk":{"bytes":0}}"#, "a chunk of 0 bytes");
     }
 }

@@ -76,6 +76,8 @@ pub struct Position {
     /// The partition read.
     pub partition: u32,
     /// Where this batch began. A commit whose `from` is not the stored position is refused: somebody else committed.
+    /// Without a stored position that is the start of the log; where retention has dropped what lies behind the stored
+    /// position, it is any offset from there to the start that is left.
     pub from: Offset,
     /// The next offset to read.
     pub to: Offset,
@@ -185,6 +187,23 @@ pub enum BusError {
     /// A call that the contract forbids.
     #[error("{0}")]
     Refused(String),
+}
+
+impl BusError {
+    /// One word for metrics and for telling errors apart in an answer.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            BusError::Io { .. } => "io",
+            BusError::DiskFull { .. } => "disk_full",
+            BusError::Poisoned { .. } => "poisoned",
+            BusError::State(_) => "state",
+            BusError::Corrupt { .. } => "corrupt",
+            BusError::Locked(_) => "locked",
+            BusError::OutOfRange { .. } => "out_of_range",
+            BusError::Fenced { .. } => "fenced",
+            BusError::Refused(_) => "refused",
+        }
+    }
 }
 
 /// The durable log. Calls block; every stage has threads of its own.

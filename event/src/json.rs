@@ -583,6 +583,11 @@ impl<'a> Value<'a> {
         self.at
     }
 
+    /// The value with number `index` of the same document.
+    pub fn with_index(&self, index: u32) -> Value<'a> {
+        Value { at: index, ..*self }
+    }
+
     /// What kind of value it is.
     pub fn kind(&self) -> Kind {
         self.node().kind

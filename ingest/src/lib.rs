@@ -1,1 +1,19 @@
-//! placeholder
+//! From what sources deliver to events on the log.
+//!
+//! The way of a record: a source ([`source::files`], [`push`]) hands bytes to [`decode`], which tells by their
+//! content what they are and cuts them into records; [`normalize`] turns a record into an
+//! [`event::Event`]; the event is appended to the bus. What cannot become an event becomes a
+//! [`dead_letter`] with its reason, so that it can be looked at and replayed. Decoding and normalizing
+//! are plain functions without clock or bus, since `hunt` runs them over folders without any service.
+//!
+//! This crate is the last one that knows the formats of vendors. It evaluates no rule and keeps no event.
+
+pub mod config;
+pub mod dead_letter;
+pub mod decode;
+pub mod metrics;
+pub mod normalize;
+pub mod push;
+pub mod source;
+
+mod append;

@@ -27,8 +27,8 @@ use tantivy::{
 use crate::query::check::{Check, is_about_words};
 use crate::query::matches::{Subject, micros};
 use crate::query::{Field, Query, Test};
+use crate::request::Kind;
 use crate::schema::{Fields, MARK, OVERFLOW, VALUE, term};
-use crate::searcher::Kind;
 use crate::text::{fold, key_into, words};
 
 /// The time until which an answer may be worked on.
@@ -230,7 +230,11 @@ impl Weight for LeafWeight {
         let leaf = &self.leaf;
         let overflow = leaf.overflow(reader)?;
         if let (Some(exact), None) = (&self.exact, &overflow) {
-            return exact.scorer(reader, boost);
+            let scorer = exact.scorer(reader, boost)?;
+            return Ok(match &*leaf.seek {
+                Seek::Phrase(_) => Box::new(Patient(scorer)),
+                _ => scorer,
+            });
         }
         let mut found = BitSet::with_max_value(reader.max_doc());
         let mut doubtful = Vec::new();
@@ -261,6 +265,41 @@ impl Weight for LeafWeight {
 
     fn explain(&self, _: &SegmentReader, _: DocId) -> tantivy::Result<Explanation> {
         Ok(Explanation::new("leaf", 1.0))
+    }
+}
+
+/// A scorer that may be asked about documents that it has passed. What stands under NOT is asked so, and tantivy 0.27's
+/// phrases insist in debug builds that they are not.
+struct Patient(Box<dyn Scorer>);
+
+impl DocSet for Patient {
+    fn advance(&mut self) -> DocId {
+        self.0.advance()
+    }
+
+    fn seek(&mut self, target: DocId) -> DocId {
+        if target <= self.0.doc() {
+            return self.0.doc();
+        }
+        self.0.seek(target)
+    }
+
+    fn doc(&self) -> DocId {
+        self.0.doc()
+    }
+
+    fn size_hint(&self) -> u32 {
+        self.0.size_hint()
+    }
+
+    fn cost(&self) -> u64 {
+        self.0.cost()
+    }
+}
+
+impl Scorer for Patient {
+    fn score(&mut self) -> f32 {
+        1.0
     }
 }
 

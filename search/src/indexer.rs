@@ -423,7 +423,7 @@ impl<'s> Indexer<'s> {
                 Seen::New => self.add(&event)?,
                 Seen::Conflict => {
                     let mut event = event;
-                    event.id = event.id.conflict(content_hash(&event));
+                    event.id = event.id.conflict(event.content_hash());
                     event.flags.set(Flag::IdConflict);
                     self.add(&event)?;
                 }
@@ -439,7 +439,7 @@ impl<'s> Indexer<'s> {
         let mut asked = Vec::with_capacity(events.len());
         let mut places = Vec::with_capacity(events.len());
         for (place, event) in events.iter().enumerate() {
-            let hash = content_hash(event);
+            let hash = event.content_hash();
             match self.pending.get(&(partition, event.id)) {
                 Some(seen) if *seen == hash => continue,
                 // A conflict with an event of this split: is it new under its fallback id?
@@ -551,9 +551,4 @@ impl<'s> Indexer<'s> {
             self.shelf.discard(number);
         }
     }
-}
-
-/// What tells two records of one id apart; kept on disk, so it must not change.
-fn content_hash(event: &Event) -> u64 {
-    Id::of("search.content", &[&event.raw]).0 as u64
 }

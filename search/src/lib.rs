@@ -9,22 +9,29 @@
 //! bounds of the index (a thousand leaves, long values) is compared with the stored original instead: slower, but
 //! found all the same. This crate does not know any vendor's format and sends nothing to the bus but its own state.
 
-mod catalog;
-mod compile;
 pub mod config;
-mod findings;
-mod maintain;
-mod manifest;
 pub mod metrics;
 pub mod query;
-pub mod schema;
-pub mod split;
-mod text;
 
 pub mod indexer;
 pub mod offline;
+pub mod request;
 pub mod searcher;
+
+mod catalog;
+mod compile;
+mod counting;
+mod findings;
+mod maintain;
+mod manifest;
+mod schema;
+mod split;
+mod text;
 
 pub use config::Config;
 pub use metrics::Metrics;
-pub use searcher::{Answer, Bucket, Cursor, Kind, Request, SearchError, Searcher};
+pub use request::{Answer, Bucket, Cursor, Kind, MAX_BUCKETS, Request, SearchError};
+pub use searcher::Searcher;
+
+#[cfg(test)]
+mod tests;

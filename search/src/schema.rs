@@ -35,25 +35,25 @@ use tantivy::{IndexSettings, IndexSortByField, Order, TantivyDocument};
 use crate::text::{fold_into, key_into, words};
 
 /// Values of an event that are indexed by field; further ones are found by comparing the stored event.
-pub const MAX_LEAVES: usize = 1_000;
+pub(crate) const MAX_LEAVES: usize = 1_000;
 /// Longer paths are not indexed.
-pub const MAX_PATH: usize = 512;
+pub(crate) const MAX_PATH: usize = 512;
 /// Longer values are indexed by their start and their hash.
-pub const MAX_VALUE: usize = 256;
+pub(crate) const MAX_VALUE: usize = 256;
 /// How much text of one event is indexed word by word.
-pub const MAX_WORDS_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_WORDS_BYTES: usize = 256 * 1024;
 /// How much of a longer value stands in its term.
-pub const CUT: usize = 200;
+pub(crate) const CUT: usize = 200;
 
 /// Stands between path and value.
-pub const VALUE: char = '\u{1}';
+pub(crate) const VALUE: char = '\u{1}';
 /// Begins normalized names, and the hash of a cut value.
-pub const MARK: char = '\u{2}';
+pub(crate) const MARK: char = '\u{2}';
 /// The term of events that exceed the bounds.
-pub const OVERFLOW: &str = "\u{2}";
+pub(crate) const OVERFLOW: &str = "\u{2}";
 
 /// The normalized fields that can be counted by without loading events.
-pub const COLUMNS: &[&str] = &[
+pub(crate) const COLUMNS: &[&str] = &[
     "source",
     "account",
     "region",
@@ -68,39 +68,39 @@ pub const COLUMNS: &[&str] = &[
 ];
 
 /// The columns of findings.
-pub const FINDING_COLUMNS: &[&str] = &["title", "severity", "account", "actor"];
+pub(crate) const FINDING_COLUMNS: &[&str] = &["title", "severity", "account", "actor"];
 
 /// The index fields.
 #[derive(Debug, Clone)]
-pub struct Fields {
+pub(crate) struct Fields {
     /// The schema that they belong to.
-    pub schema: Schema,
+    pub(crate) schema: Schema,
     /// Terms of names and values.
-    pub fields: Field,
+    pub(crate) fields: Field,
     /// Terms of words.
-    pub words: Field,
+    pub(crate) words: Field,
     /// Microseconds since 1970; the order within a split.
-    pub time: Field,
+    pub(crate) time: Field,
     /// Microseconds since 1970.
-    pub ingest_time: Field,
+    pub(crate) ingest_time: Field,
     /// The more significant half of the id.
-    pub id_high: Field,
+    pub(crate) id_high: Field,
     /// The less significant half of the id.
-    pub id_low: Field,
+    pub(crate) id_low: Field,
     /// The framed event, or the finding as JSON.
-    pub stored: Field,
+    pub(crate) stored: Field,
     /// [`COLUMNS`] or [`FINDING_COLUMNS`].
-    pub columns: Vec<Field>,
+    pub(crate) columns: Vec<Field>,
 }
 
 impl Fields {
     /// The fields of events.
-    pub fn events() -> Fields {
+    pub(crate) fn events() -> Fields {
         Fields::new(COLUMNS)
     }
 
     /// The fields of findings.
-    pub fn findings() -> Fields {
+    pub(crate) fn findings() -> Fields {
         Fields::new(FINDING_COLUMNS)
     }
 
@@ -141,7 +141,7 @@ impl Fields {
 }
 
 /// The settings of a split: newest first, and large blocks for the stored events, which are much alike.
-pub fn settings() -> IndexSettings {
+pub(crate) fn settings() -> IndexSettings {
     IndexSettings {
         sort_by_field: Some(IndexSortByField {
             field: "time".to_owned(),
@@ -152,7 +152,7 @@ pub fn settings() -> IndexSettings {
 }
 
 /// The settings of the index of findings.
-pub fn findings_settings() -> IndexSettings {
+pub(crate) fn findings_settings() -> IndexSettings {
     IndexSettings {
         docstore_compression: tantivy::store::Compressor::Zstd(Default::default()),
         docstore_blocksize: 64 * 1024,
@@ -164,7 +164,7 @@ pub fn findings_settings() -> IndexSettings {
 const TERMS: &str = "terms";
 
 /// The tokenizers that an index of ours needs.
-pub fn tokenizers() -> TokenizerManager {
+pub(crate) fn tokenizers() -> TokenizerManager {
     let manager = TokenizerManager::default();
     manager.register(TERMS, TextAnalyzer::from(Terms::default()));
     manager
@@ -222,16 +222,16 @@ impl TokenStream for TermStream<'_> {
 
 /// What goes to the index for one event or finding.
 #[derive(Debug, Clone)]
-pub struct Document {
+pub(crate) struct Document {
     /// For tantivy.
-    pub document: TantivyDocument,
+    pub(crate) document: TantivyDocument,
     /// Does it exceed the bounds?
-    pub overflow: bool,
+    pub(crate) overflow: bool,
 }
 
 /// Makes documents; keeps its buffers from one to the next.
 #[derive(Debug)]
-pub struct Builder {
+pub(crate) struct Builder {
     fields: Fields,
     terms: String,
     words: String,
@@ -246,7 +246,7 @@ pub struct Builder {
 
 impl Builder {
     /// A builder for these fields.
-    pub fn new(fields: Fields) -> Builder {
+    pub(crate) fn new(fields: Fields) -> Builder {
         Builder {
             fields,
             terms: String::new(),
@@ -262,7 +262,7 @@ impl Builder {
     }
 
     /// The document of an event. `frame` is the event as it stands on the log.
-    pub fn event(&mut self, event: &Event, frame: &[u8]) -> Document {
+    pub(crate) fn event(&mut self, event: &Event, frame: &[u8]) -> Document {
         self.clear();
         for_each_normalized(event, &mut |name, value, free| {
             self.normalized(name, value, free);
@@ -285,7 +285,7 @@ impl Builder {
     }
 
     /// The document of a finding that was put on the log at `recorded`.
-    pub fn finding(&mut self, finding: &Finding, json: &[u8], recorded: Time) -> Document {
+    pub(crate) fn finding(&mut self, finding: &Finding, json: &[u8], recorded: Time) -> Document {
         self.clear();
         // Every name of a finding is a normalized one.
         self.path.push(MARK);
@@ -354,25 +354,25 @@ impl Builder {
             .scan(text, 0)
             .is_ok_and(|end| json::skip_space(text, end) == text.len());
         if good {
-            self.value(doc.root(text));
+            self.value(doc.root(text), true);
         }
         self.doc = doc;
         good
     }
 
     /// Indexes what is at and below a value. Tells whether there is anything but `null`.
-    fn value(&mut self, value: json::Value<'_>) -> bool {
+    fn value(&mut self, value: json::Value<'_>, root: bool) -> bool {
         match value.kind() {
             Kind::Null => false,
             Kind::Object => {
                 let length = self.path.len();
                 let mut any = false;
                 for child in value.children() {
-                    if length > 0 && !self.path.ends_with(MARK) {
+                    if !root {
                         self.path.push('.');
                     }
                     key_into(&child.key().unwrap_or_default(), &mut self.path);
-                    if self.value(child) {
+                    if self.value(child, false) {
                         self.exists();
                         any = true;
                     }
@@ -381,9 +381,13 @@ impl Builder {
                 any
             }
             // The path of an array stands for its elements.
-            Kind::Array => value
-                .children()
-                .fold(false, |any, child| self.value(child) || any),
+            Kind::Array => {
+                let mut any = false;
+                for child in value.children() {
+                    any |= self.value(child, root);
+                }
+                any
+            }
             kind => {
                 let text = value.text().unwrap_or_default();
                 self.leaf(&text, matches!(kind, Kind::String | Kind::Number));
@@ -446,7 +450,7 @@ fn cut(value: &str) -> &str {
 }
 
 /// Appends the part of a term that stands for a folded value.
-pub fn value_term_into(folded: &str, out: &mut String) {
+pub(crate) fn value_term_into(folded: &str, out: &mut String) {
     if folded.len() <= MAX_VALUE {
         out.push_str(folded);
         return;
@@ -461,7 +465,7 @@ pub fn value_term_into(folded: &str, out: &mut String) {
 }
 
 /// The term of a folded value at a path.
-pub fn term(path: &str, folded: &str) -> String {
+pub(crate) fn term(path: &str, folded: &str) -> String {
     let mut term = format!("{path}{VALUE}");
     value_term_into(folded, &mut term);
     term

@@ -9,133 +9,25 @@
 //! opened stays readable until it lets go.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event::{Clock, Event, Finding, Id, Time};
-use serde::{Deserialize, Serialize};
+use event::{Clock, Event, Id, Time};
 use tantivy::columnar::ColumnValues;
 use tantivy::query::EnableScoring;
 use tantivy::schema::{IndexRecordOption, Value};
 use tantivy::{
-    BitSet, DocAddress, DocId, DocSet, SegmentReader, TERMINATED, TantivyDocument, TantivyError,
+    DocAddress, DocId, DocSet, SegmentReader, TERMINATED, TantivyDocument, TantivyError,
 };
 
 use crate::catalog::{Catalog, Splits};
 use crate::compile::{Budget, Context, compile, id_term};
-use crate::query::{Field, Query, QueryError, parse};
-use crate::schema::{COLUMNS, FINDING_COLUMNS, Fields, VALUE};
+use crate::query::{Query, parse};
+use crate::request::{Answer, Cursor, Kind, Request, SearchError};
+use crate::schema::Fields;
 use crate::split::Split;
 use crate::{Config, Metrics};
-
-/// What is searched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Events.
-    #[default]
-    Events,
-    /// Findings.
-    Findings,
-}
-
-/// What somebody wants to know.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Request {
-    /// The query, in the language of [`crate::query`]; empty for everything.
-    pub query: String,
-    /// Not before this time.
-    pub from: Option<Time>,
-    /// Not after this time.
-    pub to: Option<Time>,
-    /// How many to give.
-    pub limit: usize,
-    /// The latest first, else the earliest.
-    pub newest_first: bool,
-    /// Events or findings.
-    pub kind: Kind,
-    /// Only what comes after this place: [`Answer::next`] of the page before.
-    pub after: Option<Cursor>,
-    /// Count all that match, even where the page is full before; slower.
-    pub count: bool,
-}
-
-/// A place in the order of answers: by time, then by id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Cursor {
-    /// The time of the last one given.
-    pub time: Time,
-    /// Its id; of a finding its episode.
-    pub id: Id,
-}
-
-/// What was found.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Answer {
-    /// The events, in the order asked for; none when findings were asked for.
-    pub hits: Vec<Event>,
-    /// The findings, in the order asked for; none when events were asked for.
-    pub findings: Vec<Finding>,
-    /// How many match in all, where that is known.
-    pub total: Option<u64>,
-    /// Why the answer is not complete, where it is not.
-    pub partial: Option<String>,
-    /// Where the next page begins; `None` after the last.
-    pub next: Option<Cursor>,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// One bar of a histogram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bucket {
-    /// The earliest time in it.
-    pub from: Time,
-    /// The first time after it.
-    pub to: Time,
-    /// How many match.
-    pub count: u64,
-}
-
-/// How many bars a histogram has at most.
-pub const MAX_BUCKETS: usize = 10_000;
-
-/// Why a search cannot be answered.
-#[derive(Debug, thiserror::Error)]
-pub enum SearchError {
-    /// The query cannot be read.
-    #[error("cannot read the query")]
-    Query(#[from] QueryError),
-    /// The time range runs backwards.
-    #[error("time range runs backwards: from {from} to {to} (UTC)")]
-    ReversedRange {
-        /// The start asked for.
-        from: Time,
-        /// The end asked for.
-        to: Time,
-    },
-    /// More asked for than is allowed.
-    #[error("limit {asked} is above {allowed}")]
-    Limit {
-        /// What was asked for.
-        asked: usize,
-        /// What is allowed.
-        allowed: usize,
-    },
-    /// Counting took too long; a count of a part would mislead.
-    #[error("counting took longer than {0:?}: narrow the time range or the query")]
-    Timeout(Duration),
-    /// The index cannot be read.
-    #[error("cannot read index `{path}`")]
-    Index {
-        /// Which.
-        path: PathBuf,
-        /// The reason.
-        #[source]
-        source: TantivyError,
-    },
-}
 
 /// Answers searches. Cheap to clone; all clones see the same splits.
 #[derive(Clone)]
@@ -156,25 +48,25 @@ struct Inner {
 type Page = BTreeMap<(i64, u128), (usize, DocAddress)>;
 
 /// What is searched and how far it has come.
-struct Run<'r> {
-    request: &'r Request,
-    from: i64,
-    to: i64,
-    budget: Budget,
+pub(crate) struct Run<'r> {
+    pub(crate) request: &'r Request,
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+    pub(crate) budget: Budget,
     page: Page,
     count: u64,
     skipped: bool,
 }
 
 /// The columns that give the order.
-struct Order {
-    time: Arc<dyn ColumnValues<i64>>,
+pub(crate) struct Order {
+    pub(crate) time: Arc<dyn ColumnValues<i64>>,
     high: Arc<dyn ColumnValues<u64>>,
     low: Arc<dyn ColumnValues<u64>>,
 }
 
 impl Order {
-    fn of(reader: &SegmentReader) -> tantivy::Result<Order> {
+    pub(crate) fn of(reader: &SegmentReader) -> tantivy::Result<Order> {
         let fast = reader.fast_fields();
         Ok(Order {
             time: fast.i64("time")?.first_or_default_col(0),
@@ -324,11 +216,15 @@ impl Searcher {
         })
     }
 
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.inner.config.timeout_ms)
+    }
+
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.catalog
     }
 
-    fn error(&self, source: TantivyError) -> SearchError {
+    pub(crate) fn error(&self, source: TantivyError) -> SearchError {
         self.inner
             .metrics
             .errors
@@ -340,7 +236,7 @@ impl Searcher {
         }
     }
 
-    fn context(&self, kind: Kind, budget: &Budget) -> Context {
+    pub(crate) fn context(&self, kind: Kind, budget: &Budget) -> Context {
         Context {
             fields: match kind {
                 Kind::Events => self.inner.events.clone(),
@@ -394,7 +290,7 @@ impl Searcher {
         )
     }
 
-    fn checked(&self, request: &Request) -> Result<Query, SearchError> {
+    pub(crate) fn checked(&self, request: &Request) -> Result<Query, SearchError> {
         let allowed = self.inner.config.max_limit;
         if request.limit > allowed {
             let asked = request.limit;
@@ -408,7 +304,7 @@ impl Searcher {
         Ok(parse(&request.query)?)
     }
 
-    fn run<'r>(&self, request: &'r Request) -> Run<'r> {
+    pub(crate) fn run<'r>(&self, request: &'r Request) -> Run<'r> {
         let mut from = request.from.map_or(i64::MIN, |t| t.0);
         let mut to = request.to.map_or(i64::MAX, |t| t.0);
         match request.after {
@@ -428,7 +324,7 @@ impl Searcher {
     }
 
     /// The splits that reach into the time range, those first that matter first.
-    fn splits(&self, run: &Run<'_>) -> tantivy::Result<Vec<Arc<Split>>> {
+    pub(crate) fn splits(&self, run: &Run<'_>) -> tantivy::Result<Vec<Arc<Split>>> {
         let all: Splits = self.inner.catalog.current()?;
         let mut splits: Vec<Arc<Split>> = all
             .iter()
@@ -586,166 +482,6 @@ impl Searcher {
         }
         Ok(None)
     }
-
-    /// How many match over time, in `buckets` bars between the request's times, or those of the index where it has none.
-    pub fn histogram(&self, request: &Request, buckets: usize) -> Result<Vec<Bucket>, SearchError> {
-        if buckets > MAX_BUCKETS {
-            return Err(SearchError::Limit {
-                asked: buckets,
-                allowed: MAX_BUCKETS,
-            });
-        }
-        let query = self.checked(request)?;
-        let run = self.run(request);
-        let edges = self.edges(&run).map_err(|e| self.error(e))?;
-        let Some((from, to)) = edges.filter(|_| buckets > 0) else {
-            return Ok(Vec::new());
-        };
-        let span = i128::from(to) - i128::from(from) + 1;
-        let width = ((span + buckets as i128 - 1) / buckets as i128).max(1) as i64;
-        let mut bars: Vec<Bucket> = (0..buckets as i64)
-            .map(|i| Bucket {
-                from: Time(from).plus(width.saturating_mul(i)),
-                to: Time(from).plus(width.saturating_mul(i + 1)),
-                count: 0,
-            })
-            .filter(|b| b.from.0 <= to)
-            .collect();
-        self.each_match(&query, &run, |_, order, doc| {
-            let time = order.time.get_val(doc);
-            if (from..=to).contains(&time)
-                && let Some(bar) = bars.get_mut(((time - from) / width) as usize)
-            {
-                bar.count += 1;
-            }
-        })?;
-        Ok(bars)
-    }
-
-    /// The time range asked for, or that of what there is.
-    fn edges(&self, run: &Run<'_>) -> tantivy::Result<Option<(i64, i64)>> {
-        let known = match run.request.kind {
-            Kind::Events => {
-                let splits = self.splits(run)?;
-                let first = splits.iter().map(|s| s.meta.earliest.0).min();
-                first.zip(splits.iter().map(|s| s.meta.latest.0).max())
-            }
-            Kind::Findings => match self.inner.catalog.findings()? {
-                None => None,
-                Some(findings) => {
-                    let searcher = findings.searcher();
-                    let mut edges = None;
-                    for reader in searcher.segment_readers() {
-                        let time = Order::of(reader)?.time;
-                        let (low, high) = edges.unwrap_or((i64::MAX, i64::MIN));
-                        edges = Some((time.min_value().min(low), time.max_value().max(high)));
-                    }
-                    edges
-                }
-            },
-        };
-        let from = run.request.from.map(|t| t.0).or(known.map(|k| k.0));
-        let to = run.request.to.map(|t| t.0).or(known.map(|k| k.1));
-        Ok(from.zip(to).filter(|(from, to)| from <= to))
-    }
-
-    /// Calls `each` for all that match.
-    fn each_match(
-        &self,
-        query: &Query,
-        run: &Run<'_>,
-        mut each: impl FnMut(&SegmentReader, &Order, DocId),
-    ) -> Result<(), SearchError> {
-        let context = self.context(run.request.kind, &run.budget);
-        let compiled = compile(query, &context);
-        let searchers = self.searchers(run).map_err(|e| self.error(e))?;
-        let timeout = || SearchError::Timeout(Duration::from_millis(self.inner.config.timeout_ms));
-        for searcher in searchers {
-            let mut search = || -> tantivy::Result<()> {
-                let weight = compiled.weight(EnableScoring::disabled_from_searcher(&searcher))?;
-                for reader in searcher.segment_readers() {
-                    let order = Order::of(reader)?;
-                    let mut docs = weight.scorer(reader, 1.0)?;
-                    let mut doc = docs.doc();
-                    let mut seen = 0_usize;
-                    while doc != TERMINATED {
-                        seen += 1;
-                        if seen.is_multiple_of(4_096) && run.budget.is_over() {
-                            return Ok(());
-                        }
-                        let alive = reader.alive_bitset().is_none_or(|a| a.is_alive(doc));
-                        if alive && (run.from..=run.to).contains(&order.time.get_val(doc)) {
-                            each(reader, &order, doc);
-                        }
-                        doc = docs.advance();
-                    }
-                }
-                Ok(())
-            };
-            let searched = search();
-            if run.budget.is_over() {
-                return Err(timeout());
-            }
-            searched.map_err(|e| self.error(e))?;
-        }
-        Ok(())
-    }
-
-    fn searchers(&self, run: &Run<'_>) -> tantivy::Result<Vec<tantivy::Searcher>> {
-        Ok(match run.request.kind {
-            Kind::Events => self.splits(run)?.iter().map(|s| s.searcher()).collect(),
-            Kind::Findings => {
-                let findings = self.inner.catalog.findings()?;
-                findings.iter().map(|f| f.searcher()).collect()
-            }
-        })
-    }
-
-    /// The most frequent values of a field among what matches, and how often they come: the most frequent first, equal
-    /// ones by value.
-    pub fn top(
-        &self,
-        request: &Request,
-        field: &str,
-        limit: usize,
-    ) -> Result<Vec<(String, u64)>, SearchError> {
-        let query = self.checked(request)?;
-        let run = self.run(request);
-        let field = Field::named(field);
-        let columns = match request.kind {
-            Kind::Events => COLUMNS,
-            Kind::Findings => FINDING_COLUMNS,
-        };
-        let column = columns
-            .iter()
-            .find(|c| **c == field.name && (!field.original || request.kind == Kind::Findings));
-        let mut counts: HashMap<String, u64> = HashMap::new();
-        let mut matched: Vec<(tantivy::index::SegmentId, SegmentReader, BitSet)> = Vec::new();
-        self.each_match(&query, &run, |reader, _, doc| {
-            if matched.last().is_none_or(|m| m.0 != reader.segment_id()) {
-                let set = BitSet::with_max_value(reader.max_doc());
-                matched.push((reader.segment_id(), reader.clone(), set));
-            }
-            if let Some(last) = matched.last_mut() {
-                last.2.insert(doc);
-            }
-        })?;
-        let context = self.context(request.kind, &run.budget);
-        for (_, reader, set) in &matched {
-            match column {
-                Some(column) => count_column(reader, set, &format!("column_{column}"), &mut counts),
-                None => count_terms(reader, set, &context.path(&field), &context, &mut counts),
-            }
-            .map_err(|e| match run.budget.is_over() {
-                true => SearchError::Timeout(Duration::from_millis(self.inner.config.timeout_ms)),
-                false => self.error(e),
-            })?;
-        }
-        let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
-        counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        counts.truncate(limit);
-        Ok(counts)
-    }
 }
 
 fn for_each_in_order(
@@ -775,64 +511,4 @@ fn load(
             Ok(None)
         }
     }
-}
-
-/// Counts the values of a column among `docs`.
-fn count_column(
-    reader: &SegmentReader,
-    docs: &BitSet,
-    column: &str,
-    counts: &mut HashMap<String, u64>,
-) -> tantivy::Result<()> {
-    let Some(column) = reader.fast_fields().str(column)? else {
-        return Ok(());
-    };
-    let mut by_ordinal: HashMap<u64, u64> = HashMap::new();
-    for doc in 0..reader.max_doc() {
-        if docs.contains(doc) {
-            for ordinal in column.term_ords(doc) {
-                *by_ordinal.entry(ordinal).or_default() += 1;
-            }
-        }
-    }
-    for (ordinal, count) in by_ordinal {
-        let mut value = String::new();
-        if column.ord_to_str(ordinal, &mut value)? {
-            *counts.entry(value).or_default() += count;
-        }
-    }
-    Ok(())
-}
-
-/// Counts the values of a path among `docs`, in the lower case in which terms have them.
-fn count_terms(
-    reader: &SegmentReader,
-    docs: &BitSet,
-    path: &str,
-    context: &Context,
-    counts: &mut HashMap<String, u64>,
-) -> tantivy::Result<()> {
-    let index = reader.inverted_index(context.fields.fields)?;
-    let prefix = format!("{path}{VALUE}");
-    let end = [prefix.as_bytes(), &[0xff]].concat();
-    let mut terms = index.terms().range().ge(&prefix).lt(end).into_stream()?;
-    let mut seen = 0_usize;
-    while terms.advance() {
-        seen += 1;
-        if seen.is_multiple_of(1_024) && context.budget.is_over() {
-            return Err(TantivyError::InternalError("out of time".to_owned()));
-        }
-        let mut postings =
-            index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
-        let mut count = 0;
-        while postings.doc() != TERMINATED {
-            count += u64::from(docs.contains(postings.doc()));
-            postings.advance();
-        }
-        if count > 0 {
-            let value = String::from_utf8_lossy(&terms.key()[prefix.len()..]).into_owned();
-            *counts.entry(value).or_default() += count;
-        }
-    }
-    Ok(())
 }

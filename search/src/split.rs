@@ -20,30 +20,30 @@ use crate::schema::{Builder, Fields, settings, tokenizers};
 /// What is known of a split.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// Its number; the name of its folder.
-    pub number: u64,
+    pub(crate) number: u64,
     /// Its place among the splits: the number of the oldest split that went into it.
-    pub order: u64,
+    pub(crate) order: u64,
     /// How many events it has.
-    pub events: u64,
+    pub(crate) events: u64,
     /// How much disk it takes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The time of its earliest event.
-    pub earliest: Time,
+    pub(crate) earliest: Time,
     /// The time of its latest event.
-    pub latest: Time,
+    pub(crate) latest: Time,
     /// When its first event was taken in.
-    pub first_ingested: Time,
+    pub(crate) first_ingested: Time,
     /// When its last event was taken in; retention counts from here.
-    pub last_ingested: Time,
+    pub(crate) last_ingested: Time,
     /// The offsets of the events topic that it covers: partition, first, one past the last.
-    pub offsets: Vec<(u32, u64, u64)>,
+    pub(crate) offsets: Vec<(u32, u64, u64)>,
 }
 
 impl Meta {
     /// The folder of split `number`.
-    pub fn folder(dir: &Path, number: u64) -> PathBuf {
+    pub(crate) fn folder(dir: &Path, number: u64) -> PathBuf {
         dir.join(format!("{number:016x}"))
     }
 
@@ -60,7 +60,7 @@ impl Meta {
     }
 
     /// The meta of all of `parts` in one; `number` is its own.
-    pub fn merged(parts: &[Meta], number: u64) -> Meta {
+    pub(crate) fn merged(parts: &[Meta], number: u64) -> Meta {
         let mut meta = Meta {
             number,
             ..parts.first().cloned().unwrap_or_default()
@@ -88,7 +88,7 @@ impl Meta {
 }
 
 /// Builds a split.
-pub struct Writer {
+pub(crate) struct Writer {
     writer: SingleSegmentIndexWriter,
     builder: Builder,
     folder: PathBuf,
@@ -97,7 +97,7 @@ pub struct Writer {
 
 impl Writer {
     /// Begins split `number` in `dir`. `memory` bounds what [`Writer::memory`] should be let to reach.
-    pub fn create(dir: &Path, number: u64, memory: usize) -> tantivy::Result<Writer> {
+    pub(crate) fn create(dir: &Path, number: u64, memory: usize) -> tantivy::Result<Writer> {
         let folder = Meta::folder(dir, number);
         std::fs::create_dir_all(&folder)?;
         let fields = Fields::events();
@@ -119,7 +119,7 @@ impl Writer {
     }
 
     /// Adds an event; `frame` is [`Event::encode`]. Tells whether it exceeds the bounds of the index.
-    pub fn add(&mut self, event: &Event, frame: &[u8]) -> tantivy::Result<bool> {
+    pub(crate) fn add(&mut self, event: &Event, frame: &[u8]) -> tantivy::Result<bool> {
         let document = self.builder.event(event, frame);
         self.writer.add_document(document.document)?;
         self.meta.add(event.time, event.ingest_time);
@@ -127,17 +127,17 @@ impl Writer {
     }
 
     /// How many events it has so far.
-    pub fn events(&self) -> u64 {
+    pub(crate) fn events(&self) -> u64 {
         self.meta.events
     }
 
     /// How much memory it takes now.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.writer.mem_usage()
     }
 
     /// Writes it to the disk, durably. It covers `offsets`.
-    pub fn finish(self, offsets: Vec<(u32, u64, u64)>) -> tantivy::Result<Meta> {
+    pub(crate) fn finish(self, offsets: Vec<(u32, u64, u64)>) -> tantivy::Result<Meta> {
         self.writer.finalize()?;
         let meta = Meta {
             offsets,
@@ -150,7 +150,7 @@ impl Writer {
 }
 
 /// Merges `splits` into split `number` of `dir`, durably.
-pub fn merge(dir: &Path, splits: &[Arc<Split>], number: u64) -> tantivy::Result<Meta> {
+pub(crate) fn merge(dir: &Path, splits: &[Arc<Split>], number: u64) -> tantivy::Result<Meta> {
     let folder = Meta::folder(dir, number);
     std::fs::create_dir_all(&folder)?;
     let indexes: Vec<Index> = splits.iter().map(|s| s.index.clone()).collect();
@@ -170,9 +170,9 @@ pub fn merge(dir: &Path, splits: &[Arc<Split>], number: u64) -> tantivy::Result<
 }
 
 /// A split that is open for reading.
-pub struct Split {
+pub(crate) struct Split {
     /// What is known of it.
-    pub meta: Meta,
+    pub(crate) meta: Meta,
     folder: PathBuf,
     index: Index,
     reader: IndexReader,
@@ -181,7 +181,7 @@ pub struct Split {
 
 impl Split {
     /// Opens a split of `dir`.
-    pub fn open(dir: &Path, meta: Meta) -> tantivy::Result<Split> {
+    pub(crate) fn open(dir: &Path, meta: Meta) -> tantivy::Result<Split> {
         let folder = Meta::folder(dir, meta.number);
         let mut index = Index::open(MmapDirectory::open(&folder)?)?;
         index.set_tokenizers(tokenizers());
@@ -201,12 +201,12 @@ impl Split {
     }
 
     /// For searching it.
-    pub fn searcher(&self) -> tantivy::Searcher {
+    pub(crate) fn searcher(&self) -> tantivy::Searcher {
         self.reader.searcher()
     }
 
     /// Deletes it from the disk as soon as nobody reads it.
-    pub fn doom(&self) {
+    pub(crate) fn doom(&self) {
         self.doomed.store(true, Ordering::SeqCst);
     }
 }

@@ -42,10 +42,13 @@ pub(crate) fn key_into(key: &str, out: &mut String) {
 /// The words of a folded text, in order.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
+    // `1.2.3.4.5` is a version or an OID: no address begins after `1.`
+    let mut number = false;
     std::iter::from_fn(move || {
         let start = rest.find(is_word_char)?;
+        let dotted = number && &rest[..start] == ".";
         rest = &rest[start..];
-        let length = match whole(rest.as_bytes()) {
+        let length = match whole(rest.as_bytes()).filter(|_| !dotted) {
             Some(length) => length,
             None => rest.find(|c| !is_word_char(c)).unwrap_or(rest.len()),
         };
@@ -55,6 +58,7 @@ pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
         }
         let (word, after) = rest.split_at(length);
         rest = after;
+        number = word.bytes().all(|b| b.is_ascii_digit());
         Some(word)
     })
 }
@@ -123,7 +127,6 @@ fn address(text: &[u8]) -> Option<usize> {
             at += 1;
         }
     }
-    // `1.2.3.4.5` is a version or an OID.
     let more = text.get(at) == Some(&b'.') && text.get(at + 1).is_some_and(u8::is_ascii_digit);
     (!more).then_some(at)
 }

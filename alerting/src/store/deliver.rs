@@ -169,6 +169,17 @@ impl Store {
         })
     }
 
+    /// Gives up what waits for receivers other than these: they are no longer configured. Gives how many.
+    pub fn bury_unknown(&self, receivers: &[&str]) -> Result<u64, StoreError> {
+        let known = serde_json::Value::from(receivers.to_vec()).to_string();
+        self.write("give up notifications", |tx| {
+            let sql = "UPDATE outbox SET delivery = 'dead', error = 'the receiver is no longer configured' \
+                       WHERE delivery IN ('pending', 'leased', 'ambiguous') \
+                       AND receiver NOT IN (SELECT value FROM json_each(?1))";
+            run(tx, sql, [known]).map(|n| n as u64)
+        })
+    }
+
     /// How many notifications wait or are being sent, and how many are dead.
     pub fn outbox_depth(&self) -> Result<(u64, u64), StoreError> {
         let sql = "SELECT (SELECT COUNT(*) FROM outbox WHERE delivery IN ('pending', 'leased', 'ambiguous')), \

@@ -31,15 +31,25 @@ impl Store {
     ) -> Result<Alert, StoreError> {
         self.change(id, who, version, now, |alert| match alert.state {
             State::Resolved => Err(StoreError::Refused("the alert is resolved")),
-            State::Acknowledged => Ok(None),
-            State::Firing => {
-                alert.state = State::Acknowledged;
-                if alert.assignee.is_empty() {
-                    alert.assignee = who.to_owned();
-                }
-                Ok(done(Action::Acknowledged, ""))
-            }
+            State::Acknowledged | State::Firing => Ok(take(alert, who)),
         })
+    }
+
+    /// Somebody takes all alerts of an incident that fire now. Gives how many there were.
+    pub fn acknowledge_incident(&self, id: Id, who: &str, now: Time) -> Result<u64, StoreError> {
+        self.change_incident(id, who, now, |alert| take(alert, who))
+    }
+
+    /// Resolves all alerts of an incident that are open now, with a reason if there is one. Gives how many there were.
+    pub fn resolve_incident(
+        &self,
+        id: Id,
+        who: &str,
+        reason: &str,
+        now: Time,
+    ) -> Result<u64, StoreError> {
+        check_reason(reason)?;
+        self.change_incident(id, who, now, |alert| end(alert, who, reason, now))
     }
 
     /// Gives an alert to somebody; an empty assignee to nobody.
@@ -93,19 +103,9 @@ impl Store {
         version: Option<u64>,
         now: Time,
     ) -> Result<Alert, StoreError> {
-        if reason.len() > MAX_TEXT {
-            return Err(StoreError::Refused("a reason has at most 8192 bytes"));
-        }
+        check_reason(reason)?;
         self.change(id, who, version, now, |alert| {
-            if rows::is_over(alert) {
-                return Ok(None);
-            }
-            alert.state = State::Resolved;
-            alert.resolved = Some(now);
-            if !reason.trim().is_empty() && alert.comments.len() < MAX_COMMENTS {
-                alert.comments.push(rows::comment(who, reason, now));
-            }
-            Ok(done(Action::Resolved, reason))
+            Ok(end(alert, who, reason, now))
         })
     }
 
@@ -117,11 +117,7 @@ impl Store {
         now: Time,
         change: impl FnOnce(&mut Alert) -> Result<Option<Done>, StoreError>,
     ) -> Result<Alert, StoreError> {
-        if who.is_empty() || who.len() > MAX_NAME {
-            return Err(StoreError::Refused(
-                "who does this has a name of 1 to 256 bytes",
-            ));
-        }
+        check_name(who)?;
         let policy = self.policy();
         self.write("change an alert", |tx| {
             let mut alert = load_alert(tx, id)?.ok_or(StoreError::NotFound("alert"))?;
@@ -135,14 +131,41 @@ impl Store {
             let Some(done) = change(&mut alert)? else {
                 return Ok(alert);
             };
-            alert.version += 1;
-            alert.updated = now;
-            rows::save_alert(tx, &alert)?;
-            add_history(tx, alert.id, now, who, done.action, &done.detail)?;
             let mut work = Work::new(tx, &policy, now);
-            work.touch(&alert);
+            write_change(tx, &mut work, &mut alert, who, &done, now)?;
             work.finish()?;
             Ok(alert)
+        })
+    }
+
+    fn change_incident(
+        &self,
+        id: Id,
+        who: &str,
+        now: Time,
+        change: impl Fn(&mut Alert) -> Option<Done>,
+    ) -> Result<u64, StoreError> {
+        check_name(who)?;
+        let policy = self.policy();
+        self.write("change an incident", |tx| {
+            let incident = rows::load_incident(tx, id)?.ok_or(StoreError::NotFound("incident"))?;
+            if incident.merged_into.is_some() {
+                return Err(StoreError::Refused("the incident has become part of another"));
+            }
+            let sql = format!(
+                "SELECT {} FROM alerts WHERE incident = ?1 AND merged_into IS NULL AND state != 'resolved' ORDER BY seq",
+                rows::ALERT
+            );
+            let mut work = Work::new(tx, &policy, now);
+            let mut changed = 0;
+            for mut alert in rows::all(tx, &sql, [id.to_bytes()], rows::alert)? {
+                if let Some(done) = change(&mut alert) {
+                    write_change(tx, &mut work, &mut alert, who, &done, now)?;
+                    changed += 1;
+                }
+            }
+            work.finish()?;
+            Ok(changed)
         })
     }
 
@@ -216,6 +239,62 @@ impl Store {
                 .ok_or(StoreError::NotFound("notification"))
         })
     }
+}
+
+/// Somebody takes an alert that nobody has.
+fn take(alert: &mut Alert, who: &str) -> Option<Done> {
+    if alert.state != State::Firing {
+        return None;
+    }
+    alert.state = State::Acknowledged;
+    if alert.assignee.is_empty() {
+        alert.assignee = who.to_owned();
+    }
+    done(Action::Acknowledged, "")
+}
+
+/// Somebody resolves an alert that is open.
+fn end(alert: &mut Alert, who: &str, reason: &str, now: Time) -> Option<Done> {
+    if rows::is_over(alert) {
+        return None;
+    }
+    alert.state = State::Resolved;
+    alert.resolved = Some(now);
+    if !reason.trim().is_empty() && alert.comments.len() < MAX_COMMENTS {
+        alert.comments.push(rows::comment(who, reason, now));
+    }
+    done(Action::Resolved, reason)
+}
+
+fn write_change(
+    tx: &Transaction<'_>,
+    work: &mut Work<'_>,
+    alert: &mut Alert,
+    who: &str,
+    done: &Done,
+    now: Time,
+) -> Result<(), StoreError> {
+    alert.version += 1;
+    alert.updated = now;
+    rows::save_alert(tx, alert)?;
+    add_history(tx, alert.id, now, who, done.action, &done.detail)?;
+    work.touch(alert);
+    Ok(())
+}
+
+fn check_reason(reason: &str) -> Result<(), StoreError> {
+    if reason.len() > MAX_TEXT {
+        return Err(StoreError::Refused("a reason has at most 8192 bytes"));
+    }
+    Ok(())
+}
+
+fn check_name(who: &str) -> Result<(), StoreError> {
+    if who.is_empty() || who.len() > MAX_NAME {
+        let reason = "who does this has a name of 1 to 256 bytes";
+        return Err(StoreError::Refused(reason));
+    }
+    Ok(())
 }
 
 fn done(action: Action, detail: &str) -> Option<Done> {

@@ -338,6 +338,46 @@ fn people_and_versions() {
 }
 
 #[test]
+fn a_whole_incident_is_taken_and_resolved_at_once() {
+    let mut b = Bench::new(two_receivers());
+    for i in 1..=3_u128 {
+        let rule_id = format!("rule {i}").into();
+        let finding = Finding {
+            rule_id,
+            ..single(i, "ana", 0, Severity::Low)
+        };
+        b.apply(&[finding], 0);
+    }
+    b.store.acknowledge(Id(2), "lee", None, Time(1)).unwrap();
+    let incident = b.alerts()[0].incident;
+    assert_eq!(
+        b.store
+            .acknowledge_incident(incident, "kim", Time(2))
+            .unwrap(),
+        2
+    );
+    assert_eq!(b.store.alert(Id(2)).unwrap().unwrap().assignee, "lee");
+    let taken = b.store.incident(incident).unwrap().unwrap();
+    assert_eq!((taken.state, taken.alerts), (State::Acknowledged, 3));
+    assert_eq!(
+        b.store
+            .resolve_incident(incident, "kim", "a test", Time(3))
+            .unwrap(),
+        3
+    );
+    assert_eq!(
+        b.store
+            .resolve_incident(incident, "kim", "", Time(4))
+            .unwrap(),
+        0
+    );
+    assert_eq!(b.told(), ["soc first low", "soc resolved low"]);
+    assert!(b.store.incidents(true, None, 0).unwrap().is_empty());
+    let nothing = b.store.acknowledge_incident(Id(77), "kim", Time(5));
+    assert!(matches!(nothing, Err(StoreError::NotFound("incident"))));
+}
+
+#[test]
 fn quiet_alerts_are_resolved_and_reminders_sent() {
     let mut b = Bench::new(two_receivers());
     b.apply(&[single(1, "ana", 0, Severity::Low)], 0);
@@ -615,6 +655,66 @@ fn lists_feed_and_retention() {
     assert_eq!(b.store.retain(Time(366 * 24 * HOUR)).unwrap(), 1);
     check(Filter::default(), &[4, 3, 2, 1]);
     assert_eq!(b.store.incidents(false, None, 0).unwrap().len(), 4);
+}
+
+/// The part of the test below that is killed: one finding after the other, for ever.
+#[test]
+fn child_that_applies_until_it_is_killed() {
+    let Ok(path) = std::env::var("TRAILWARDEN_TEST_STORE") else {
+        return;
+    };
+    let store = Store::open(Path::new(&path), two_receivers()).unwrap();
+    let from = store.position(0).unwrap().unwrap_or(0);
+    for at in from..from + 100_000 {
+        let actor = format!("actor {at}");
+        let finding = single(u128::from(at) + 1, &actor, at as i64, Severity::Low);
+        store
+            .apply(&[(at, finding)], 0, at, at + 1, Time(at as i64))
+            .unwrap();
+        println!("applied {}", at + 1);
+    }
+}
+
+#[test]
+fn kill_9_loses_and_doubles_nothing() {
+    use std::io::{BufRead, BufReader};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("alerts.db");
+    let mut said = 0;
+    for run in 1..=4 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "store::tests::child_that_applies_until_it_is_killed",
+                "--nocapture",
+            ])
+            .env("TRAILWARDEN_TEST_STORE", &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let applied = lines.filter_map(|l| l.split("applied ").nth(1)?.parse::<u64>().ok());
+        said = applied.take(run * 7).last().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let store = Store::open(&path, two_receivers()).unwrap();
+    let position = store.position(0).unwrap().unwrap();
+    assert!(position >= said, "{position} {said}");
+    let count = |sql: &str| -> u64 {
+        lock(&store.writer)
+            .query_row(sql, [], |r| r.get::<_, i64>(0))
+            .unwrap() as u64
+    };
+    for table in ["alerts", "incidents", "outbox", "findings", "feed", "told"] {
+        assert_eq!(
+            count(&format!("SELECT COUNT(*) FROM {table}")),
+            position,
+            "{table}"
+        );
+    }
 }
 
 #[test]

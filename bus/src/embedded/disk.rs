@@ -13,7 +13,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// One open file.
-pub(super) trait File: Send {
+pub(super) trait File: Send + Sync {
     /// Fills `buffer` from `at` on as far as the file goes; gives how many bytes there were.
     fn read_at(&mut self, at: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `bytes` at `at`. After an error any part of it may have been written.
@@ -23,7 +23,7 @@ pub(super) trait File: Send {
     /// Cuts the file to `len` bytes.
     fn truncate(&mut self, len: u64) -> io::Result<()>;
     /// Makes the content durable.
-    fn sync(&mut self) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// The file system.
@@ -111,7 +111,7 @@ impl File for std::fs::File {
         self.set_len(len)
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
 }

@@ -59,7 +59,7 @@ impl Folder {
                 false
             }
             None => {
-                check_new(dir, partitions)?;
+                check_new(dir)?;
                 true
             }
         };
@@ -177,17 +177,7 @@ fn check_counts(dir: &Path, made: &Partitions, asked: &Partitions) -> Result<(),
 }
 
 /// Without a format file the folder must be new, or its creation was cut off before anything was stored.
-fn check_new(dir: &Path, partitions: &Partitions) -> Result<(), BusError> {
-    if let Some(topic) = Topic::ALL
-        .into_iter()
-        .find(|t| !(1..=1024).contains(&partitions.of(*t)))
-    {
-        return Err(BusError::Refused(format!(
-            "{} cannot have {} partitions: between 1 and 1024 can be had",
-            topic.as_str(),
-            partitions.of(topic)
-        )));
-    }
+fn check_new(dir: &Path) -> Result<(), BusError> {
     let stored = walk(&dir.join("events")).map_err(|e| io_error("list", dir, e))?;
     if stored > 0 {
         return Err(incomplete(dir, "format"));

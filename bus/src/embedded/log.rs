@@ -141,17 +141,14 @@ impl EventLog {
                 }
             }
         }
-        for &p in &touched {
-            if let Err(e) = tails[p].file.sync() {
-                let path = tails[p].path.display().to_string();
-                tracing::error!(path, error = %e, "fsync failed: the log takes no more writes");
-                self.poison.get_or_init(|| path);
-                // What was refused must not come back when the folder is opened again.
-                for &p in &touched {
-                    self.cut(&mut tails[p]);
-                }
-                return self.check_poison();
+        if let Some((path, e)) = sync(tails, blocks) {
+            tracing::error!(path, error = %e, "fsync failed: the log takes no more writes");
+            self.poison.get_or_init(|| path);
+            // What was refused must not come back when the folder is opened again.
+            for &p in &touched {
+                self.cut(&mut tails[p]);
             }
+            return self.check_poison();
         }
         let mut ends = Vec::with_capacity(touched.len());
         for (&p, scan) in touched.iter().zip(scans) {
@@ -283,6 +280,36 @@ impl EventLog {
             .filter_map(|segments| segments.verify(&*self.disk).err())
             .collect()
     }
+}
+
+/// Syncs the files that have got blocks, all at once, since the file system then commits them together: four one after
+/// another take four times as long. Gives the first that failed.
+fn sync(tails: &[Tail], blocks: &[Vec<Block>]) -> Option<(String, std::io::Error)> {
+    let sync_one = |tail: &Tail| {
+        let failed = |e| (tail.path.display().to_string(), e);
+        tail.file.sync().map_err(failed)
+    };
+    let touched: Vec<&Tail> = tails
+        .iter()
+        .zip(blocks)
+        .filter_map(|(tail, blocks)| (!blocks.is_empty()).then_some(tail))
+        .collect();
+    let (last, others) = touched.split_last()?;
+    std::thread::scope(|scope| {
+        let running: Vec<_> = others
+            .iter()
+            .map(|tail| std::thread::Builder::new().spawn_scoped(scope, || sync_one(tail)))
+            .collect();
+        let mut results = vec![sync_one(last)];
+        for (running, tail) in running.into_iter().zip(others) {
+            results.push(match running {
+                Ok(thread) => thread.join().expect("a sync does not panic"),
+                // The system has no thread to give.
+                Err(_) => sync_one(tail),
+            });
+        }
+        results.into_iter().find_map(Result::err)
+    })
 }
 
 /// The bytes that put `blocks` behind what `scan` holds, and what the file holds then.

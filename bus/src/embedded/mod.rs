@@ -19,7 +19,7 @@ mod tests;
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event::Time;
@@ -41,6 +41,8 @@ pub struct EmbeddedBus {
     store: Store,
     ends: Arc<Ends>,
     poison: Poison,
+    /// Held while something is dropped: what is oldest is looked up first and dropped later.
+    retaining: Mutex<()>,
     // Last, so that the lock goes when everything is closed.
     _folder: Folder,
 }
@@ -48,6 +50,7 @@ pub struct EmbeddedBus {
 impl EmbeddedBus {
     /// Opens the log in `dir`, which is created if it does not exist, and repairs what a crash left behind.
     pub fn open(dir: &Path, options: Options) -> Result<EmbeddedBus, BusError> {
+        options.check()?;
         let folder = Folder::open(dir, &options.partitions)?;
         let ends = Arc::new(Ends::new(&options.partitions));
         let poison = Poison::default();
@@ -75,6 +78,7 @@ impl EmbeddedBus {
             store,
             ends,
             poison,
+            retaining: Mutex::new(()),
             _folder: folder,
         };
         bus.check_positions(dir)?;
@@ -218,6 +222,7 @@ impl Bus for EmbeddedBus {
     }
 
     fn retain(&self, now: Time) -> Result<(), BusError> {
+        let _turn = group::lock(&self.retaining);
         let cutoff = |topic| now.plus(-self.options.retention_hours.micros(topic));
         let mut moved: Vec<(Topic, u32, Offset)> = self
             .log

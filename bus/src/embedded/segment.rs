@@ -499,7 +499,9 @@ fn repair(
         match frame {
             Ok(header) => scan.add(&header),
             Err(reason) => {
-                if durable_in_tail(file, path, partition, at)? > at {
+                // An intact batch of another partition was put here by somebody, not by a crash.
+                let foreign = Header::read(&head).is_ok_and(|h| h.partition != partition);
+                if foreign || durable_in_tail(file, path, partition, at)? > at {
                     return Err(corrupt(path, at, reason));
                 }
                 tracing::warn!(

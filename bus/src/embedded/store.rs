@@ -15,22 +15,25 @@
 //!
 //! Records of `events` never come here; where that topic ends is asked of [`Ends`].
 
+mod query;
+mod schema;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use event::Time;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi, params,
 };
 
 use super::ends::Ends;
-use super::group::{Group, lock};
+use super::group::Group;
 use super::log::{Poison, again, broken};
 use crate::config::Partitions;
-use crate::{Batch, BusError, Commit, Entry, Offset, Position, Record, Topic, partition_of};
+use crate::{BusError, Commit, Offset, Position, Record, Topic, partition_of};
+use schema::{connect, delete_sql, insert_sql, prepare, stored_position, young_sql};
 
 /// Connections for reading that are kept open.
 const READERS: usize = 8;
@@ -324,153 +327,6 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn read(
-        &self,
-        topic: Topic,
-        partition: u32,
-        from: Offset,
-        max_bytes: usize,
-    ) -> Result<Batch, BusError> {
-        let bounds = self.ends.get(topic, partition)?;
-        let out_of_range = |bounds: Range<Offset>| BusError::OutOfRange {
-            topic,
-            partition,
-            asked: from,
-            start: bounds.start,
-            end: bounds.end,
-        };
-        if from < bounds.start || from > bounds.end {
-            return Err(out_of_range(bounds));
-        }
-        if from == bounds.end {
-            return Ok(Batch {
-                records: Vec::new(),
-                next: from,
-            });
-        }
-        let batch = self.reading(|reader| {
-            let mut select = reader.prepare_cached(&select_sql(topic, partition))?;
-            let mut rows = select.query(params![from, bounds.end])?;
-            let mut batch = Batch {
-                records: Vec::new(),
-                next: from,
-            };
-            let mut room = max_bytes;
-            while let Some(row) = rows.next()? {
-                let (key, value) = (row.get_ref(2)?.as_blob()?, row.get_ref(3)?.as_blob()?);
-                let size = key.len() + value.len();
-                if size > room && !batch.records.is_empty() {
-                    break;
-                }
-                room = room.saturating_sub(size);
-                let offset: Offset = row.get(0)?;
-                let record = Record {
-                    key: Bytes::copy_from_slice(key),
-                    value: Bytes::copy_from_slice(value),
-                    time: Time(row.get(1)?),
-                };
-                batch.records.push((offset, record));
-                batch.next = offset + 1;
-            }
-            Ok(batch)
-        })?;
-        match batch.records.first() {
-            Some((first, _)) if *first == from => Ok(batch),
-            _ => {
-                // Retention may have passed meanwhile; the database knows before `Ends` does.
-                let start = self.reading(|reader| stored_start(reader, topic, partition))?;
-                if from < start {
-                    return Err(out_of_range(start..bounds.end));
-                }
-                Err(BusError::Corrupt {
-                    path: self.path.display().to_string(),
-                    offset: 0,
-                    reason: format!("record {from} of {}-{partition} is missing", topic.as_str()),
-                })
-            }
-        }
-    }
-
-    pub(super) fn position(
-        &self,
-        consumer: &str,
-        topic: Topic,
-        partition: u32,
-    ) -> Result<Option<Offset>, BusError> {
-        self.reading(|reader| match consumer_id(reader, consumer)? {
-            Some(id) => stored_position(reader, id, topic, partition),
-            None => Ok(None),
-        })
-    }
-
-    /// All stored positions: consumer, topic, partition, next offset.
-    pub(super) fn positions(&self) -> Result<Vec<(String, Topic, u32, Offset)>, BusError> {
-        self.reading(|reader| {
-            let mut select = reader.prepare_cached(
-                "SELECT name, topic, partition, next FROM positions JOIN consumers ON id = consumer
-                 ORDER BY name, topic, partition",
-            )?;
-            let rows = select.query_map([], |row| {
-                let topic: String = row.get(1)?;
-                let topic = Topic::ALL.into_iter().find(|t| t.as_str() == topic);
-                Ok((row.get(0)?, topic, row.get(2)?, row.get(3)?))
-            })?;
-            rows.filter_map(|row| match row {
-                Ok((name, topic, partition, next)) => Some(Ok((name, topic?, partition, next))),
-                Err(e) => Some(Err(e)),
-            })
-            .collect()
-        })
-    }
-
-    pub(super) fn state_get(
-        &self,
-        consumer: &str,
-        partition: u32,
-        keys: &[Vec<u8>],
-    ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
-        self.reading(|reader| {
-            // One transaction, so that the values are of one moment.
-            let transaction = reader.transaction()?;
-            let Some(id) = consumer_id(&transaction, consumer)? else {
-                return Ok(vec![None; keys.len()]);
-            };
-            let mut select = transaction.prepare_cached(
-                "SELECT value FROM state WHERE consumer = ?1 AND partition = ?2 AND key = ?3",
-            )?;
-            keys.iter()
-                .map(|key| {
-                    select
-                        .query_row(params![id, partition, key], |row| row.get(0))
-                        .optional()
-                })
-                .collect()
-        })
-    }
-
-    pub(super) fn state_scan(
-        &self,
-        consumer: &str,
-        partition: u32,
-        prefix: &[u8],
-    ) -> Result<Vec<Entry>, BusError> {
-        self.reading(|reader| {
-            let Some(id) = consumer_id(reader, consumer)? else {
-                return Ok(Vec::new());
-            };
-            let mut select = reader.prepare_cached(
-                "SELECT key, value FROM state WHERE consumer = ?1 AND partition = ?2 AND key >= ?3
-                 AND (?4 IS NULL OR key < ?4) ORDER BY key",
-            )?;
-            select
-                .query_map(
-                    params![id, partition, prefix, after_prefix(prefix)],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )?
-                .collect()
-        })
-    }
-
     /// Drops records of one partition older than `cutoff` as far as the first that is not. Gives the new start if it
     /// moved.
     pub(super) fn retain_records(
@@ -532,39 +388,13 @@ impl Store {
         }
     }
 
-    /// SQLite's own check of the whole file.
-    pub(super) fn verify(&self) -> Result<(), BusError> {
-        let found: String = self.reading(|reader| {
-            reader.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        })?;
-        if found == "ok" {
-            return Ok(());
-        }
-        Err(BusError::Corrupt {
-            path: self.path.display().to_string(),
-            offset: 0,
-            reason: found,
-        })
-    }
-
-    fn reading<T>(
+    /// Lets a test change the settings of the connection that writes.
+    #[cfg(test)]
+    pub(super) fn on_writer<T>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>,
     ) -> Result<T, BusError> {
-        let idle = lock(&self.readers).pop();
-        let done = match idle {
-            Some(reader) => Ok(reader),
-            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE),
-        }
-        .and_then(|mut reader| {
-            let value = work(&mut reader)?;
-            let mut readers = lock(&self.readers);
-            if readers.len() < READERS {
-                readers.push(reader);
-            }
-            Ok(value)
-        });
-        done.map_err(|e| database_error(&self.path, e))
+        self.writing(work)
     }
 
     fn writing<T>(
@@ -615,133 +445,6 @@ impl Draft<'_> {
     }
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.set_prepared_statement_cache_capacity(256);
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
-         PRAGMA wal_autocheckpoint = 4000;
-         PRAGMA journal_size_limit = 67108864;
-         PRAGMA cache_size = -16384;
-         PRAGMA temp_store = MEMORY;",
-    )?;
-    Ok(connection)
-}
-
-/// Creates what is missing and reads what each partition holds.
-fn prepare(
-    writer: &mut Connection,
-    partitions: &Partitions,
-) -> Result<Vec<(Topic, u32, Range<Offset>)>, rusqlite::Error> {
-    let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(
-        "CREATE TABLE IF NOT EXISTS bounds(
-            topic TEXT NOT NULL, partition INTEGER NOT NULL, first INTEGER NOT NULL, next INTEGER NOT NULL,
-            PRIMARY KEY(topic, partition)) STRICT, WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS consumers(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-         CREATE TABLE IF NOT EXISTS positions(
-            consumer INTEGER NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
-            PRIMARY KEY(consumer, topic, partition)) STRICT, WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS state(
-            consumer INTEGER NOT NULL, partition INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
-            expires INTEGER, PRIMARY KEY(consumer, partition, key)) STRICT, WITHOUT ROWID;
-         CREATE INDEX IF NOT EXISTS state_expires ON state(expires) WHERE expires IS NOT NULL;",
-    )?;
-    let mut found = Vec::new();
-    for topic in Topic::ALL.into_iter().filter(|t| *t != Topic::Events) {
-        for partition in 0..partitions.of(topic) {
-            transaction.execute_batch(&format!(
-                "CREATE TABLE IF NOT EXISTS {}(
-                    offset INTEGER PRIMARY KEY, time INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL) STRICT;",
-                table(topic, partition)
-            ))?;
-            transaction.execute(
-                "INSERT INTO bounds(topic, partition, first, next) VALUES (?1, ?2, 0, 0) ON CONFLICT DO NOTHING",
-                params![topic.as_str(), partition],
-            )?;
-            let range = transaction.query_row(
-                "SELECT first, next FROM bounds WHERE topic = ?1 AND partition = ?2",
-                params![topic.as_str(), partition],
-                |row| Ok(row.get::<_, u64>(0)?..row.get::<_, u64>(1)?),
-            )?;
-            found.push((topic, partition, range));
-        }
-    }
-    transaction.commit()?;
-    Ok(found)
-}
-
-fn table(topic: Topic, partition: u32) -> String {
-    format!("\"{}-{partition}\"", topic.as_str())
-}
-
-fn insert_sql(topic: Topic, partition: u32) -> String {
-    format!(
-        "INSERT INTO {}(offset, time, key, value) VALUES (?1, ?2, ?3, ?4)",
-        table(topic, partition)
-    )
-}
-
-fn select_sql(topic: Topic, partition: u32) -> String {
-    format!(
-        "SELECT offset, time, key, value FROM {} WHERE offset >= ?1 AND offset < ?2 ORDER BY offset",
-        table(topic, partition)
-    )
-}
-
-fn young_sql(topic: Topic, partition: u32) -> String {
-    format!(
-        "SELECT offset FROM {} WHERE offset >= ?1 AND offset < ?2 AND time >= ?3 ORDER BY offset LIMIT 1",
-        table(topic, partition)
-    )
-}
-
-fn delete_sql(topic: Topic, partition: u32) -> String {
-    format!("DELETE FROM {} WHERE offset < ?1", table(topic, partition))
-}
-
-fn consumer_id(reader: &Connection, name: &str) -> Result<Option<i64>, rusqlite::Error> {
-    reader
-        .prepare_cached("SELECT id FROM consumers WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
-        .optional()
-}
-
-fn stored_position(
-    reader: &Connection,
-    consumer: i64,
-    topic: Topic,
-    partition: u32,
-) -> Result<Option<Offset>, rusqlite::Error> {
-    reader
-        .prepare_cached(
-            "SELECT next FROM positions WHERE consumer = ?1 AND topic = ?2 AND partition = ?3",
-        )?
-        .query_row(params![consumer, topic.as_str(), partition], |row| {
-            row.get(0)
-        })
-        .optional()
-}
-
-fn stored_start(
-    reader: &Connection,
-    topic: Topic,
-    partition: u32,
-) -> Result<Offset, rusqlite::Error> {
-    reader
-        .prepare_cached("SELECT first FROM bounds WHERE topic = ?1 AND partition = ?2")?
-        .query_row(params![topic.as_str(), partition], |row| row.get(0))
-}
-
-/// The least key that is greater than all keys with this prefix; `None` if there is none.
-fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
-    let mut after = prefix[..=last].to_vec();
-    after[last] += 1;
-    Some(after)
-}
-
 pub(super) fn database_error(path: &Path, error: rusqlite::Error) -> BusError {
     let path = path.display().to_string();
     let codes = error.sqlite_error().map(|e| (e.code, e.extended_code));
@@ -757,21 +460,5 @@ pub(super) fn database_error(path: &Path, error: rusqlite::Error) -> BusError {
             }
         }
         _ => BusError::State(format!("{error} (`{path}`)")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_end_where_the_next_key_begins() {
-        let check = |prefix: &[u8], expected: Option<&[u8]>| {
-            assert_eq!(after_prefix(prefix).as_deref(), expected);
-        };
-        check(b"a", Some(b"b"));
-        check(b"a\xff", Some(b"b"));
-        check(b"\xff\xff", None);
-        check(b"", None);
     }
 }

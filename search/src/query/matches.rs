@@ -5,12 +5,31 @@
 //! or finding that is looked at. Fields are looked up by walking the record along the path, where the index lists all
 //! paths: the two are written apart on purpose.
 
+use std::borrow::Cow;
+
 use event::json::{self, Kind, Value};
 use event::{Event, Normalized, Time};
 
 use super::check::{Check, is_about_words};
 use super::{Bound, Field, Query, Test};
 use crate::text::{fold, has_phrase, key_into, words};
+
+const NOT_FREE: [&str; 5] = ["outcome", "integrity", "late", "mfa", "flags"];
+const FREE_NESTED: [&str; 4] = [
+    "invocation.status",
+    "invocation.error_type",
+    "origin.object",
+    "origin.sha256",
+];
+const NOT_FREE_NESTED: [&str; 7] = [
+    "invocation.duration_ms",
+    "invocation.billed_ms",
+    "invocation.memory_mb",
+    "invocation.memory_used_mb",
+    "invocation.init_ms",
+    "invocation.cold_start",
+    "origin.position",
+];
 
 /// What a query is compared with.
 pub(crate) struct Subject<'a> {
@@ -66,47 +85,24 @@ impl<'a> Subject<'a> {
         (found, exists)
     }
 
-    /// The folded values of all fields; with `free` only those that free text looks into.
-    fn all_values(&self, free: bool) -> Vec<String> {
+    /// The values of all fields as they are written; with `free` only those that free text looks into.
+    pub(crate) fn texts(&self, free: bool) -> Vec<String> {
         let mut found = Vec::new();
         if let Some(event) = self.event {
             let mut names: Vec<String> = Event::NAMES.iter().map(|n| (*n).to_owned()).collect();
             names.extend(event.labels.keys().map(|l| format!("labels.{l}")));
-            names.extend(
-                [
-                    "invocation.status",
-                    "invocation.error_type",
-                    "origin.object",
-                    "origin.sha256",
-                ]
-                .map(str::to_owned),
-            );
-            const NOT_FREE: [&str; 5] = ["outcome", "integrity", "late", "mfa", "flags"];
+            names.extend(FREE_NESTED.map(str::to_owned));
             if free {
                 names.retain(|n| !NOT_FREE.contains(&n.as_str()));
             } else {
-                names.extend(
-                    [
-                        "duration_ms",
-                        "billed_ms",
-                        "memory_mb",
-                        "memory_used_mb",
-                        "init_ms",
-                        "cold_start",
-                    ]
-                    .map(|n| format!("invocation.{n}")),
-                );
-                names.push("origin.position".to_owned());
+                names.extend(NOT_FREE_NESTED.map(str::to_owned));
             }
-            names.retain(|n| n != "time" && n != "ingest_time");
-            for name in names {
-                found.extend(
-                    self.values(&Field {
-                        name,
-                        original: false,
-                    })
-                    .0,
-                );
+            for name in names.iter().filter(|n| *n != "time" && *n != "ingest_time") {
+                match event.normalized(name) {
+                    Normalized::Absent => {}
+                    Normalized::Text(text) => found.push(text.into_owned()),
+                    Normalized::List(texts) => found.extend(texts.into_iter().map(Cow::into_owned)),
+                }
             }
         }
         match self.root() {
@@ -117,11 +113,15 @@ impl<'a> Subject<'a> {
                         Kind::True | Kind::False => !free,
                         _ => false,
                     })
-                    .filter_map(|leaf| leaf.text().map(|t| fold(&t))),
+                    .filter_map(|leaf| leaf.text().map(Cow::into_owned)),
             ),
-            None => found.push(fold(&String::from_utf8_lossy(self.text))),
+            None => found.push(String::from_utf8_lossy(self.text).into_owned()),
         }
         found
+    }
+
+    fn all_values(&self, free: bool) -> Vec<String> {
+        self.texts(free).iter().map(|text| fold(text)).collect()
     }
 
     fn time(&self, name: &str) -> Option<Time> {
@@ -138,9 +138,13 @@ impl<'a> Subject<'a> {
 fn descend(value: Value<'_>, path: Option<&str>, found: &mut Vec<String>) -> bool {
     match (value.kind(), path) {
         (Kind::Null, _) => false,
-        (Kind::Array, _) => value
-            .children()
-            .fold(false, |any, child| descend(child, path, found) || any),
+        (Kind::Array, _) => {
+            let mut any = false;
+            for child in value.children() {
+                any |= descend(child, path, found);
+            }
+            any
+        }
         (Kind::Object, None) => value
             .leaves()
             .any(|leaf| !matches!(leaf.kind(), Kind::Null | Kind::Object | Kind::Array)),

@@ -11,6 +11,7 @@
 
 pub(crate) mod check;
 mod error;
+mod lexer;
 pub(crate) mod matches;
 mod parser;
 
@@ -198,8 +199,8 @@ impl fmt::Display for Field {
         if self.original && event::is_normalized_name(&self.name) || self.name.starts_with("raw.") {
             f.write_str("raw.")?;
         }
-        for c in self.name.chars() {
-            if !parser::is_name_char(c) {
+        for (i, c) in self.name.chars().enumerate() {
+            if !lexer::is_name_char(c) || i == 0 && !c.is_alphanumeric() {
                 f.write_str("\\")?;
             }
             write!(f, "{c}")?;

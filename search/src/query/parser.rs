@@ -12,16 +12,13 @@
 //! searches for them; in quotes they are words. Within `field:( … )` every part is about the field. A word ends at white
 //! space or a bracket, so that ARNs and addresses need no quotes; a backslash takes the next character as it is.
 
-use event::Time;
 use ipnet::IpNet;
 
+use super::lexer::{Word, looks_like_network, moment};
 use super::{
     Bound, ErrorKind, Field, Limit, MAX_CLAUSES, MAX_DEPTH, MAX_QUERY_BYTES, Moment, Part, Pattern,
-    Query, QueryError, Regex, Test,
+    Query, QueryError, Test,
 };
-
-/// Compiled regular expressions take at most this much memory.
-const REGEX_SIZE: usize = 1 << 20;
 
 /// Reads a query.
 pub fn parse(text: &str) -> Result<Query, QueryError> {
@@ -47,13 +44,9 @@ pub fn parse(text: &str) -> Result<Query, QueryError> {
     }
 }
 
-pub(super) fn is_name_char(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '@' | '$' | '/' | '#')
-}
-
-struct Parser<'t> {
-    text: &'t str,
-    at: usize,
+pub(super) struct Parser<'t> {
+    pub(super) text: &'t str,
+    pub(super) at: usize,
     clauses: usize,
     depth: usize,
     /// The field that a group in parentheses is about.
@@ -67,49 +60,7 @@ enum Operator {
     Not,
 }
 
-/// A word as read: its parts, where it began, and whether it was written in quotes or with escapes.
-struct Word {
-    parts: Vec<Part>,
-    start: usize,
-    plain: bool,
-}
-
-impl Word {
-    fn literal(self) -> Result<String, Pattern> {
-        match <[Part; 1]>::try_from(self.parts) {
-            Ok([Part::Literal(text)]) => Ok(text),
-            Ok([part]) => Err(Pattern(vec![part])),
-            Err(parts) if parts.is_empty() => Ok(String::new()),
-            Err(parts) => Err(Pattern(parts)),
-        }
-    }
-}
-
 impl<'t> Parser<'t> {
-    fn rest(&self) -> &'t str {
-        &self.text[self.at..]
-    }
-
-    fn fail<T>(&self, offset: usize, kind: ErrorKind) -> Result<T, QueryError> {
-        Err(QueryError { offset, kind })
-    }
-
-    fn too_large<T>(&self, what: &'static str, limit: usize) -> Result<T, QueryError> {
-        self.fail(self.at, ErrorKind::TooLarge { what, limit })
-    }
-
-    fn skip_space(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start().len();
-    }
-
-    fn eat(&mut self, sign: &str) -> bool {
-        let found = self.rest().starts_with(sign);
-        if found {
-            self.at += sign.len();
-        }
-        found
-    }
-
     /// The operator at this place and its length.
     fn operator(&self) -> Option<(Operator, usize)> {
         let rest = self.rest();
@@ -219,10 +170,10 @@ impl<'t> Parser<'t> {
         if self.clauses > MAX_CLAUSES {
             return self.too_large("tests", MAX_CLAUSES);
         }
-        if self.field.is_none() {
-            if let Some(name) = self.name()? {
-                return self.about(name, start);
-            }
+        if self.field.is_none()
+            && let Some(name) = self.name()?
+        {
+            return self.about(name, start);
         }
         match self.field.clone() {
             Some(field) => self.field_test(&field),
@@ -247,39 +198,6 @@ impl<'t> Parser<'t> {
         Ok(query)
     }
 
-    /// A field name and its `:`, or nothing.
-    fn name(&mut self) -> Result<Option<String>, QueryError> {
-        let mut name = String::new();
-        let mut wildcard = false;
-        let mut chars = self.rest().char_indices();
-        while let Some((i, c)) = chars.next() {
-            match c {
-                ':' if name.is_empty() => return self.fail(self.at, ErrorKind::MissingField),
-                ':' if name == "*" => {
-                    self.at += i + 1;
-                    return Ok(Some(name));
-                }
-                ':' if wildcard => return self.fail(self.at, ErrorKind::WildcardField(name)),
-                ':' => {
-                    self.at += i + 1;
-                    return Ok(Some(name));
-                }
-                '\\' => match chars.next() {
-                    Some((_, c)) => name.push(c),
-                    None => return Ok(None),
-                },
-                '/' if name.is_empty() => return Ok(None),
-                '*' | '?' => {
-                    wildcard = true;
-                    name.push(c);
-                }
-                c if is_name_char(c) => name.push(c),
-                _ => return Ok(None),
-            }
-        }
-        Ok(None)
-    }
-
     /// What stands after `name:`.
     fn about(&mut self, name: String, start: usize) -> Result<Query, QueryError> {
         self.skip_space();
@@ -287,7 +205,7 @@ impl<'t> Parser<'t> {
         if ends || matches!(self.operator(), Some((Operator::And | Operator::Or, _))) {
             return self.fail(start, ErrorKind::MissingValue(name));
         }
-        if name == "*" {
+        if name.is_empty() {
             return if self.star() {
                 Ok(Query::All)
             } else {
@@ -333,7 +251,10 @@ impl<'t> Parser<'t> {
             Some('[' | '{' | '>' | '<') => self.fail(start, ErrorKind::MissingField),
             _ => {
                 let word = self.word()?;
-                Ok(Query::Text(self.plain_test(word)?))
+                Ok(match self.plain_test(word)? {
+                    test if is_anything(&test) => Query::All,
+                    test => Query::Text(test),
+                })
             }
         }
     }
@@ -373,7 +294,10 @@ impl<'t> Parser<'t> {
             let word = self.word()?;
             self.plain_test(word)?
         };
-        Ok(Query::Field(field.clone(), test))
+        Ok(match is_anything(&test) {
+            true => Query::Exists(field.clone()),
+            false => Query::Field(field.clone(), test),
+        })
     }
 
     /// A time by itself stands for its day or its instant.
@@ -407,103 +331,6 @@ impl<'t> Parser<'t> {
             },
             Ok(text) => Ok(Test::Equals(text)),
         }
-    }
-
-    /// A word up to white space or a bracket.
-    fn word(&mut self) -> Result<Word, QueryError> {
-        let mut word = Word {
-            parts: Vec::new(),
-            start: self.at,
-            plain: true,
-        };
-        let mut literal = String::new();
-        let mut end = self.rest().len();
-        let mut chars = self.rest().char_indices();
-        while let Some((i, c)) = chars.next() {
-            let part = match c {
-                c if c.is_whitespace() || c == '(' || c == ')' => {
-                    end = i;
-                    break;
-                }
-                '"' => return self.fail(self.at + i, ErrorKind::OpenQuote),
-                '\\' => match chars.next() {
-                    Some((_, c)) => {
-                        word.plain = false;
-                        literal.push(c);
-                        continue;
-                    }
-                    None => return self.fail(self.at + i, ErrorKind::BadEscape),
-                },
-                '*' => Part::Any,
-                '?' => Part::One,
-                c => {
-                    literal.push(c);
-                    continue;
-                }
-            };
-            if !literal.is_empty() {
-                word.parts.push(Part::Literal(std::mem::take(&mut literal)));
-            }
-            // Several `*` in a row say no more than one.
-            if part != Part::Any || word.parts.last() != Some(&Part::Any) {
-                word.parts.push(part);
-            }
-        }
-        if !literal.is_empty() {
-            word.parts.push(Part::Literal(literal));
-        }
-        if end == 0 {
-            let sign = self
-                .rest()
-                .chars()
-                .next()
-                .map(String::from)
-                .unwrap_or_default();
-            return self.fail(self.at, ErrorKind::UnknownOperator(sign));
-        }
-        self.at += end;
-        Ok(word)
-    }
-
-    /// The text between two quotes; a backslash takes the next character as it is.
-    fn quoted(&mut self) -> Result<String, QueryError> {
-        let mut text = String::new();
-        let mut chars = self.rest().char_indices().skip(1);
-        while let Some((i, c)) = chars.next() {
-            match c {
-                '"' => {
-                    self.at += i + 1;
-                    return Ok(text);
-                }
-                '\\' => text.extend(chars.next().map(|(_, c)| c)),
-                c => text.push(c),
-            }
-        }
-        self.fail(self.at, ErrorKind::OpenQuote)
-    }
-
-    fn regex(&mut self) -> Result<Regex, QueryError> {
-        let start = self.at;
-        let mut text = String::new();
-        let mut chars = self.rest().char_indices().skip(1);
-        while let Some((i, c)) = chars.next() {
-            match c {
-                '/' => {
-                    self.at += i + 1;
-                    return compile(text).map_err(|kind| QueryError {
-                        offset: start,
-                        kind,
-                    });
-                }
-                '\\' => match chars.next() {
-                    Some((_, '/')) => text.push('/'),
-                    Some((_, c)) => text.extend(['\\', c]),
-                    None => {}
-                },
-                c => text.push(c),
-            }
-        }
-        self.fail(start, ErrorKind::OpenRegex)
     }
 
     fn range(&mut self, field: &Field) -> Result<Test, QueryError> {
@@ -577,28 +404,11 @@ impl<'t> Parser<'t> {
             },
         ))
     }
+}
 
-    /// A quoted text, or what stands up to white space or a bracket; `None` if there is nothing.
-    fn scalar(&mut self) -> Result<Option<String>, QueryError> {
-        if self.rest().starts_with('"') {
-            return self.quoted().map(Some);
-        }
-        let mut text = String::new();
-        let mut end = self.rest().len();
-        let mut chars = self.rest().char_indices();
-        while let Some((i, c)) = chars.next() {
-            match c {
-                c if c.is_whitespace() || "[]{}()".contains(c) => {
-                    end = i;
-                    break;
-                }
-                '\\' => text.extend(chars.next().map(|(_, c)| c)),
-                c => text.push(c),
-            }
-        }
-        self.at += end;
-        Ok((end > 0).then_some(text))
-    }
+/// A pattern of nothing but `*`.
+fn is_anything(test: &Test) -> bool {
+    matches!(test, Test::Wildcard(Pattern(parts)) if parts[..] == [Part::Any])
 }
 
 fn joined(mut parts: Vec<Query>, join: fn(Vec<Query>) -> Query) -> Query {
@@ -607,67 +417,6 @@ fn joined(mut parts: Vec<Query>, join: fn(Vec<Query>) -> Query) -> Query {
     } else {
         join(parts)
     }
-}
-
-fn compile(text: String) -> Result<Regex, ErrorKind> {
-    regex::RegexBuilder::new(&format!("^(?:{text})$"))
-        .case_insensitive(true)
-        .dot_matches_new_line(true)
-        .size_limit(REGEX_SIZE)
-        .dfa_size_limit(REGEX_SIZE)
-        .nest_limit(100)
-        .build()
-        .map(|compiled| Regex { text, compiled })
-        .map_err(|e| {
-            let message = e.to_string();
-            let last = message
-                .lines()
-                .rfind(|l| !l.trim().is_empty())
-                .unwrap_or("");
-            ErrorKind::BadRegex(last.trim().trim_start_matches("error: ").to_owned())
-        })
-}
-
-/// Does it have the form of an address with a prefix?
-fn looks_like_network(text: &str) -> bool {
-    let Some((address, prefix)) = text.split_once('/') else {
-        return false;
-    };
-    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
-    let four = address.contains('.') && address.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let six = address.matches(':').count() >= 2
-        && address
-            .bytes()
-            .all(|b| b.is_ascii_hexdigit() || b == b':' || b == b'.');
-    digits && (four || six)
-}
-
-/// `now`, `now-1h`, `-7d` or a time in RFC 3339.
-fn moment(text: &str) -> Option<Moment> {
-    let lower = text.to_ascii_lowercase();
-    let shift = match lower.strip_prefix("now") {
-        Some("") => return Some(Moment::FromNow(0)),
-        Some(shift) => shift,
-        None => lower.as_str(),
-    };
-    let Some(digits) = shift.strip_prefix(['-', '+']) else {
-        return Time::parse(text).ok().map(Moment::At);
-    };
-    let unit = match digits.bytes().last()? {
-        b's' => 1,
-        b'm' => 60,
-        b'h' => 3_600,
-        b'd' => 86_400,
-        b'w' => 7 * 86_400,
-        _ => return None,
-    };
-    let count: i64 = digits[..digits.len() - 1].parse().ok()?;
-    let micros = count.checked_mul(unit)?.checked_mul(1_000_000)?;
-    Some(Moment::FromNow(if shift.starts_with('-') {
-        -micros
-    } else {
-        micros
-    }))
 }
 
 /// Two ends of different kinds are both compared as text.
@@ -694,5 +443,135 @@ fn reversed(a: &Limit, b: &Limit) -> bool {
         (Limit::Time(Moment::FromNow(a)), Limit::Time(Moment::FromNow(b))) => a > b,
         (Limit::Text(a), Limit::Text(b)) => crate::text::fold(a) > crate::text::fold(b),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        assert_eq!(
+            parse(text).map(|q| q.to_string()).as_deref(),
+            Ok(expected),
+            "{text}"
+        );
+    }
+
+    fn check_error(text: &str, offset: usize, message: &str) {
+        let error = parse(text).expect_err(text);
+        assert_eq!(
+            (error.offset, error.kind.to_string().as_str()),
+            (offset, message),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn operators_bind_as_in_lucene() {
+        check("", "*");
+        check(" * ", "*");
+        check("*:*", "*");
+        check(
+            "a b OR c AND NOT d",
+            r#"(("a" AND "b") OR ("c" AND NOT "d"))"#,
+        );
+        check("a && b || !c", r#"(("a" AND "b") OR NOT "c")"#);
+        check("-a +b --c", r#"(NOT "a" AND "b" AND "c")"#);
+        check("not not a", r#""a""#);
+        check("a and (b or c)", r#"("a" AND ("b" OR "c"))"#);
+        check("\"and\" \"or\"", r#"("and" AND "or")"#);
+        check("e:(a OR NOT b)", r#"(e:"a" OR NOT e:"b")"#);
+        check("n:(-5 OR >3)", r#"(n:"-5" OR n:{3 TO *])"#);
+        check("e:(a -b)", r#"(e:"a" AND NOT e:"b")"#);
+    }
+
+    #[test]
+    fn values() {
+        check("a.b:c", r#"a.b:"c""#);
+        check("arn:aws:iam::1:user/bob", r#"arn:"aws:iam::1:user/bob""#);
+        check(
+            r"userIdentity.arn:arn\:aws\*x",
+            r#"userIdentity.arn:"arn:aws*x""#,
+        );
+        check(r#"m:"say \"no\" \\ ""#, r#"m:"say \"no\" \\ ""#);
+        check("m:a*b?c**", "m:a*b?c*");
+        check("m:*", "m:*");
+        check("_exists_:m.n", "m.n:*");
+        check("src_ip:203.0.113.0/24", "src_ip:203.0.113.0/24");
+        check("src_ip:\"203.0.113.0/24\"", r#"src_ip:"203.0.113.0/24""#);
+        check("p:a/24", r#"p:"a/24""#);
+        check(r"p:/a\/b+/", r"p:/a\/b+/");
+        check(
+            "raw.region:x raw.eventName:y",
+            r#"(raw.region:"x" AND eventName:"y")"#,
+        );
+        check("n:[1 TO 10}", "n:[1 TO 10}");
+        check("n:{* TO a]", r#"n:[* TO "a"]"#);
+        check("n:>=5 n:<b", r#"(n:[5 TO *] AND n:[* TO "b"})"#);
+        check("n:[1 to a]", r#"n:["1" TO "a"]"#);
+        check("time:>-7d", "time:{now-604800s TO *]");
+        check("time:[now-1h TO now]", "time:[now-3600s TO now]");
+        check(
+            "time:2026-03-02",
+            "time:[2026-03-02T00:00:00Z TO 2026-03-03T00:00:00Z}",
+        );
+        check(
+            "time:2026-03-02T01:00:00Z",
+            "time:[2026-03-02T01:00:00Z TO 2026-03-02T01:00:00Z]",
+        );
+        check(
+            "eventTime:>2026-03-02",
+            "eventTime:{2026-03-02T00:00:00Z TO *]",
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_and_where() {
+        check_error("a \"b", 2, "quote is not closed");
+        check_error("a:/b", 2, "regular expression is not closed");
+        check_error("a (b", 2, "parenthesis is not closed");
+        check_error("(", 0, "parenthesis is not closed");
+        check_error("a)", 1, "parenthesis closes nothing");
+        check_error("a AND", 2, "operator `AND` lacks a side");
+        check_error("OR a", 0, "operator `OR` lacks a side");
+        check_error("a && || b", 2, "operator `&&` lacks a side");
+        check_error("NOT", 0, "operator `NOT` lacks a side");
+        check_error("a & b", 2, "unknown operator `&`");
+        check_error("a:", 0, "value of field `a` is missing");
+        check_error("x a: AND b", 2, "value of field `a` is missing");
+        check_error(":a", 0, "field name is missing");
+        check_error(">5", 0, "field name is missing");
+        check_error("a*:b", 0, "field name `a*` has a wildcard");
+        check_error("ip:10.0.0.0/33", 3, "`10.0.0.0/33` is no network");
+        check_error("ip:1.2.3/8", 3, "`1.2.3/8` is no network");
+        check_error("n:[1 TO", 2, "range is not complete");
+        check_error("n:[1 2]", 2, "range is not complete");
+        check_error("n:[10 TO 1]", 2, "range runs backwards: from 10 to 1");
+        check_error(
+            "time:[now TO -1d]",
+            5,
+            "range runs backwards: from now to now-86400s",
+        );
+        check_error("time:yesterday", 5, "`yesterday` is no time");
+        check_error("time:[x TO now]", 6, "`x` is no time");
+        check_error("é a\\", 4, "nothing follows the backslash");
+        check_error(
+            &"(".repeat(40),
+            33,
+            "query is too large: levels of parentheses 32 at most",
+        );
+        check_error(
+            &"a ".repeat(1_001),
+            2_000,
+            "query is too large: tests 1000 at most",
+        );
+        check_error(
+            &"a".repeat(70_000),
+            0,
+            "query is too large: bytes 65536 at most",
+        );
+        assert!(parse(r"a:/(a{1,9999}){9999}/").is_err());
+        assert!(parse(r"a:/(?=b)/").is_err());
     }
 }

@@ -165,9 +165,9 @@ fn survivors(content: &Content, coins: &mut Coins) -> Vec<u8> {
         }
         // What is durable and unchanged survives whichever side lost the page.
         let same = content.durable.len().min(len).min(page + PAGE);
-        for i in page..same {
+        for (i, byte) in bytes.iter_mut().enumerate().take(same).skip(page) {
             if content.written.get(i) == content.durable.get(i) {
-                bytes[i] = content.durable[i];
+                *byte = content.durable[i];
             }
         }
     }
@@ -306,7 +306,7 @@ impl File for SimFile {
             })
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         let path = &self.path;
         self.disk
             .change(&[Fault::Crash, Fault::SyncFails], |state, fault| {

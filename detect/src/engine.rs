@@ -1,0 +1,906 @@
+//! A rule set compiled for speed: which rules match this event?
+//!
+//! Equal lines of different rules become one predicate that is evaluated at most once per event. All fields
+//! that any rule names are found in one walk over the record. A rule is looked at only if the event has one
+//! of the values that the rule cannot do without (its *keys*: the rarest set of exact values, mostly of
+//! `eventName`); the few rules without keys are looked at always. [`Engine::matches`] is a pure function of
+//! event and rule set; the [`Scratch`] only spares allocations.
+
+use std::collections::BTreeMap;
+
+use event::json::{Kind, Value};
+use event::path::{FieldSet, Slot, Slots};
+use event::{Event, Finding, Normalized, RuleInfo, Str, Time, is_normalized_name};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::condition::Condition;
+use crate::item::{Item, Relation, Test, TimePart};
+use crate::pattern::Pattern;
+use crate::rule::{Logsource, Selection};
+use crate::rule_set::RuleSet;
+
+/// A compiled rule set.
+#[derive(Debug)]
+pub struct Engine {
+    fields: FieldSet,
+    /// Per slot: may the envelope stand in where the record has nothing?
+    normalized: Vec<bool>,
+    predicates: Vec<Predicate>,
+    rules: Vec<CompiledRule>,
+    correlations: Vec<Correlated>,
+    logsources: Vec<Logsource>,
+    /// Per indexed slot: lower-cased value to rules.
+    index: Vec<(Slot, FxHashMap<Box<str>, Vec<u32>>)>,
+    /// Rules without keys.
+    unkeyed: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct CompiledRule {
+    info: RuleInfo,
+    tags: Vec<Str>,
+    logsource: usize,
+    expression: Expression,
+    generates: bool,
+    /// The selections by name, for explanations.
+    selections: Vec<(String, Expression)>,
+    /// The correlations that refer to it, and the words with which they do.
+    correlations: Vec<(usize, String)>,
+}
+
+#[derive(Debug)]
+struct Correlated {
+    id: Str,
+    /// Group-by name; the slots to read for it per word of a referred rule, or one for all.
+    group_by: Vec<(Str, GroupField)>,
+}
+
+#[derive(Debug)]
+enum GroupField {
+    Slot(Slot),
+    Alias(Vec<(String, Slot)>),
+}
+
+#[derive(Debug, Clone)]
+enum Expression {
+    Predicate(u32),
+    Not(Box<Expression>),
+    And(Vec<Expression>),
+    Or(Vec<Expression>),
+}
+
+#[derive(Debug)]
+struct Predicate {
+    slot: Option<Slot>,
+    /// For `fieldref`: the other field of each test, in order of appearance.
+    others: Vec<Slot>,
+    item: Item,
+    /// Where all tests are equality without case: the values.
+    exact: Option<FxHashSet<Box<str>>>,
+}
+
+/// A match of a rule that a correlation counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorrelationMatch {
+    /// The correlation's number in the rule set.
+    pub correlation: usize,
+    /// The group-by values of this event.
+    pub group: BTreeMap<Str, Option<Str>>,
+}
+
+/// One line of a rule held against one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// The selection that the line belongs to.
+    pub selection: String,
+    /// The line as written: field, modifiers and values.
+    pub written: String,
+    /// Does the event satisfy it?
+    pub held: bool,
+    /// What the event has in the field; for keywords nothing.
+    pub values: Vec<String>,
+}
+
+/// Working memory for [`Engine::matches`], used again for every event; one per thread.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    slots: Slots,
+    /// Per slot: where its values are in `values`, once it was read for this event.
+    read: Vec<Read>,
+    values: Vec<Text>,
+    original: String,
+    lower: String,
+    keywords: Option<(usize, usize)>,
+    /// Per predicate: twice the number of the event, plus one if it held.
+    memo: Vec<u32>,
+    /// Per rule: the event for which it was a candidate last.
+    offered: Vec<u32>,
+    event: u32,
+    candidates: Vec<u32>,
+    matched: Vec<u32>,
+    /// Which logsources cover the source of the last event.
+    source: Str,
+    covered: Vec<bool>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Read {
+    event: u32,
+    from: u32,
+    to: u32,
+    present: bool,
+}
+
+/// Places of one value in the two texts of the scratch.
+#[derive(Debug, Clone, Copy)]
+struct Text {
+    original: (u32, u32),
+    lower: (u32, u32),
+    number: bool,
+}
+
+impl Engine {
+    /// Compiles a rule set.
+    pub fn new(set: &RuleSet) -> Engine {
+        let mut engine = Engine {
+            fields: FieldSet::new(),
+            normalized: Vec::new(),
+            predicates: Vec::new(),
+            rules: Vec::new(),
+            correlations: Vec::new(),
+            logsources: Vec::new(),
+            index: Vec::new(),
+            unkeyed: Vec::new(),
+        };
+        let mut known = FxHashMap::default();
+        for (rule, generates) in set.rules.iter().zip(&set.generates) {
+            let selections: Vec<Expression> = rule
+                .selections
+                .iter()
+                .map(|(_, s)| engine.selection(s, &mut known))
+                .collect();
+            let logsource = engine
+                .logsources
+                .iter()
+                .position(|l| *l == rule.logsource)
+                .unwrap_or_else(|| {
+                    engine.logsources.push(rule.logsource.clone());
+                    engine.logsources.len() - 1
+                });
+            engine.rules.push(CompiledRule {
+                info: rule.info.clone(),
+                tags: rule
+                    .info
+                    .tags
+                    .iter()
+                    .map(|t| Str::from(t.as_str()))
+                    .collect(),
+                logsource,
+                expression: expression(&rule.condition, &selections),
+                generates: *generates,
+                selections: rule
+                    .selections
+                    .iter()
+                    .map(|(name, _)| name.clone())
+                    .zip(selections)
+                    .collect(),
+                correlations: Vec::new(),
+            });
+        }
+        for (number, (correlation, references)) in
+            set.correlations.iter().zip(&set.references).enumerate()
+        {
+            let group_by = correlation.group_by.iter().map(|name| {
+                let alias = correlation.aliases.iter().find(|(a, _)| a == name);
+                let field = match alias {
+                    Some((_, fields)) => GroupField::Alias(
+                        fields
+                            .iter()
+                            .map(|(word, field)| (word.clone(), engine.fields.slot(field)))
+                            .collect(),
+                    ),
+                    None => GroupField::Slot(engine.fields.slot(name)),
+                };
+                (Str::from(name.as_str()), field)
+            });
+            let correlated = Correlated {
+                id: correlation.info.id.as_str().into(),
+                group_by: group_by.collect(),
+            };
+            engine.correlations.push(correlated);
+            for (rule, word) in references {
+                engine.rules[*rule]
+                    .correlations
+                    .push((number, word.clone()));
+            }
+        }
+        engine.normalized = (0..engine.fields.len())
+            .map(|slot| is_normalized_name(engine.fields.name(slot)))
+            .collect();
+        engine.build_index();
+        engine
+    }
+
+    fn selection(
+        &mut self,
+        selection: &Selection,
+        known: &mut FxHashMap<(Option<String>, String), u32>,
+    ) -> Expression {
+        match selection {
+            Selection::All(parts) => {
+                Expression::And(parts.iter().map(|p| self.selection(p, known)).collect())
+            }
+            Selection::Any(parts) => {
+                Expression::Or(parts.iter().map(|p| self.selection(p, known)).collect())
+            }
+            Selection::Item(item) => {
+                let number = *known
+                    .entry((item.field.clone(), item.written.clone()))
+                    .or_insert_with(|| {
+                        let slot = item.field.as_ref().map(|f| self.fields.slot(f));
+                        let tests = item.groups.iter().flatten();
+                        let others = tests
+                            .clone()
+                            .filter_map(|t| {
+                                if let Test::Field { other, .. } = t {
+                                    Some(self.fields.slot(other))
+                                } else {
+                                    None
+                                }
+                            })
+                            .collect();
+                        let exact = tests
+                            .map(|t| match t {
+                                Test::Text {
+                                    pattern: Pattern::Exact(text),
+                                    cased: false,
+                                } => Some(text.clone()),
+                                _ => None,
+                            })
+                            .collect::<Option<FxHashSet<_>>>()
+                            .filter(|_| slot.is_some() && (!item.all || item.groups.len() == 1));
+                        // The text of an item is shared by rules; numbers compare by worth and are not in the set.
+                        self.predicates.push(Predicate {
+                            slot,
+                            others,
+                            item: item.clone(),
+                            exact,
+                        });
+                        self.predicates.len() as u32 - 1
+                    });
+                Expression::Predicate(number)
+            }
+        }
+    }
+
+    /// For every rule the set of (slot, value) pairs of which it needs one, the rarest such set; then the index.
+    fn build_index(&mut self) {
+        let mut uses: FxHashMap<(Slot, Box<str>), usize> = FxHashMap::default();
+        for predicate in &self.predicates {
+            if let (Some(slot), Some(values)) = (predicate.slot, &predicate.exact) {
+                for value in values {
+                    *uses.entry((slot, value.clone())).or_default() += 1;
+                }
+            }
+        }
+        // How often a value stands in rules tells how often it stands in events, near enough.
+        let mut rules_with: FxHashMap<(Slot, Box<str>), usize> = FxHashMap::default();
+        for rule in &self.rules {
+            let mut pairs = FxHashSet::default();
+            self.pairs(&rule.expression, &mut pairs);
+            for pair in pairs {
+                *rules_with.entry(pair).or_default() += 1;
+            }
+        }
+        let mut index: BTreeMap<Slot, FxHashMap<Box<str>, Vec<u32>>> = BTreeMap::new();
+        for (number, rule) in self.rules.iter().enumerate() {
+            match self.keys(&rule.expression, &rules_with) {
+                Some(keys) => keys.into_iter().for_each(|(slot, value)| {
+                    let rules = index.entry(slot).or_default().entry(value).or_default();
+                    if rules.last() != Some(&(number as u32)) {
+                        rules.push(number as u32);
+                    }
+                }),
+                None => self.unkeyed.push(number as u32),
+            }
+        }
+        self.index = index.into_iter().collect();
+    }
+
+    fn pairs(&self, expression: &Expression, out: &mut FxHashSet<(Slot, Box<str>)>) {
+        match expression {
+            Expression::Predicate(p) => {
+                let predicate = &self.predicates[*p as usize];
+                if let (Some(slot), Some(values)) = (predicate.slot, &predicate.exact) {
+                    out.extend(values.iter().map(|v| (slot, v.clone())));
+                }
+            }
+            Expression::Not(inner) => self.pairs(inner, out),
+            Expression::And(parts) | Expression::Or(parts) => {
+                parts.iter().for_each(|p| self.pairs(p, out))
+            }
+        }
+    }
+
+    fn keys(
+        &self,
+        expression: &Expression,
+        uses: &FxHashMap<(Slot, Box<str>), usize>,
+    ) -> Option<Vec<(Slot, Box<str>)>> {
+        let cost = |keys: &Vec<(Slot, Box<str>)>| {
+            keys.iter()
+                .map(|k| uses.get(k).copied().unwrap_or(0))
+                .sum::<usize>()
+        };
+        match expression {
+            Expression::Predicate(p) => {
+                let predicate = &self.predicates[*p as usize];
+                let values = predicate
+                    .exact
+                    .as_ref()
+                    .filter(|_| !predicate.item.negated)?;
+                let slot = predicate.slot?;
+                let mut keys: Vec<_> = values.iter().map(|v| (slot, v.clone())).collect();
+                keys.sort();
+                Some(keys)
+            }
+            Expression::Not(_) => None,
+            Expression::And(parts) => parts
+                .iter()
+                .filter_map(|p| self.keys(p, uses))
+                .min_by_key(cost),
+            Expression::Or(parts) => {
+                let all = parts
+                    .iter()
+                    .map(|p| self.keys(p, uses))
+                    .collect::<Option<Vec<_>>>()?;
+                let mut all: Vec<_> = all.into_iter().flatten().collect();
+                all.sort();
+                all.dedup();
+                Some(all).filter(|a| !a.is_empty())
+            }
+        }
+    }
+
+    /// How many single-event rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Is there no rule?
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// What people read about the rule with this number.
+    pub fn info(&self, rule: u32) -> &RuleInfo {
+        &self.rules[rule as usize].info
+    }
+
+    /// Do matches of this rule give findings of their own?
+    pub fn generates(&self, rule: u32) -> bool {
+        self.rules[rule as usize].generates
+    }
+
+    /// The id of the correlation with this number.
+    pub fn correlation_id(&self, correlation: usize) -> &Str {
+        &self.correlations[correlation].id
+    }
+
+    /// The finding of a rule that matched an event.
+    pub fn finding(&self, rule: u32, event: &Event) -> Finding {
+        let rule = &self.rules[rule as usize];
+        let id = Finding::event_id(&rule.info.id, event.id);
+        Finding {
+            id,
+            episode: id,
+            rule_id: rule.info.id.as_str().into(),
+            title: rule.info.title.as_str().into(),
+            severity: rule.info.severity,
+            tags: rule.tags.clone(),
+            ..Finding::from_event(event)
+        }
+    }
+
+    /// The numbers of the rules that match an event, ascending. `json` is the original record where it is JSON.
+    pub fn matches<'s>(
+        &self,
+        event: &Event,
+        json: Option<Value<'_>>,
+        scratch: &'s mut Scratch,
+    ) -> &'s [u32] {
+        let mut look = Look {
+            engine: self,
+            event,
+            json,
+            scratch,
+        };
+        look.begin();
+        look.candidates();
+        look.scratch.candidates.sort_unstable();
+        let candidates = std::mem::take(&mut look.scratch.candidates);
+        for &number in &candidates {
+            let rule = &self.rules[number as usize];
+            if look.scratch.covered[rule.logsource] && look.holds(&rule.expression) {
+                look.scratch.matched.push(number);
+            }
+        }
+        scratch.candidates = candidates;
+        &scratch.matched
+    }
+
+    /// What correlations count of the event that [`Engine::matches`] was last asked about with this scratch: one
+    /// match per correlation, however many of its rules matched.
+    pub fn correlation_matches(
+        &self,
+        event: &Event,
+        json: Option<Value<'_>>,
+        scratch: &mut Scratch,
+    ) -> Vec<CorrelationMatch> {
+        let matched = std::mem::take(&mut scratch.matched);
+        let mut words: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for rule in &matched {
+            for (correlation, word) in &self.rules[*rule as usize].correlations {
+                words.entry(*correlation).or_default().push(word);
+            }
+        }
+        let mut look = Look {
+            engine: self,
+            event,
+            json,
+            scratch,
+        };
+        let matches = words.into_iter().map(|(correlation, words)| {
+            let fields = &self.correlations[correlation].group_by;
+            let group = fields.iter().map(|(name, field)| {
+                let slots: Vec<Slot> = match field {
+                    GroupField::Slot(slot) => vec![*slot],
+                    GroupField::Alias(fields) => fields
+                        .iter()
+                        .filter(|(w, _)| words.contains(&w.as_str()))
+                        .map(|(_, s)| *s)
+                        .collect(),
+                };
+                (name.clone(), look.group_value(&slots))
+            });
+            CorrelationMatch {
+                correlation,
+                group: group.collect(),
+            }
+        });
+        let matches = matches.collect();
+        scratch.matched = matched;
+        matches
+    }
+
+    /// Every line of a rule held against an event, or `None` if no rule has this id.
+    pub fn explain(
+        &self,
+        rule_id: &str,
+        event: &Event,
+        json: Option<Value<'_>>,
+    ) -> Option<Vec<Explained>> {
+        let rule = self.rules.iter().find(|r| r.info.id == rule_id)?;
+        let mut scratch = Scratch::new();
+        let mut look = Look {
+            engine: self,
+            event,
+            json,
+            scratch: &mut scratch,
+        };
+        look.begin();
+        let mut lines = Vec::new();
+        for (name, expression) in &rule.selections {
+            let mut predicates = Vec::new();
+            collect(expression, &mut predicates);
+            for number in predicates {
+                let predicate = &self.predicates[number as usize];
+                let values = match predicate.slot {
+                    Some(slot) => {
+                        let read = look.read(slot);
+                        let values =
+                            look.scratch.values[read.from as usize..read.to as usize].to_vec();
+                        values
+                            .iter()
+                            .map(|v| look.scratch.written(v).to_owned())
+                            .collect()
+                    }
+                    None => Vec::new(),
+                };
+                let held = look.predicate(predicate);
+                lines.push(Explained {
+                    selection: name.clone(),
+                    written: predicate.item.written.clone(),
+                    held,
+                    values,
+                });
+            }
+        }
+        Some(lines)
+    }
+
+    /// Does any correlation refer to one of these rules?
+    pub fn is_correlated(&self, matched: &[u32]) -> bool {
+        matched
+            .iter()
+            .any(|r| !self.rules[*r as usize].correlations.is_empty())
+    }
+}
+
+fn collect(expression: &Expression, out: &mut Vec<u32>) {
+    match expression {
+        Expression::Predicate(number) => out.push(*number),
+        Expression::Not(inner) => collect(inner, out),
+        Expression::And(parts) | Expression::Or(parts) => {
+            parts.iter().for_each(|p| collect(p, out))
+        }
+    }
+}
+
+fn expression(condition: &Condition, selections: &[Expression]) -> Expression {
+    match condition {
+        Condition::Selection(number) => selections[*number].clone(),
+        Condition::Not(inner) => Expression::Not(Box::new(expression(inner, selections))),
+        Condition::And(parts) => {
+            Expression::And(parts.iter().map(|p| expression(p, selections)).collect())
+        }
+        Condition::Or(parts) => {
+            Expression::Or(parts.iter().map(|p| expression(p, selections)).collect())
+        }
+    }
+}
+
+/// One event looked at by one engine.
+struct Look<'a, 's> {
+    engine: &'a Engine,
+    event: &'a Event,
+    json: Option<Value<'a>>,
+    scratch: &'s mut Scratch,
+}
+
+impl<'a> Look<'a, '_> {
+    fn begin(&mut self) {
+        let s = &mut *self.scratch;
+        let engine = self.engine;
+        if s.event >= u32::MAX / 2 - 1
+            || s.memo.len() != engine.predicates.len()
+            || s.offered.len() != engine.rules.len()
+        {
+            s.event = 0;
+            s.memo = vec![0; engine.predicates.len()];
+            s.offered = vec![0; engine.rules.len()];
+            s.read = vec![Read::default(); engine.fields.len()];
+            s.source = Str::default();
+            s.covered.clear();
+        }
+        s.event += 1;
+        s.values.clear();
+        s.original.clear();
+        s.lower.clear();
+        s.keywords = None;
+        s.candidates.clear();
+        s.matched.clear();
+        if s.covered.is_empty() || s.source != self.event.source {
+            s.source = self.event.source.clone();
+            s.covered = engine
+                .logsources
+                .iter()
+                .map(|l| l.covers(&s.source))
+                .collect();
+        }
+        if let Some(root) = self.json {
+            engine.fields.extract(root, &mut s.slots);
+        }
+    }
+
+    fn candidates(&mut self) {
+        let engine = self.engine;
+        self.scratch.candidates.extend_from_slice(&engine.unkeyed);
+        for (slot, rules) in &engine.index {
+            let read = self.read(*slot);
+            for at in read.from..read.to {
+                let (from, to) = self.scratch.values[at as usize].lower;
+                if let Some(numbers) = rules.get(&self.scratch.lower[from as usize..to as usize]) {
+                    for &number in numbers {
+                        let offered = &mut self.scratch.offered[number as usize];
+                        if *offered != self.scratch.event {
+                            *offered = self.scratch.event;
+                            self.scratch.candidates.push(number);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn holds(&mut self, expression: &Expression) -> bool {
+        match expression {
+            Expression::Predicate(number) => {
+                let event = self.scratch.event;
+                let memo = self.scratch.memo[*number as usize];
+                if memo >> 1 == event {
+                    return memo & 1 == 1;
+                }
+                let engine = self.engine;
+                let held = self.predicate(&engine.predicates[*number as usize]);
+                self.scratch.memo[*number as usize] = event << 1 | u32::from(held);
+                held
+            }
+            Expression::Not(inner) => !self.holds(inner),
+            Expression::And(parts) => parts.iter().all(|p| self.holds(p)),
+            Expression::Or(parts) => parts.iter().any(|p| self.holds(p)),
+        }
+    }
+
+    fn predicate(&mut self, predicate: &Predicate) -> bool {
+        let item = &predicate.item;
+        let read = match predicate.slot {
+            Some(slot) => self.read(slot),
+            None => self.read_keywords(),
+        };
+        let others: Vec<Read> = predicate
+            .others
+            .iter()
+            .map(|slot| self.read(*slot))
+            .collect();
+        let s = &*self.scratch;
+        let values = &s.values[read.from as usize..read.to as usize];
+        if let Some(exact) = &predicate.exact {
+            let found = values.iter().any(|v| exact.contains(s.lowered(v)));
+            return found != item.negated;
+        }
+        let mut other = others.iter();
+        let mut group = |tests: &Vec<Test>| {
+            tests.iter().any(|test| match test {
+                Test::Field {
+                    relation, cased, ..
+                } => {
+                    let Some(read) = other.next() else {
+                        return false;
+                    };
+                    let theirs = &s.values[read.from as usize..read.to as usize];
+                    let text =
+                        |v: &Text| if *cased { s.written(v) } else { s.lowered(v) }.to_owned();
+                    values.iter().any(|a| {
+                        theirs
+                            .iter()
+                            .any(|b| related(*relation, &text(a), &text(b)))
+                    })
+                }
+                Test::Null => values.is_empty(),
+                Test::Exists(wanted) => read.present == *wanted,
+                test => values.iter().any(|v| s.value(test, v)),
+            })
+        };
+        let held = if item.all {
+            item.groups.iter().all(&mut group)
+        } else {
+            item.groups.iter().any(&mut group)
+        };
+        held != item.negated
+    }
+
+    /// The values at a slot; where the record has nothing the envelope stands in.
+    fn read(&mut self, slot: Slot) -> Read {
+        let event = self.scratch.event;
+        if self.scratch.read[slot].event == event {
+            return self.scratch.read[slot];
+        }
+        let from = self.scratch.values.len() as u32;
+        let mut present = false;
+        if let Some(root) = self.json {
+            present = !self.scratch.slots.is_absent(slot);
+            if present {
+                let s = &mut *self.scratch;
+                for index in s.slots.all(slot) {
+                    add_value(
+                        &mut s.values,
+                        &mut s.original,
+                        &mut s.lower,
+                        root.with_index(index),
+                    );
+                }
+            }
+        }
+        if !present && self.engine.normalized[slot] {
+            let s = &mut *self.scratch;
+            match self.event.normalized(self.engine.fields.name(slot)) {
+                Normalized::Absent => {}
+                Normalized::Text(text) => {
+                    present = true;
+                    let number = text.parse::<f64>().is_ok();
+                    add_text(&mut s.values, &mut s.original, &mut s.lower, &text, number);
+                }
+                Normalized::List(texts) => {
+                    present = true;
+                    texts.iter().for_each(|t| {
+                        add_text(&mut s.values, &mut s.original, &mut s.lower, t, false)
+                    });
+                }
+            }
+        }
+        let read = Read {
+            event,
+            from,
+            to: self.scratch.values.len() as u32,
+            present,
+        };
+        self.scratch.read[slot] = read;
+        read
+    }
+
+    /// Every value of the record, or the whole record where it is no JSON.
+    fn read_keywords(&mut self) -> Read {
+        let s = &mut *self.scratch;
+        let (from, to) = *s.keywords.get_or_insert_with(|| {
+            let from = s.values.len();
+            match self.json {
+                Some(root) => root
+                    .leaves()
+                    .for_each(|v| add_value(&mut s.values, &mut s.original, &mut s.lower, v)),
+                None => add_text(
+                    &mut s.values,
+                    &mut s.original,
+                    &mut s.lower,
+                    &String::from_utf8_lossy(&self.event.raw),
+                    false,
+                ),
+            }
+            (from, s.values.len())
+        });
+        Read {
+            event: s.event,
+            from: from as u32,
+            to: to as u32,
+            present: true,
+        }
+    }
+
+    /// The value of a group-by field: a text, a list of them written as JSON, or nothing.
+    fn group_value(&mut self, slots: &[Slot]) -> Option<Str> {
+        let mut texts: Vec<Str> = Vec::new();
+        for slot in slots {
+            let read = self.read(*slot);
+            let s = &*self.scratch;
+            texts.extend(
+                s.values[read.from as usize..read.to as usize]
+                    .iter()
+                    .map(|v| Str::from(s.written(v))),
+            );
+        }
+        match texts.len() {
+            0 => None,
+            1 => texts.pop(),
+            _ => serde_json::to_string(&texts).ok().map(Str::from),
+        }
+    }
+}
+
+impl Scratch {
+    /// Empty working memory.
+    pub fn new() -> Scratch {
+        Scratch::default()
+    }
+
+    /// The rules that matched when [`Engine::matches`] was last asked.
+    pub fn matched(&self) -> &[u32] {
+        &self.matched
+    }
+
+    fn lowered(&self, value: &Text) -> &str {
+        &self.lower[value.lower.0 as usize..value.lower.1 as usize]
+    }
+
+    fn written(&self, value: &Text) -> &str {
+        &self.original[value.original.0 as usize..value.original.1 as usize]
+    }
+
+    fn value(&self, test: &Test, value: &Text) -> bool {
+        let number = || {
+            self.written(value)
+                .trim()
+                .parse::<f64>()
+                .ok()
+                .filter(|n| n.is_finite())
+        };
+        match test {
+            Test::Text {
+                pattern,
+                cased: true,
+            } => pattern.matches(self.written(value)),
+            Test::Text {
+                pattern,
+                cased: false,
+            } => pattern.matches(self.lowered(value)),
+            Test::Number(text, wanted) => {
+                self.written(value) == &**text || (value.number && number() == Some(*wanted))
+            }
+            Test::Regex(regex) => regex.is_match(self.written(value)),
+            Test::Compare(op, wanted) => number().is_some_and(|n| op.holds(n, *wanted)),
+            Test::Time(part, op, wanted) => {
+                time_part(*part, self.written(value)).is_some_and(|n| op.holds(n, *wanted))
+            }
+            Test::Cidr(net) => Test::in_network(net, self.written(value)),
+            Test::Null | Test::Exists(_) | Test::Field { .. } => false,
+        }
+    }
+}
+
+fn related(relation: Relation, a: &str, b: &str) -> bool {
+    match relation {
+        Relation::Equal => a == b,
+        Relation::Contains => a.contains(b),
+        Relation::StartsWith => a.starts_with(b),
+        Relation::EndsWith => a.ends_with(b),
+    }
+}
+
+fn time_part(part: TimePart, text: &str) -> Option<f64> {
+    use chrono::{Datelike, Timelike};
+    let time = Time::parse(text)
+        .ok()
+        .or_else(|| text.parse().ok().and_then(Time::from_epoch))?
+        .to_chrono();
+    Some(match part {
+        TimePart::Minute => time.minute().into(),
+        TimePart::Hour => time.hour().into(),
+        TimePart::Day => time.day().into(),
+        TimePart::Week => time.iso_week().week().into(),
+        TimePart::Month => time.month().into(),
+        TimePart::Year => time.year().into(),
+    })
+}
+
+fn add_value(values: &mut Vec<Text>, original: &mut String, lower: &mut String, value: Value<'_>) {
+    match value.kind() {
+        Kind::Null => {}
+        Kind::Object | Kind::Array => {
+            add_text(values, original, lower, &compact(value.raw()), false)
+        }
+        kind => {
+            if let Some(text) = value.text() {
+                add_text(values, original, lower, &text, kind == Kind::Number);
+            }
+        }
+    }
+}
+
+fn add_text(
+    values: &mut Vec<Text>,
+    original: &mut String,
+    lower: &mut String,
+    text: &str,
+    number: bool,
+) {
+    let places = (original.len() as u32, lower.len() as u32);
+    original.push_str(text);
+    if text.is_ascii() {
+        lower.push_str(text);
+        lower[places.1 as usize..].make_ascii_lowercase();
+    } else {
+        lower.extend(text.chars().flat_map(char::to_lowercase));
+    }
+    values.push(Text {
+        original: (places.0, original.len() as u32),
+        lower: (places.1, lower.len() as u32),
+        number,
+    });
+}
+
+/// JSON without white space between its parts: how an object is compared with a text.
+fn compact(raw: &[u8]) -> String {
+    let mut out = Vec::with_capacity(raw.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in raw {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        out.push(byte);
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}

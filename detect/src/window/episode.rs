@@ -1,0 +1,202 @@
+//! One episode of one group: a run of firing matches, in bounded space.
+//!
+//! Between the first and the last firing match nothing can change any more but the count and the evidence, so
+//! an [`Episode`] keeps of its inside only the earliest matches (their ids are the finding's evidence), the
+//! latest `threshold` (they decide whether a match behind the end fires) and the number. Each of the three only
+//! grows by union, so the order in which matches come cannot show. `group` decides which matches belong inside;
+//! this file knows nothing of windows, it makes the [`Finding`] and remembers what was last said.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use event::{Finding, Id, MAX_EVENT_IDS, Str, Time};
+
+use super::Correlation;
+
+/// An episode of this size or less is said anew at every change.
+const SMALL: u64 = 10;
+
+/// A larger one is said anew when its end has moved by this or by a timespan, whichever is more: a minute.
+const REFRESH: i64 = 60_000_000;
+
+/// The time and the id of a match: the order of matches.
+pub(super) type Point = (Time, Id);
+
+/// A match outside of every episode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Loose {
+    pub(super) at: Point,
+    /// The source's own id of the event.
+    pub(super) shown: Str,
+    /// What a finding takes from the event if this becomes the first firing match.
+    pub(super) context: Arc<Finding>,
+    pub(super) late: bool,
+}
+
+/// What the last revision said, to know whether another is worth it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The finding's id: the first `episode` that was said.
+    pub(super) id: Id,
+    pub(super) revision: u64,
+    pub(super) count: u64,
+    /// The first firing match.
+    pub(super) by: Id,
+    pub(super) first: Time,
+    pub(super) last: Time,
+}
+
+/// A run of firing matches, each at most a timespan after the one before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Episode {
+    /// The earliest firing match.
+    pub(super) first: Point,
+    /// What it did.
+    pub(super) context: Arc<Finding>,
+    /// The time of the last firing match.
+    pub(super) last: Time,
+    /// How many matches are inside.
+    pub(super) count: u64,
+    /// The earliest of them, at most [`MAX_EVENT_IDS`].
+    pub(super) earliest: Vec<(Point, Str)>,
+    /// The latest of them, at most as many as the threshold.
+    pub(super) latest: VecDeque<Point>,
+    /// The watermark has passed `first`: what leads up to it is final, and inside.
+    pub(super) sealed: bool,
+    pub(super) late: bool,
+    pub(super) said: Option<Said>,
+}
+
+impl Episode {
+    /// An episode of one firing match, which is yet to be taken in.
+    pub(super) fn new(first: &Loose) -> Episode {
+        Episode {
+            first: first.at,
+            context: Arc::clone(&first.context),
+            last: first.at.0,
+            count: 0,
+            earliest: Vec::new(),
+            latest: VecDeque::new(),
+            sealed: false,
+            late: false,
+            said: None,
+        }
+    }
+
+    /// Is a match at `time` inside, whatever else it does?
+    pub(super) fn covers(&self, time: Time) -> bool {
+        let from = match self.earliest.first() {
+            Some(((start, _), _)) if self.sealed => *start,
+            _ => self.first.0,
+        };
+        from <= time && time <= self.last
+    }
+
+    /// Is this match known to be inside? Exact as long as the ids are kept.
+    pub(super) fn has(&self, at: Point) -> bool {
+        self.latest.binary_search(&at).is_ok()
+            || self.earliest.binary_search_by_key(&at, |e| e.0).is_ok()
+    }
+
+    /// Takes a match in.
+    pub(super) fn take(&mut self, at: Point, shown: &Str, late: bool, threshold: usize) {
+        self.count += 1;
+        self.late |= late;
+        let place = self.earliest.partition_point(|e| e.0 < at);
+        if place < MAX_EVENT_IDS {
+            self.earliest.insert(place, (at, shown.clone()));
+            self.earliest.truncate(MAX_EVENT_IDS);
+        }
+        let place = self.latest.partition_point(|e| *e < at);
+        if place > 0 || self.latest.len() < threshold {
+            self.latest.insert(place, at);
+            if self.latest.len() > threshold {
+                self.latest.pop_front();
+            }
+        }
+    }
+
+    /// Takes in the episode behind this one. Of two that were said, the earlier goes on and the later is told so; one
+    /// that was never said has no name to lose.
+    pub(super) fn join(&mut self, later: Episode, threshold: usize) {
+        self.last = later.last;
+        self.count += later.count;
+        self.late |= later.late;
+        let room = MAX_EVENT_IDS.saturating_sub(self.earliest.len());
+        self.earliest.extend(later.earliest.into_iter().take(room));
+        self.latest.extend(later.latest);
+        let excess = self.latest.len().saturating_sub(threshold);
+        self.latest.drain(..excess);
+        self.said = self.said.or(later.said);
+    }
+
+    /// The time of the evidence's first match and its size, with what leads up to the first firing match.
+    pub(super) fn extent(&self, head: &[Loose]) -> (Time, u64) {
+        let inside = self.earliest.first().map_or(self.first.0, |e| e.0.0);
+        let first = head.first().map_or(inside, |m| m.at.0.min(inside));
+        (first, self.count + head.len() as u64)
+    }
+
+    /// Does it differ from what was said last?
+    pub(super) fn changed(&self, head: &[Loose]) -> bool {
+        let (first, count) = self.extent(head);
+        self.said.is_none_or(|said| {
+            (said.by, said.first, said.last, said.count) != (self.first.1, first, self.last, count)
+        })
+    }
+
+    /// Is the difference worth a revision now? Every one in a small episode; in a large one another beginning, twice the
+    /// count, or an end that has moved on. What is not said now is said when it settles.
+    pub(super) fn worth_saying(&self, head: &[Loose], timespan: i64) -> bool {
+        let (first, count) = self.extent(head);
+        let Some(said) = self.said else { return true };
+        said.by != self.first.1
+            || said.first != first
+            || count >= said.count.saturating_mul(2)
+            || (count <= SMALL && self.changed(head))
+            || self.last.0.saturating_sub(said.last.0) >= timespan.max(REFRESH)
+    }
+
+    /// The next revision.
+    pub(super) fn say(
+        &mut self,
+        head: &[Loose],
+        rule: &Correlation,
+        group: &BTreeMap<Str, Option<Str>>,
+    ) -> Finding {
+        let episode = rule.episode_id(group, self.first.1);
+        let (first, count) = self.extent(head);
+        let said = Said {
+            id: self.said.map_or(episode, |said| said.id),
+            revision: self.said.map_or(0, |said| said.revision + 1),
+            count,
+            by: self.first.1,
+            first,
+            last: self.last,
+        };
+        self.said = Some(said);
+        let evidence = || {
+            let head = head.iter().map(|m| (m.at.1, &m.shown));
+            let inside = self.earliest.iter().map(|e| (e.0.1, &e.1));
+            head.chain(inside).take(MAX_EVENT_IDS)
+        };
+        Finding {
+            id: said.id,
+            rule_id: rule.rule_id.clone(),
+            title: rule.title.clone(),
+            severity: rule.severity,
+            time: self.first.0,
+            first_event_time: first,
+            last_event_time: self.last,
+            count,
+            group: group.clone(),
+            event_ids: evidence().map(|(_, shown)| shown.clone()).collect(),
+            evidence: evidence().map(|(id, _)| id).collect(),
+            episode,
+            tags: rule.tags.clone(),
+            late: self.late || head.iter().any(|m| m.late),
+            revision: said.revision,
+            ..Finding::clone(&self.context)
+        }
+    }
+}

@@ -1,0 +1,679 @@
+//! All matches of one correlation and one group that can still matter: the algorithm.
+//!
+//! A match *fires* if at least `threshold` matches lie in the timespan that ends with it. A match that comes at
+//! `x` can only make those in `[x, x + timespan]` fire, and none cease to. So a [`Group`] keeps every match that
+//! does not fire yet one by one ([`Loose`]) and every run of firing ones as an [`Episode`] in bounded space:
+//!
+//! ```text
+//!   loose   loose │ head (loose) │ first ... episode ... last │ loose   loose │ head │ first ... last
+//!                 └── timespan ──┘                            └─ more than a timespan ─┘
+//! ```
+//!
+//! Exactness. Let W be the watermark and L the lateness: what comes has a time of W or more. *Firing* of a match
+//! `y` behind an episode needs the matches in `[y - timespan, y]`: loose ones, and of the episode's inside the
+//! latest, of which `threshold` are enough, since only "at least" is asked. Of `y` before an episode: only loose
+//! ones. Inside an episode nothing needs to be asked. The evidence is the inside and the head, the matches at most
+//! a timespan before `first`; it moves inside when W has passed `first`, since neither can then change. A loose
+//! match before W - timespan is in no window that can still come, and goes. An episode whose `last` lies more than
+//! a timespan before W cannot be joined any more: it is settled, said a last time, and forgotten.
+//!
+//! Space. Fewer than `threshold` loose matches lie in any timespan, or the last of them would fire; all times lie in
+//! `[W - timespan, W + L]`: at most `threshold * (ceil(L / timespan) + 2)` are loose, the bound of DESIGN §4.5.
+//! Episodes are more than a timespan apart, so at most `ceil(L / timespan) + 2` are open, each with `threshold`
+//! latest and 100 earliest matches: DESIGN's bound doubles, plus 100 ids for each open episode. A partition that lags
+//! or times in the future stretch the interval beyond L; [`Terms::most_loose`] is the hard limit then.
+//!
+//! A match before W is *late*. It opens its group again: for another lateness of event time the group's own
+//! watermark stands a lateness before that match, so that a source that was cut off for hours is correlated as it
+//! catches up. What was forgotten stays forgotten, so this is best effort, and its findings say `late`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use event::{Finding, Id, Str, Time};
+
+use super::episode::{Episode, Loose, Point};
+use super::{Correlation, Match};
+
+/// What a group is judged by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) rule: &'a Correlation,
+    /// In microseconds.
+    pub(super) lateness: i64,
+    pub(super) watermark: Time,
+}
+
+impl Terms<'_> {
+    fn threshold(&self) -> usize {
+        usize::try_from(self.rule.threshold.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Four times what can be loose as long as times lie within the lateness, and no less than 1,024.
+    fn most_loose(&self) -> usize {
+        let timespan = self.rule.timespan.max(1) as u64;
+        let spans = (self.lateness.max(0) as u64).div_ceil(timespan) as usize;
+        let exact = self.threshold().saturating_mul(spans.saturating_add(2));
+        exact.saturating_mul(4).max(1_024)
+    }
+}
+
+/// What became of a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It counts.
+    New,
+    /// It was there already.
+    Repeat,
+    /// It counts, and so many loose matches had to go for it.
+    Crowded(u64),
+}
+
+/// The run-time state of one group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) group: BTreeMap<Str, Option<Str>>,
+    /// In order of (time, id), none inside an episode.
+    pub(super) loose: Vec<Loose>,
+    /// In order of time, more than a timespan apart.
+    pub(super) episodes: Vec<Episode>,
+    /// A late match came: the group's own watermark, and the watermark until which it holds.
+    pub(super) reopened: Option<(Time, Time)>,
+}
+
+impl Group {
+    pub(super) fn new(group: BTreeMap<Str, Option<Str>>) -> Group {
+        Group {
+            group,
+            loose: Vec::new(),
+            episodes: Vec::new(),
+            reopened: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.loose.is_empty() && self.episodes.is_empty()
+    }
+
+    /// Nothing happens to the group by itself before the watermark is past this.
+    pub(super) fn deadline(&self, timespan: i64) -> Time {
+        if let Some((_, until)) = self.reopened {
+            return until;
+        }
+        let episode = self.episodes.first().map(|e| e.last);
+        let loose = self.loose.last().map(|m| m.at.0);
+        episode.or(loose).map_or(Time::MIN, |t| t.plus(timespan))
+    }
+
+    /// What is given up first when there are too many groups: the rank of one, and the time of its newest match.
+    pub(super) fn rank(&self) -> (u8, Time) {
+        let rank = match (self.episodes.len(), self.loose.len()) {
+            (0, 0 | 1) => 0,
+            (0, _) => 1,
+            _ => 2,
+        };
+        let loose = self.loose.last().map(|m| m.at.0);
+        let newest = self.episodes.last().map(|e| e.last).max(loose);
+        (rank, newest.unwrap_or(Time::MIN))
+    }
+
+    /// Takes a match in, and says which findings have become part of others. [`Group::say`] says the rest.
+    pub(super) fn take(&mut self, terms: Terms<'_>, m: Match, out: &mut Vec<Finding>) -> Taken {
+        let at = (m.time, m.id);
+        let place = self.loose.partition_point(|l| l.at < at);
+        if self.loose.get(place).is_some_and(|l| l.at == at) {
+            return Taken::Repeat;
+        }
+        let late = m.context.late || m.time < terms.watermark;
+        let shown = m.context.event_ids.first().cloned().unwrap_or_default();
+        if let Some(i) = self.episodes.iter().position(|e| e.covers(m.time)) {
+            if self.episodes[i].has(at) {
+                return Taken::Repeat;
+            }
+            self.reopen(terms, m.time);
+            let context = self.intern(place, m.context);
+            let episode = &mut self.episodes[i];
+            episode.take(at, &shown, late, terms.threshold());
+            if at < episode.first && !episode.sealed {
+                (episode.first, episode.context) = (at, context);
+            }
+        } else {
+            self.reopen(terms, m.time);
+            let context = self.intern(place, m.context);
+            let loose = Loose {
+                at,
+                shown,
+                context,
+                late,
+            };
+            self.loose.insert(place, loose);
+        }
+        for firing in self.firing(terms, m.time) {
+            self.promote(terms, firing, out);
+        }
+        match self.crowded_out(terms) {
+            0 => Taken::New,
+            n => Taken::Crowded(n),
+        }
+    }
+
+    /// The loose matches that fire now that one at `time` has come.
+    fn firing(&self, terms: Terms<'_>, time: Time) -> Vec<Point> {
+        let start = self.loose.partition_point(|l| l.at.0 < time);
+        let end = time.plus(terms.rule.timespan);
+        let reached = self.loose[start..].iter().take_while(|l| l.at.0 <= end);
+        reached
+            .filter(|l| self.fires(terms, l.at.0))
+            .map(|l| l.at)
+            .collect()
+    }
+
+    /// Does a loose match at `time` fire?
+    fn fires(&self, terms: Terms<'_>, time: Time) -> bool {
+        let from = time.plus(-terms.rule.timespan);
+        let loose = self.loose.partition_point(|l| l.at.0 <= time)
+            - self.loose.partition_point(|l| l.at.0 < from);
+        let before = self.episodes.iter().rev().filter(|e| e.first.0 <= time);
+        let inside: usize = before
+            .take_while(|e| e.last >= from)
+            .map(|e| e.latest.len() - e.latest.partition_point(|p| p.0 < from))
+            .sum();
+        loose + inside >= terms.threshold()
+    }
+
+    /// A loose match fires: it begins an episode, extends one, or joins two.
+    fn promote(&mut self, terms: Terms<'_>, at: Point, out: &mut Vec<Finding>) {
+        let Ok(place) = self.loose.binary_search_by_key(&at, |l| l.at) else {
+            return; // Inside already: an earlier one of the same call took it along.
+        };
+        let timespan = terms.rule.timespan;
+        let near = |a: Time, b: Time| b.0.saturating_sub(a.0) <= timespan;
+        let next = self.episodes.partition_point(|e| e.first < at);
+        let joins_before = next > 0 && near(self.episodes[next - 1].last, at.0);
+        let joins_after = self
+            .episodes
+            .get(next)
+            .is_some_and(|e| near(at.0, e.first.0));
+        let grown = match (joins_before, joins_after) {
+            (false, false) => {
+                let episode = Episode::new(&self.loose[place]);
+                self.episodes.insert(next, episode);
+                next
+            }
+            (true, false) => {
+                self.episodes[next - 1].last = at.0;
+                next - 1
+            }
+            (false, true) => {
+                let context = Arc::clone(&self.loose[place].context);
+                let episode = &mut self.episodes[next];
+                (episode.first, episode.context) = (at, context);
+                episode.sealed = false;
+                next
+            }
+            (true, true) => {
+                self.join(terms, next, out);
+                next - 1
+            }
+        };
+        self.absorb(terms, grown, self.episodes[grown].first.0);
+    }
+
+    /// The episode at `later` becomes part of the one before it.
+    fn join(&mut self, terms: Terms<'_>, later: usize, out: &mut Vec<Finding>) {
+        if self.episodes[later - 1].said.is_some() && self.episodes[later].said.is_some() {
+            let into = self.episodes[later - 1].first.1;
+            let mut finding = self.say_one(terms, later);
+            finding.merged_into = Some(terms.rule.episode_id(&self.group, into));
+            out.push(finding);
+        }
+        let episode = self.episodes.remove(later);
+        self.episodes[later - 1].join(episode, terms.threshold());
+    }
+
+    /// Moves the loose matches from `from` to the end of the episode inside.
+    fn absorb(&mut self, terms: Terms<'_>, i: usize, from: Time) {
+        let episode = &mut self.episodes[i];
+        let start = self.loose.partition_point(|l| l.at.0 < from);
+        let end = self.loose.partition_point(|l| l.at.0 <= episode.last);
+        for l in self.loose.drain(start..end) {
+            episode.take(l.at, &l.shown, l.late, terms.threshold());
+        }
+    }
+
+    /// What leads up to the first firing match of an episode and is not inside yet.
+    fn head(&self, terms: Terms<'_>, i: usize) -> std::ops::Range<usize> {
+        let episode = &self.episodes[i];
+        let end = self.loose.partition_point(|l| l.at.0 < episode.first.0);
+        if episode.sealed {
+            return end..end;
+        }
+        let from = episode.first.0.plus(-terms.rule.timespan);
+        self.loose.partition_point(|l| l.at.0 < from)..end
+    }
+
+    /// Says what is new and worth it.
+    pub(super) fn say(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
+        for i in 0..self.episodes.len() {
+            let head = &self.loose[self.head(terms, i)];
+            if self.episodes[i].worth_saying(head, terms.rule.timespan) {
+                out.push(self.say_one(terms, i));
+            }
+        }
+    }
+
+    fn say_one(&mut self, terms: Terms<'_>, i: usize) -> Finding {
+        let head = self.head(terms, i);
+        self.episodes[i].say(&self.loose[head], terms.rule, &self.group)
+    }
+
+    /// Lets go of what the watermark has settled, and says a last time what has changed since it was said.
+    pub(super) fn advance(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
+        let watermark = self.own_watermark(terms.watermark);
+        let timespan = terms.rule.timespan;
+        for i in 0..self.episodes.len() {
+            if self.episodes[i].first.0 < watermark && !self.episodes[i].sealed {
+                self.seal(terms, i);
+            }
+        }
+        let settled = |e: &Episode| e.last.plus(timespan) < watermark;
+        while self.episodes.first().is_some_and(settled) {
+            self.close_first(terms, out);
+        }
+        let useless = watermark.plus(-timespan);
+        let kept = self.loose.partition_point(|l| l.at.0 < useless);
+        self.loose.drain(..kept);
+    }
+
+    /// Says a last time what has changed, for there is no room for the group any more.
+    pub(super) fn close(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
+        while !self.episodes.is_empty() {
+            self.close_first(terms, out);
+        }
+    }
+
+    fn close_first(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
+        let head = &self.loose[self.head(terms, 0)];
+        if self.episodes[0].changed(head) {
+            out.push(self.say_one(terms, 0));
+        }
+        self.episodes.remove(0);
+    }
+
+    /// Moves inside what leads up to the first firing match: neither can change any more.
+    fn seal(&mut self, terms: Terms<'_>, i: usize) {
+        let head = self.head(terms, i);
+        let episode = &mut self.episodes[i];
+        for l in self.loose.drain(head) {
+            episode.take(l.at, &l.shown, l.late, terms.threshold());
+        }
+        episode.sealed = true;
+    }
+
+    fn own_watermark(&mut self, watermark: Time) -> Time {
+        match self.reopened {
+            Some((own, until)) if watermark <= until => own.min(watermark),
+            _ => {
+                self.reopened = None;
+                watermark
+            }
+        }
+    }
+
+    fn reopen(&mut self, terms: Terms<'_>, time: Time) {
+        if time >= terms.watermark {
+            return;
+        }
+        let behind = time.plus(-terms.lateness);
+        let own = match self.reopened {
+            Some((own, _)) if time >= own => own.max(behind),
+            _ => behind,
+        };
+        self.reopened = Some((own, terms.watermark.plus(terms.lateness)));
+    }
+
+    /// Drops loose matches above the limit: the newest where they are ahead of time, else the oldest.
+    fn crowded_out(&mut self, terms: Terms<'_>) -> u64 {
+        let ahead = terms.watermark.plus(terms.lateness);
+        let mut dropped = 0;
+        while self.loose.len() > terms.most_loose() {
+            let newest_is_ahead = self.loose.last().is_some_and(|l| l.at.0 > ahead);
+            self.loose.remove(if newest_is_ahead {
+                self.loose.len() - 1
+            } else {
+                0
+            });
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// The context, shared with a neighbour that has the same.
+    fn intern(&self, place: usize, context: Finding) -> Arc<Finding> {
+        let context = Finding {
+            id: Id::default(),
+            rule_id: Str::default(),
+            title: Str::default(),
+            time: Time::default(),
+            first_event_time: Time::default(),
+            last_event_time: Time::default(),
+            event_ids: Vec::new(),
+            evidence: Vec::new(),
+            late: false,
+            ..context
+        };
+        let loose = [place.wrapping_sub(1), place]
+            .into_iter()
+            .filter_map(|i| self.loose.get(i))
+            .map(|l| &l.context);
+        let episodes = self.episodes.iter().rev().take(1).map(|e| &e.context);
+        loose
+            .chain(episodes)
+            .find(|other| ***other == context)
+            .map_or_else(|| Arc::new(context), Arc::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event::{Event, Severity};
+
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn rule(threshold: u64) -> Correlation {
+        Correlation {
+            rule_id: "r".into(),
+            title: "Rule".into(),
+            severity: Severity::Medium,
+            tags: Vec::new(),
+            group_by: Vec::new(),
+            timespan: 10 * SECOND,
+            threshold,
+            semantics: 0,
+        }
+    }
+
+    fn to_match(rule: &Correlation, second: i64, id: u64) -> Match {
+        let event = Event {
+            id: Id(u128::from(id)),
+            time: Time(second * SECOND),
+            actor: event::format_compact!("actor {id}"),
+            ..Event::default()
+        };
+        Match::new(rule, BTreeMap::new(), &event, 0, id)
+    }
+
+    /// Runs matches at these seconds, numbered from 1; a negative one is a watermark at that second. Tells what was said:
+    /// the id (by its event), the episode (by its event), first and last time, count, revision, where merged.
+    fn said(threshold: u64, seconds: &[i64]) -> Vec<String> {
+        let rule = rule(threshold);
+        let mut group = Group::new(BTreeMap::new());
+        let mut watermark = Time::MIN;
+        let mut lines = Vec::new();
+        let events: BTreeMap<Id, u64> = (1..100)
+            .map(|n| (rule.episode_id(&BTreeMap::new(), Id(u128::from(n))), n))
+            .collect();
+        for (second, id) in seconds.iter().zip(1..) {
+            if *second < 0 {
+                watermark = Time(-second * SECOND);
+            }
+            let terms = Terms {
+                rule: &rule,
+                lateness: 100 * SECOND,
+                watermark,
+            };
+            let mut out = Vec::new();
+            group.advance(terms, &mut out);
+            if *second >= 0 {
+                group.take(terms, to_match(&rule, *second, id), &mut out);
+                group.say(terms, &mut out);
+            }
+            lines.extend(out.iter().map(|f| {
+                let late = if f.late { " late" } else { "" };
+                let merged = f
+                    .merged_into
+                    .map_or(String::new(), |e| format!(" into {}", events[&e]));
+                format!(
+                    "{} as {}: {}..{} x{} r{}{late}{merged}",
+                    events[&f.id],
+                    events[&f.episode],
+                    f.first_event_time.0 / SECOND,
+                    f.last_event_time.0 / SECOND,
+                    f.count,
+                    f.revision
+                )
+            }));
+        }
+        lines
+    }
+
+    #[track_caller]
+    fn check(threshold: u64, seconds: &[i64], expected: &[&str]) {
+        assert_eq!(said(threshold, seconds), expected);
+    }
+
+    #[test]
+    fn it_fires_as_soon_as_it_is_true_and_grows() {
+        check(3, &[0, 5], &[]);
+        check(3, &[0, 5, 10], &["3 as 3: 0..10 x3 r0"]);
+        check(3, &[0, 5, 11], &[]);
+        check(
+            3,
+            &[0, 5, 10, 12],
+            &["3 as 3: 0..10 x3 r0", "3 as 3: 0..12 x4 r1"],
+        );
+        check(1, &[7], &["1 as 1: 7..7 x1 r0"]);
+    }
+
+    #[test]
+    fn a_late_event_extends_and_renames() {
+        // Event 4 makes the second at 9 fire too, which begins the episode earlier.
+        check(
+            3,
+            &[4, 9, 12, 1],
+            &["3 as 3: 4..12 x3 r0", "3 as 2: 1..12 x4 r1"],
+        );
+        // A match in the head moves the beginning of the evidence.
+        check(
+            3,
+            &[9, 12, 14, 4],
+            &["3 as 3: 9..14 x3 r0", "3 as 2: 4..14 x4 r1"],
+        );
+    }
+
+    #[test]
+    fn a_late_event_joins_two_episodes() {
+        check(
+            2,
+            &[0, 1, 20, 21, 11],
+            &[
+                "2 as 2: 0..1 x2 r0",
+                "4 as 4: 20..21 x2 r0",
+                "4 as 4: 11..21 x3 r1 into 2",
+                "2 as 2: 0..21 x5 r1",
+            ],
+        );
+    }
+
+    #[test]
+    fn equal_times_fire_together_and_the_least_id_begins() {
+        check(2, &[5, 5], &["1 as 1: 5..5 x2 r0"]);
+    }
+
+    #[test]
+    fn a_settled_episode_is_over() {
+        check(
+            2,
+            &[0, 1, -11, 12, 13],
+            &["2 as 2: 0..1 x2 r0", "5 as 5: 12..13 x2 r0"],
+        );
+        check(
+            2,
+            &[0, 1, -11, 11],
+            &["2 as 2: 0..1 x2 r0", "2 as 2: 0..11 x3 r1"],
+        );
+    }
+
+    #[test]
+    fn what_comes_too_late_counts_as_well_as_it_can() {
+        check(2, &[-500, 300, 305], &["3 as 3: 300..305 x2 r0 late"]);
+        // The watermark goes on; the group stays open for a lateness more.
+        check(2, &[-500, 300, -590, 305], &["4 as 4: 300..305 x2 r0 late"]);
+        check(2, &[-500, 300, -601, 305], &[]);
+    }
+
+    #[test]
+    fn large_episodes_are_said_at_doubling_and_at_the_end() {
+        let mut seconds: Vec<i64> = (0..50).map(|n| n / 10).collect();
+        seconds.push(-100);
+        let said = said(2, &seconds);
+        let counts: Vec<&str> = said
+            .iter()
+            .filter_map(|line| line.split(' ').find(|w| w.starts_with('x')))
+            .collect();
+        assert_eq!(
+            counts,
+            [
+                "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x20", "x40", "x50"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_repeat_changes_nothing() {
+        let rule = rule(2);
+        let terms = Terms {
+            rule: &rule,
+            lateness: 0,
+            watermark: Time::MIN,
+        };
+        let mut group = Group::new(BTreeMap::new());
+        let mut out = Vec::new();
+        for (second, id) in [(0, 1), (30, 2), (31, 3), (32, 4)] {
+            group.take(terms, to_match(&rule, second, id), &mut out);
+        }
+        let before = group.clone();
+        for (second, id) in [(0, 1), (30, 2), (31, 3), (32, 4)] {
+            let taken = group.take(terms, to_match(&rule, second, id), &mut out);
+            assert_eq!(taken, Taken::Repeat);
+        }
+        assert_eq!(group, before);
+    }
+
+    fn assert_whole(group: &Group, timespan: i64) {
+        assert!(group.loose.windows(2).all(|w| w[0].at < w[1].at));
+        for e in &group.episodes {
+            assert!(!group.loose.iter().any(|l| e.covers(l.at.0)));
+            assert!(e.earliest.windows(2).all(|w| w[0].0 < w[1].0));
+            assert!(
+                e.latest
+                    .iter()
+                    .zip(e.latest.iter().skip(1))
+                    .all(|(a, b)| a < b)
+            );
+            assert!(e.has(e.first) || e.count > event::MAX_EVENT_IDS as u64);
+            assert!(e.first.0 <= e.last && e.count >= e.latest.len() as u64);
+        }
+        let apart = |w: &[Episode]| w[1].first.0.0 - w[0].last.0 > timespan;
+        assert!(group.episodes.windows(2).all(apart));
+    }
+
+    proptest::proptest! {
+        /// However late and out of order, nothing breaks, and everything is let go of in the end.
+        #[test]
+        fn it_stays_whole_whatever_comes(
+            steps in proptest::collection::vec((0_i64..400, 0_i64..3), 1..200),
+            threshold in 1_u64..5,
+            lateness in 0_i64..50,
+        ) {
+            let rule = rule(threshold);
+            let mut group = Group::new(BTreeMap::new());
+            let mut terms = Terms {
+                rule: &rule,
+                lateness: lateness * SECOND,
+                watermark: Time::MIN,
+            };
+            let mut out = Vec::new();
+            for ((second, moves), id) in steps.into_iter().zip(1..) {
+                if moves == 0 {
+                    terms.watermark = terms.watermark.max(Time((second - lateness) * SECOND));
+                }
+                group.advance(terms, &mut out);
+                group.take(terms, to_match(&rule, second, id), &mut out);
+                group.say(terms, &mut out);
+                assert_whole(&group, rule.timespan);
+            }
+            let mut last: BTreeMap<Id, &Finding> = BTreeMap::new();
+            for finding in &out {
+                let before = last.insert(finding.id, finding).map(|f| f.revision);
+                proptest::prop_assert_eq!(finding.revision, before.map_or(0, |r| r + 1));
+                proptest::prop_assert!(finding.count >= threshold);
+                proptest::prop_assert!(finding.first_event_time <= finding.last_event_time);
+            }
+            for _ in 0..2 {
+                terms.watermark = group.deadline(rule.timespan).max(terms.watermark).plus(1);
+                group.advance(terms, &mut out);
+            }
+            terms.watermark = Time(10_000 * SECOND);
+            group.advance(terms, &mut out);
+            proptest::prop_assert!(group.is_empty());
+        }
+    }
+
+    /// DESIGN §4.5: the bound holds whatever the traffic, and a flood of the far future stops at the hard limit.
+    #[test]
+    fn memory_is_bounded() {
+        let rule = rule(5);
+        let lateness = 60;
+        let mut group = Group::new(BTreeMap::new());
+        let mut out = Vec::new();
+        let (mut most, mut open) = (0, 0);
+        let mut dice = 1_u64;
+        for id in 0..200_000 {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let second = 1_000 + id as i64 / 40;
+            let busy = second / 100 % 2 == 0;
+            if !busy && id % 120 != 0 {
+                continue;
+            }
+            let terms = Terms {
+                rule: &rule,
+                lateness: lateness * SECOND,
+                watermark: Time((second - lateness) * SECOND),
+            };
+            let back = (dice >> 33) as i64 % (lateness + 1);
+            group.advance(terms, &mut out);
+            group.take(terms, to_match(&rule, second - back, id), &mut out);
+            group.say(terms, &mut out);
+            most = most.max(group.loose.len());
+            open = open.max(group.episodes.len());
+            for episode in &group.episodes {
+                assert!(episode.latest.len() <= 5);
+                assert!(episode.earliest.len() <= event::MAX_EVENT_IDS);
+            }
+        }
+        assert!(most <= 5 * (6 + 2), "{most} loose");
+        assert!(open <= 6 + 2, "{open} episodes");
+        assert!(most > 5 && open > 1, "the stream is worth its name");
+
+        let terms = Terms {
+            rule: &rule,
+            lateness: lateness * SECOND,
+            watermark: Time(1_000 * SECOND),
+        };
+        let mut group = Group::new(BTreeMap::new());
+        let mut dropped = 0;
+        for id in 0..3_000 {
+            let second = 1_000_000 + 100 * id as i64;
+            if let Taken::Crowded(n) = group.take(terms, to_match(&rule, second, id), &mut out) {
+                dropped += n;
+            }
+        }
+        group.take(terms, to_match(&rule, 1_000, 9_999), &mut out);
+        assert_eq!(group.loose.len(), 1_024);
+        assert_eq!(group.loose[0].at.1, Id(9_999), "what is not ahead stays");
+        assert_eq!(dropped, 3_000 - 1_024);
+    }
+}

@@ -1,0 +1,335 @@
+//! What travels on the `matches` topic, and the correlation that it belongs to.
+//!
+//! A record is JSON: either a [`Match`], keyed by correlation and group so that all of a group meet in one
+//! partition, or a [`Watermark`], which the match stage writes into every partition. The rule loader makes
+//! [`Correlation`]s, the match stage makes the records through [`Match::new`], [`WatermarkTicker`] and
+//! [`watermark_records`], and `correlate` reads them. Nothing here knows what a window is.
+
+use std::collections::BTreeMap;
+
+use bus::{Offset, Record, partition_of};
+use bytes::Bytes;
+use event::{Event, Finding, Flag, Id, Severity, Str, Time};
+use serde::{Deserialize, Serialize};
+
+/// An event_count correlation as the windows need it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correlation {
+    /// The correlation's Sigma id; its title where it has none.
+    pub rule_id: Str,
+    /// Its title.
+    pub title: Str,
+    /// How bad its findings are.
+    pub severity: Severity,
+    /// Its tags.
+    pub tags: Vec<Str>,
+    /// The names of the group-by fields; every match has exactly these in `group`.
+    pub group_by: Vec<Str>,
+    /// The length of a window in microseconds, bounds included.
+    pub timespan: i64,
+    /// It fires at this many matches in a window: `gte` as it stands, `gt` and one. At least 1.
+    pub threshold: u64,
+    /// A hash of everything else that decides what matches, such as the referred rules. State is kept under it, so
+    /// that a changed rule starts afresh and a changed title does not.
+    pub semantics: u64,
+}
+
+impl Correlation {
+    /// What its windows are stored under: the rule and everything that changes their meaning.
+    pub(crate) fn namespace(&self) -> Id {
+        let names: Vec<u8> = canonical(self.group_by.iter().map(|name| (name, &None)));
+        Id::of(
+            "window",
+            &[
+                self.rule_id.as_bytes(),
+                &self.semantics.to_le_bytes(),
+                &self.timespan.to_le_bytes(),
+                &self.threshold.to_le_bytes(),
+                &names,
+            ],
+        )
+    }
+
+    /// The id of the episode that `event` fires first.
+    pub(crate) fn episode_id(&self, group: &BTreeMap<Str, Option<Str>>, event: Id) -> Id {
+        Id::of(
+            "correlation",
+            &[
+                self.rule_id.as_bytes(),
+                &canonical(group),
+                &event.to_bytes(),
+            ],
+        )
+    }
+}
+
+/// Names and values, each prefixed by its length; a missing value differs from an empty one.
+fn canonical<'a>(group: impl IntoIterator<Item = (&'a Str, &'a Option<Str>)>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    for (name, value) in group {
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend(name.as_bytes());
+        match value {
+            None => bytes.push(0),
+            Some(value) => {
+                bytes.push(1);
+                bytes.extend((value.len() as u32).to_le_bytes());
+                bytes.extend(value.as_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+/// The key of a group's matches on the `matches` topic: a hash of correlation and group.
+pub fn group_key(rule_id: &str, group: &BTreeMap<Str, Option<Str>>) -> Id {
+    Id::of("group", &[rule_id.as_bytes(), &canonical(group)])
+}
+
+/// One event that satisfies at least one rule of one correlation. An event is one match of a correlation, however many
+/// of its rules it satisfies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Match {
+    /// The `rule_id` of the correlation.
+    pub correlation: Str,
+    /// The group-by fields and their values; a missing field is `None`.
+    pub group: BTreeMap<Str, Option<Str>>,
+    /// When the event happened.
+    pub time: Time,
+    /// The event.
+    pub id: Id,
+    /// The partition of `events` that the event stands in.
+    pub partition: u32,
+    /// Its offset there. Matches of one partition come in order of it, so that one sent twice is known.
+    pub offset: Offset,
+    /// What a finding takes from the event, as [`Finding::from_event`] makes it.
+    pub context: Finding,
+}
+
+impl Match {
+    /// The match of an event that stands at `offset` of `partition` of the `events` topic.
+    pub fn new(
+        correlation: &Correlation,
+        group: BTreeMap<Str, Option<Str>>,
+        event: &Event,
+        partition: u32,
+        offset: Offset,
+    ) -> Match {
+        Match {
+            correlation: correlation.rule_id.clone(),
+            group,
+            time: event.time,
+            id: event.id,
+            partition,
+            offset,
+            context: Finding::from_event(event),
+        }
+    }
+
+    /// Its key on the `matches` topic.
+    pub fn key(&self) -> Id {
+        group_key(&self.correlation, &self.group)
+    }
+
+    /// The record that carries it.
+    pub fn into_record(self, now: Time) -> Record {
+        let key = self.key();
+        record(key.to_bytes().to_vec(), &MatchRecord::Match(self), now)
+    }
+}
+
+/// How far the match stage has come in one partition of `events`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watermark {
+    /// The partition of `events`.
+    pub partition: u32,
+    /// The greatest event time seen there, events flagged `ts_future` aside; `None` if there was none.
+    pub time: Option<Time>,
+    /// Has the partition been read to its end? An idle partition holds nobody back.
+    pub idle: bool,
+}
+
+/// A record of the `matches` topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every record is a match, and they are handled one at a time"
+)]
+pub enum MatchRecord {
+    /// A match.
+    Match(Match),
+    /// Event time has moved on.
+    Watermark(Watermark),
+}
+
+impl MatchRecord {
+    /// Reads the value of a record.
+    pub fn decode(value: &[u8]) -> Result<MatchRecord, serde_json::Error> {
+        serde_json::from_slice(value)
+    }
+}
+
+fn record(key: Vec<u8>, content: &MatchRecord, now: Time) -> Record {
+    let value = serde_json::to_vec(content).expect("texts, numbers and maps with text keys");
+    Record {
+        key: Bytes::from(key),
+        value: Bytes::from(value),
+        time: now,
+    }
+}
+
+/// The records that tell a watermark to every partition of `matches`, of which there are `partitions`.
+pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Vec<Record> {
+    let content = MatchRecord::Watermark(watermark);
+    (0..partitions)
+        .map(|partition| {
+            let key = (0_u64..)
+                .map(|n| n.to_le_bytes())
+                .find(|key| partition_of(key, partitions) == partition)
+                .expect("the hash reaches every partition");
+            record(key.to_vec(), &content, now)
+        })
+        .collect()
+}
+
+/// Decides in the match stage, for one partition of `events`, when a watermark is worth a record: when event time has
+/// moved by a second, or when the partition became idle or busy. Its content is kept with the stage's position, so that
+/// a restart goes on with the same watermarks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatermarkTicker {
+    partition: u32,
+    time: Option<Time>,
+    told: Option<Watermark>,
+}
+
+impl WatermarkTicker {
+    /// The ticker of a partition of which nothing was read yet.
+    pub fn new(partition: u32) -> WatermarkTicker {
+        WatermarkTicker {
+            partition,
+            time: None,
+            told: None,
+        }
+    }
+
+    /// Takes note of an event.
+    pub fn see(&mut self, event: &Event) {
+        if !event.flags.has(Flag::TsFuture) {
+            self.time = self.time.max(Some(event.time));
+        }
+    }
+
+    /// After a batch: the watermark to write behind its matches, if there is news. `idle`: was that the end of the
+    /// partition?
+    pub fn tick(&mut self, idle: bool) -> Option<Watermark> {
+        let moved = match (self.time, self.told.and_then(|told| told.time)) {
+            (Some(time), Some(told)) => time.0 - told.0 >= 1_000_000,
+            (time, told) => time != told,
+        };
+        let news = moved || self.told.is_none_or(|told| told.idle != idle);
+        news.then(|| {
+            let watermark = Watermark {
+                partition: self.partition,
+                time: self.time,
+                idle,
+            };
+            self.told = Some(watermark);
+            watermark
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(value: Option<&str>) -> BTreeMap<Str, Option<Str>> {
+        [("a".into(), value.map(Str::from))].into()
+    }
+
+    #[test]
+    fn a_missing_field_is_a_group_of_its_own() {
+        assert_ne!(
+            group_key("r", &group(None)),
+            group_key("r", &group(Some("")))
+        );
+        assert_ne!(
+            group_key("r", &group(Some("x"))),
+            group_key("s", &group(Some("x")))
+        );
+    }
+
+    #[test]
+    fn every_partition_gets_its_watermark() {
+        let watermark = Watermark {
+            partition: 2,
+            time: Some(Time(5)),
+            idle: false,
+        };
+        for partitions in [1, 4, 7, 64] {
+            let records = watermark_records(watermark, partitions, Time(1));
+            for (partition, record) in (0..partitions).zip(&records) {
+                assert_eq!(partition_of(&record.key, partitions), partition);
+                assert_eq!(
+                    MatchRecord::decode(&record.value).unwrap(),
+                    MatchRecord::Watermark(watermark)
+                );
+            }
+            assert_eq!(records.len(), partitions as usize);
+        }
+    }
+
+    #[test]
+    fn a_match_round_trips() {
+        let event = Event {
+            id: Id(7),
+            time: Time(9),
+            actor: "somebody".into(),
+            ..Event::default()
+        };
+        let correlation = Correlation {
+            rule_id: "r".into(),
+            title: "t".into(),
+            severity: Severity::Low,
+            tags: Vec::new(),
+            group_by: vec!["a".into()],
+            timespan: 1,
+            threshold: 2,
+            semantics: 0,
+        };
+        let m = Match::new(&correlation, group(Some("x")), &event, 3, 11);
+        let record = m.clone().into_record(Time(1));
+        assert_eq!(&record.key[..], group_key("r", &m.group).to_bytes());
+        assert_eq!(
+            MatchRecord::decode(&record.value).unwrap(),
+            MatchRecord::Match(m)
+        );
+    }
+
+    #[test]
+    fn the_ticker_tells_seconds_and_changes_of_idleness() {
+        let mut ticker = WatermarkTicker::new(0);
+        let mut check = |time: Option<i64>, future: bool, idle: bool, expected: Option<i64>| {
+            if let Some(time) = time {
+                let mut event = Event {
+                    time: Time(time),
+                    ..Event::default()
+                };
+                if future {
+                    event.flags.set(Flag::TsFuture);
+                }
+                ticker.see(&event);
+            }
+            let told = ticker.tick(idle).map(|w| w.time.map_or(-1, |time| time.0));
+            assert_eq!(told, expected);
+        };
+        check(None, false, true, Some(-1));
+        check(None, false, true, None);
+        check(Some(5_000_000), false, true, Some(5_000_000));
+        check(Some(5_900_000), false, true, None);
+        check(Some(5_900_000), false, false, Some(5_900_000));
+        check(Some(99_000_000), true, false, None);
+        check(Some(6_900_000), false, false, Some(6_900_000));
+    }
+}

@@ -1,0 +1,157 @@
+//! From records to events: the last place that knows the formats of vendors.
+//!
+//! [`Normalizer::event`] takes a [`Record`] of `decode` and gives the [`Event`]. Which format a record has is
+//! told by its content and by what was around it; each vendor has a file of its own ([`cloudtrail`],
+//! [`lambda`]), and what nobody knows is kept with its original fields by [`unknown`]. Every record becomes an
+//! event: what cannot be read stays empty, and what is odd is flagged. Whoever calls it appends the event or
+//! hands it to the rules together with the record's own index, so that nothing is parsed twice.
+
+mod cloudtrail;
+mod identity;
+mod lambda;
+mod unknown;
+
+use bytes::Bytes;
+use event::json::{Doc, Kind};
+use event::{Event, Flag, Id, Origin, Str, Time};
+
+use crate::decode::{LogEvent, Record, Wrapper};
+
+/// A record's time may be this far ahead of ours before the event is flagged.
+const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
+
+/// What is known about a record from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    /// When it was taken in.
+    pub ingest_time: Time,
+    /// The object or request that it came from.
+    pub object: Str,
+    /// Keep the record's bytes in the event. Without them nothing is copied, but the event cannot be appended.
+    pub keep_raw: bool,
+}
+
+/// Makes events of records; keeps its buffers between them.
+#[derive(Debug)]
+pub struct Normalizer {
+    cloudtrail: cloudtrail::Reader,
+    /// The latest time in a text log, and which log that is.
+    latest: (Str, Time),
+}
+
+impl Default for Normalizer {
+    fn default() -> Normalizer {
+        Normalizer::new()
+    }
+}
+
+impl Normalizer {
+    /// A normalizer.
+    pub fn new() -> Normalizer {
+        Normalizer {
+            cloudtrail: cloudtrail::Reader::new(),
+            latest: (Str::default(), Time::default()),
+        }
+    }
+
+    /// The event of a record.
+    pub fn event(&mut self, record: &Record<'_>, context: &Context) -> Event {
+        let mut event = Event {
+            ingest_time: context.ingest_time,
+            origin: Origin {
+                object: context.object.clone(),
+                position: record.position,
+                sha256: record.sha256.into(),
+            },
+            ..Event::default()
+        };
+        let time = self.fill(record, &mut event);
+        if event.id == Id::default() {
+            event.id = Id::position(&context.object, record.position);
+        }
+        match time {
+            Some(time) => event.time = time,
+            None => {
+                event.time = self.nearby(record, context);
+                event.flags.set(Flag::TsInferred);
+            }
+        }
+        if record.wrapper == Wrapper::LambdaText && time.is_some() {
+            self.latest = (context.object.clone(), event.time);
+        }
+        if event.time > context.ingest_time.plus(MAX_AHEAD_MICROS) {
+            event.flags.set(Flag::TsFuture);
+        }
+        if std::str::from_utf8(record.text).is_err() {
+            event.flags.set(Flag::InvalidUtf8);
+        }
+        if let Some(doc) = record.doc {
+            flag_oddities(doc, record.text, &mut event);
+        }
+        if context.keep_raw {
+            event.raw = Bytes::copy_from_slice(record.text);
+        }
+        event
+    }
+
+    /// The time of a record without one: in a text log, where not every line has a time, that of the line before.
+    fn nearby(&self, record: &Record<'_>, context: &Context) -> Time {
+        let (object, time) = &self.latest;
+        if record.wrapper == Wrapper::LambdaText && *object == context.object {
+            *time
+        } else {
+            context.ingest_time
+        }
+    }
+
+    /// Fills in what the record says. Gives its time.
+    fn fill(&mut self, record: &Record<'_>, event: &mut Event) -> Option<Time> {
+        if let Some(doc) = record.doc {
+            let found = self.cloudtrail.fill(doc, record.text, event);
+            if found.is_some() {
+                return found.flatten();
+            }
+        }
+        match record.wrapper {
+            Wrapper::LogEvent(log) => {
+                let time = log.timestamp.map(Time::from_millis);
+                of_stream(&log, event);
+                let of_line = lambda::fill(record, Some(&log), event);
+                // The service's own time is closer to the truth than what a function writes.
+                time.or(of_line)
+            }
+            Wrapper::LambdaText => lambda::fill(record, None, event),
+            Wrapper::None => match record.doc {
+                Some(doc) if lambda::is_telemetry(doc.root(record.text)) => {
+                    lambda::fill(record, None, event)
+                }
+                Some(doc) => unknown::fill(doc.root(record.text), event),
+                None => unknown::text(event),
+            },
+        }
+    }
+}
+
+/// What CloudWatch Logs says about every message.
+fn of_stream(log: &LogEvent<'_>, event: &mut Event) {
+    event.account = log.owner.into();
+    if !log.id.is_empty() {
+        event.source_id = log.id.into();
+        event.id = Id::cloudwatch(log.owner, log.group, log.stream, log.id);
+    }
+    // The lines of one stream must meet in one partition, whatever file or request brought them.
+    event.origin.object = event::format_compact!("{}:{}:{}", log.owner, log.group, log.stream);
+}
+
+fn flag_oddities(doc: &Doc, text: &[u8], event: &mut Event) {
+    if doc.has_duplicate_keys() {
+        event.flags.set(Flag::DupKeys);
+    }
+    let odd = |v: event::json::Value<'_>| v.kind() == Kind::Number && v.is_odd_number();
+    if doc.root(text).leaves().any(odd) {
+        event.flags.set(Flag::NumCoerced);
+    }
+}
+
+#[cfg(test)]
+mod tests;
