@@ -150,7 +150,7 @@ fn body(
     html! {
         p.back { a href="/" { "← Alerts" } }
         @if let Some(wrong) = wrong { p.wrong role="alert" { (wrong) ". This is the alert as it is now." } }
-        header.alert-head class=(format!("edge-{}", alert.severity)) {
+        header class=(format!("alert-head edge-{}", alert.severity)) {
             div.line { (severity(alert.severity)) (state(alert.state)) @if !alert.assignee.is_empty() { span.assignee { (Inert(&alert.assignee)) } } @if alert.finding.late { span.badge { "late" } } }
             h1 { (Inert(&alert.title)) }
             @if let Some(into) = alert.merged_into { p { "This alert has become part of " a href=(format!("/alerts/{into}")) { "an earlier one" } "." } }
@@ -159,12 +159,12 @@ fn body(
         div.columns {
             div {
                 (glance(alert, now))
-                (evidence(found))
                 @if !found.why.is_empty() {
                     section.panel { h2 { "Why the rule matched" }
                         ul.why { @for line in &found.why { li { code { (Inert(line)) } } } }
                     }
                 }
+                (evidence(found))
                 (siblings(client, found, now))
             }
             div.side {

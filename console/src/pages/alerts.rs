@@ -12,7 +12,7 @@ use axum::extract::State;
 use maud::{Markup, html};
 
 use super::layout::{self, Tab};
-use super::{ago, encode, severity, state, when, when_ago};
+use super::{actor, ago, encode, severity, state, when, when_ago};
 use crate::api;
 use crate::app::{Client, Injection, Shared};
 use crate::error::{ApiError, blocking};
@@ -21,7 +21,7 @@ use crate::params::Params;
 
 const STATES: [(&str, &str); 5] = [
     ("open", "Open"),
-    ("firing", "New"),
+    ("firing", "Firing"),
     ("acknowledged", "Acknowledged"),
     ("resolved", "Resolved"),
     ("all", "All"),
@@ -173,7 +173,7 @@ fn list(client: &Client, params: &Params, found: &Found, limit: usize, now: Time
                         span.label { "Incident" }
                         @if let Some(incident) = incident {
                             (severity(incident.severity))
-                            strong { (inert::value(who(alerts[0]))) }
+                            strong { (people(alerts)) }
                             span.dim { (when(incident.first_event_time)) " – " (when(incident.last_event_time)) }
                         }
                         a href=(format!("/?incident={id}")) {
@@ -205,6 +205,14 @@ fn older(params: &Params, cursor: u64) -> String {
     address
 }
 
+/// Whom an incident is about: the first by name, the others by number.
+fn people(alerts: &[&Alert]) -> Markup {
+    let mut names: Vec<&str> = alerts.iter().map(|a| who(a)).collect();
+    names.sort_unstable();
+    names.dedup();
+    html! { (actor(who(alerts[0]))) @if names.len() > 1 { " and " (names.len() - 1) " more" } }
+}
+
 /// Who an alert is about: the identity, else the actor.
 fn who(alert: &Alert) -> &str {
     if alert.identity.is_empty() {
@@ -224,7 +232,7 @@ pub(crate) fn row(client: &Client, alert: &Alert, now: Time) -> Markup {
                 div {
                     h3 { a href=(format!("/alerts/{}", alert.id)) { (Inert(&alert.title)) } }
                     p {
-                        (inert::value(&alert.actor))
+                        (actor(&alert.actor))
                         @if !finding.action.is_empty() { " · " (Inert(&finding.action)) }
                         @for (key, value) in &alert.group {
                             " · " span.dim { (Inert(key)) " " } (inert::value(value.as_deref().unwrap_or("")))
@@ -288,7 +296,7 @@ fn demo_section(injections: &[Injection], recent: &[Alert], now: Time) -> Markup
                         tr {
                             td data-label="Began" { (when_ago(injection.start, now)) }
                             td data-label="Attack" { (Inert(&injection.title)) @if injection.decoy { " " span.badge { "decoy" } } }
-                            td data-label="By" { (inert::value(&injection.actor)) }
+                            td data-label="By" { (actor(&injection.actor)) }
                             td data-label="From" { (inert::value(&injection.source_ip)) }
                             td data-label="Account" { (inert::value(&injection.account)) }
                             td data-label="Alert" {

@@ -90,6 +90,18 @@ pub(crate) fn pivot(field: &str, value: &str) -> Markup {
     }
 }
 
+/// An actor as a line shows it: of an ARN only what follows the account, with the whole on hover.
+pub(crate) fn actor(text: &str) -> Markup {
+    let short = text
+        .strip_prefix("arn:")
+        .and_then(|rest| rest.splitn(5, ':').nth(4))
+        .filter(|rest| !rest.is_empty());
+    match short {
+        Some(short) => html! { span title=(inert::plain(text)) { (Inert(short)) } },
+        None => inert::value(text),
+    }
+}
+
 /// One fact of a list of facts.
 pub(crate) fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
@@ -113,6 +125,19 @@ mod tests {
             query_for("a.b", "x\\\"y").as_deref(),
             Some("a.b:\"x\\\\\\\"y\"")
         );
+    }
+
+    #[test]
+    fn actors_of_a_line_are_short() {
+        for (text, expected) in [
+            ("arn:aws:iam::111122223333:user/ada", ">user/ada<"),
+            ("arn:aws:sts::1:assumed-role/a/b:c", ">assumed-role/a/b:c<"),
+            ("arn:x", ">arn:x<"),
+            ("ada", ">ada<"),
+        ] {
+            let shown = actor(text).into_string();
+            assert!(shown.contains(expected), "{shown}");
+        }
     }
 
     #[test]

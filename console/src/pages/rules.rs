@@ -94,7 +94,7 @@ pub(crate) async fn page(
         &rule.title,
         html! {
             p.back { a href="/rules" { "← Rules" } }
-            header.alert-head class=(format!("edge-{}", rule.severity)) {
+            header class=(format!("alert-head edge-{}", rule.severity)) {
                 div.line { (severity(rule.severity)) span.badge { (kind(&rule)) } @if !rule.status.is_empty() { span.badge { (rule.status) } } }
                 h1 { (rule.title) }
                 p.lead { (rule.description) }

@@ -13,7 +13,7 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use super::layout::{self, Tab};
-use super::{encode, event as event_page};
+use super::{actor, encode, event as event_page};
 use crate::api;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
@@ -243,7 +243,7 @@ pub(crate) fn hit(event: &Event, open: bool) -> Markup {
             summary {
                 span.time { time datetime=(event.time) { (short(event.time)) } }
                 span.action { b { (Inert(what)) } " " span.dim { (inert::value(if event.action.is_empty() { "" } else { event.service.trim_end_matches(".amazonaws.com") })) } }
-                span.who { (inert::value(whom)) }
+                span.who { (actor(whom)) }
                 span.from { (inert::value(&event.src_ip)) }
                 span.place { (inert::value(&event.account)) @if !place.is_empty() { " " span.dim { (Inert(place)) } } }
                 span.result { (event_page::outcome(event)) @if !event.error_code.is_empty() { " " span.dim { (Inert(&event.error_code)) } } }

@@ -468,7 +468,7 @@ async fn hostile_texts_do_nothing(browser: &Browser) {
             until("all are open", async || {
                 run(
                     &client,
-                    "return document.querySelectorAll('.hit[open] .tree').length",
+                    "return document.querySelectorAll('.hit[open] section > .tree').length",
                 )
                 .await
                     == json!(HOSTILE.len())

@@ -430,7 +430,11 @@ fn event(
         actor_type: "IAMUser".into(),
         actor_id: arn.into(),
         identity: person.into(),
-        access_key: "AKIAEXAMPLEEXAMPLE00".into(),
+        access_key: format!(
+            "AKIAEXAMPLE{}",
+            person.to_uppercase().chars().take(9).collect::<String>()
+        )
+        .into(),
         mfa: Some(false),
         src_ip: ip.into(),
         user_agent: "aws-cli/2.15.30 Python/3.11.8 Linux/6.1".into(),
