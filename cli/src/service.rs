@@ -412,7 +412,12 @@ fn keep_house(log: &Metered<EmbeddedBus>, stop: &Stop) -> anyhow::Result<()> {
             }
             next = now.0 + 60_000_000;
         }
-        log.metrics().observe_lag(log.inner());
+        if let Err(error) = log.metrics().observe_lag(log.inner()) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tell the lag"
+            );
+        }
         std::thread::sleep(Duration::from_secs(1));
     }
     Ok(())

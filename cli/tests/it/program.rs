@@ -134,13 +134,8 @@ impl Service {
         let begin = Instant::now();
         loop {
             let health = self.get("/api/v1/health");
-            let lag: u64 = health["stages"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .flat_map(|s| s["partitions"].as_array().unwrap().clone())
-                .filter_map(|p| p["lag"].as_u64())
-                .sum();
+            let stages = health["stages"].as_array().unwrap();
+            let lag: u64 = stages.iter().map(|s| s["records"].as_u64().unwrap()).sum();
             let found = self.get("/api/v1/search?q=source:aws.*&limit=1&count=true")["total"]
                 .as_u64()
                 .unwrap_or(0);
