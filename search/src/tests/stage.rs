@@ -1,4 +1,8 @@
 //! The index stage on a real log: repeats, crashes, merges, retention, findings.
+//!
+//! [`Stage`] is a data folder with the embedded log and a clock that stands still, so that every test says itself when time
+//! passes. A crash is a commit that fails after the split is on the disk, followed by opening everything anew. Threads are
+//! used in one test only; all others call the steps of the stage by themselves.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
