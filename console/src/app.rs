@@ -22,6 +22,12 @@ use crate::config::{Config, ConfigError};
 use crate::error::REQUEST;
 use crate::metrics::Metrics;
 
+/// Gives the rules that are loaded now.
+pub type Rules = Arc<dyn Fn() -> Arc<Vec<RuleInfo>> + Send + Sync>;
+
+/// Tells why the rule with this id matches an event, one line a field.
+pub type Explain = Arc<dyn Fn(&str, &Event) -> Vec<String> + Send + Sync>;
+
 /// What the console works on.
 pub struct App {
     /// Answers searches and finds evidence.
@@ -29,9 +35,9 @@ pub struct App {
     /// Alerts, silences, notifications.
     pub store: Arc<Store>,
     /// The rules that are loaded now.
-    pub rules: Arc<dyn Fn() -> Arc<Vec<RuleInfo>> + Send + Sync>,
+    pub rules: Rules,
     /// Why a rule (by its id) matches an event: one line a field; none where the rule is not loaded.
-    pub explain: Arc<dyn Fn(&str, &Event) -> Vec<String> + Send + Sync>,
+    pub explain: Explain,
     /// The log, for its bounds.
     pub bus: Arc<dyn Bus>,
     /// The stages of this process and where each stands in the log.

@@ -69,7 +69,10 @@ pub(crate) async fn outer(State(shared): State<Shared>, request: Request, next: 
         .scope(info, async {
             match check_host(&shared, request.headers(), request.uri().host()) {
                 Ok(()) => next.run(request).await,
-                Err(refused) => refused.into_response(),
+                Err(refused) => {
+                    count_refused(&shared, "unknown_host");
+                    refused.into_response()
+                }
             }
         })
         .await;
@@ -151,8 +154,12 @@ pub(crate) async fn guard(
     let who = shared.auth.principal(request.headers(), now);
     if access != Access::Public {
         match &who {
-            None => return unauthenticated(&shared, &request),
+            None => {
+                count_refused(&shared, "unauthenticated");
+                return unauthenticated(&shared, &request);
+            }
             Some(who) if !access.allows(who) => {
+                count_refused(&shared, "forbidden");
                 return ApiError::new(
                     StatusCode::FORBIDDEN,
                     "forbidden",
@@ -170,13 +177,21 @@ pub(crate) async fn guard(
     ) {
         request = match check_intent(who.as_ref(), access, request).await {
             Ok(request) => request,
-            Err(refused) => return refused.into_response(),
+            Err(refused) => {
+                count_refused(&shared, refused.code);
+                return refused.into_response();
+            }
         };
     }
     if let Some(who) = who {
         request.extensions_mut().insert(who);
     }
     next.run(request).await
+}
+
+fn count_refused(shared: &Shared, reason: &'static str) {
+    let refused = &shared.app.metrics.refused;
+    refused.with_label_values(&[reason]).inc();
 }
 
 fn unauthenticated(shared: &Shared, request: &Request) -> Response {

@@ -6,6 +6,7 @@
 //! such character as a visible sign, isolates the direction, cuts what is overlong and adds a badge that says
 //! that something was hidden. It never makes a link.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use maud::{Escaper, Markup, PreEscaped, Render, html};
@@ -56,45 +57,20 @@ impl Render for Inert<'_> {
 
 /// The text with every hidden character as a sign, for plain text such as titles of a page and CSV.
 pub(crate) fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match visible(c) {
-            None => out.push(c),
-            Some(shown) => out.push_str(&shown),
-        }
-    }
-    out
+    event::inert::text(text).into_owned()
 }
 
-/// The sign for a character that is not seen as itself; `None` for all others.
-fn visible(c: char) -> Option<String> {
-    let code = u32::from(c);
-    match c {
-        '\n' => Some("⏎".into()),
-        '\t' => Some("⇥".into()),
-        '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + code).map(String::from),
-        '\u{7f}' => Some("␡".into()),
-        '\u{80}'..='\u{9f}'
-        | '\u{ad}'
-        | '\u{34f}'
-        | '\u{61c}'
-        | '\u{115f}'
-        | '\u{1160}'
-        | '\u{17b4}'
-        | '\u{17b5}'
-        | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0e}'
-        | '\u{feff}'
-        | '\u{ffa0}'
-        | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e0fff}'
-        | '\u{e000}'..='\u{f8ff}'
-        | '\u{f0000}'..='\u{10ffff}' => Some(format!("⟨U+{code:04X}⟩")),
-        _ => None,
+/// The sign for a character that is not seen as itself; `None` for all others. Controls by their short names, since
+/// few fonts have their pictures.
+fn visible(c: char) -> Option<Cow<'static, str>> {
+    const NAMES: [&str; 32] = [
+        "NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "⇥", "⏎", "VT", "FF", "CR",
+        "SO", "SI", "DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB",
+        "ESC", "FS", "GS", "RS", "US",
+    ];
+    match NAMES.get(c as usize) {
+        Some(name) => Some(Cow::Borrowed(name)),
+        None => event::inert::sign(c).map(Cow::Owned),
     }
 }
 
@@ -160,8 +136,12 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_shown() {
-        check("\u{1b}[31mroot", &["␛", "hidden characters"], &["\u{1b}"]);
-        check("a\r\nb", &["␍", "⏎"], &["hidden characters", "\n"]);
+        check(
+            "\u{1b}[31mroot",
+            &[">ESC<", "hidden characters"],
+            &["\u{1b}"],
+        );
+        check("a\r\nb", &[">CR<", "⏎"], &["hidden characters", "\n"]);
         check(
             "user\u{202e}nimda",
             &["⟨U+202E⟩", "hidden characters"],

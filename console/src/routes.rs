@@ -77,6 +77,16 @@ fn routes() -> Vec<Route> {
         post(Analyst, "/api/v1/alerts/{id}/comment", api::alerts::comment),
         post(Analyst, "/api/v1/alerts/{id}/resolve", api::alerts::resolve),
         get(Viewer, "/api/v1/incidents", api::alerts::incidents),
+        post(
+            Analyst,
+            "/api/v1/incidents/{id}/acknowledge",
+            api::alerts::acknowledge_incident,
+        ),
+        post(
+            Analyst,
+            "/api/v1/incidents/{id}/resolve",
+            api::alerts::resolve_incident,
+        ),
         get(Viewer, "/api/v1/silences", api::silences::list),
         post(Analyst, "/api/v1/silences", api::silences::create),
         post(
@@ -102,6 +112,7 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/", pages::alerts::page),
         get(Viewer, "/alerts/{id}", pages::alert::page),
         post(Analyst, "/alerts/{id}", pages::alert::change),
+        post(Analyst, "/incidents/{id}", pages::alerts::change_incident),
         get(Viewer, "/search", pages::search::page),
         get(Viewer, "/search.csv", pages::search::csv),
         get(Viewer, "/search.json", pages::search::json),

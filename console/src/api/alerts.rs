@@ -277,3 +277,62 @@ pub(crate) async fn incidents(
         .flatten();
     Ok(Json(json!({"incidents": incidents, "next": next})))
 }
+
+/// `POST /api/v1/incidents/{id}/acknowledge`
+pub(crate) async fn acknowledge_incident(
+    State(shared): State<Shared>,
+    client: Client,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    body(request).await?;
+    let id = params::id(&id, "incident")?;
+    let alerts = change_incident(&shared, &client, id, Change::Acknowledge).await?;
+    Ok(Json(json!({ "changed": alerts })))
+}
+
+/// `POST /api/v1/incidents/{id}/resolve`
+pub(crate) async fn resolve_incident(
+    State(shared): State<Shared>,
+    client: Client,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let body = body(request).await?;
+    let id = params::id(&id, "incident")?;
+    let alerts = change_incident(&shared, &client, id, Change::Resolve(body.reason)).await?;
+    Ok(Json(json!({ "changed": alerts })))
+}
+
+/// Acknowledges or resolves all alerts of an incident that are open, and records who did it. Gives how many.
+pub(crate) async fn change_incident(
+    shared: &Shared,
+    client: &Client,
+    id: Id,
+    change: Change,
+) -> Result<u64, ApiError> {
+    let (store, who, now) = (shared.app.store.clone(), client.name.clone(), shared.now());
+    let (action, done) = match change {
+        Change::Acknowledge => (
+            "AcknowledgeIncident",
+            blocking(move || store.acknowledge_incident(id, &who, now)).await?,
+        ),
+        Change::Resolve(reason) if reason.len() <= MAX_TEXT => (
+            "ResolveIncident",
+            blocking(move || store.resolve_incident(id, &who, reason.trim(), now)).await?,
+        ),
+        _ => {
+            return Err(ApiError::bad(
+                "bad_parameter",
+                "an incident is acknowledged or resolved as a whole",
+            ));
+        }
+    };
+    let outcome = if done.is_ok() {
+        Outcome::Success
+    } else {
+        Outcome::Failure
+    };
+    shared.audit(client, action, outcome, format!("incident/{id}"), json!({}));
+    Ok(done?)
+}

@@ -182,6 +182,24 @@ const OPERATIONS: &[Operation] = &[
         ..operation("get", "/api/v1/incidents", "Incidents, newest first.")
     },
     Operation {
+        body: Some("Acknowledge"),
+        answer: &[("changed", "integer")],
+        ..operation(
+            "post",
+            "/api/v1/incidents/{id}/acknowledge",
+            "Take all alerts of an incident that fire.",
+        )
+    },
+    Operation {
+        body: Some("Resolve"),
+        answer: &[("changed", "integer")],
+        ..operation(
+            "post",
+            "/api/v1/incidents/{id}/resolve",
+            "Say that all alerts of an incident are over.",
+        )
+    },
+    Operation {
         parameters: &[("ended", "boolean", "With those that are over.")],
         answer: &[("silences", "[]Silence")],
         ..operation("get", "/api/v1/silences", "Silences, latest end first.")

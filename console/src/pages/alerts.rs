@@ -8,16 +8,18 @@ use std::collections::BTreeMap;
 
 use ::event::{Id, Severity, Time};
 use alerting::{Alert, Counts, Incident, State as AlertState, StoreError};
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::layout::{self, Tab};
 use super::{actor, ago, encode, severity, state, when, when_ago};
-use crate::api;
+use crate::api::{self, alerts::Change};
 use crate::app::{Client, Injection, Shared};
 use crate::error::{ApiError, blocking};
 use crate::inert::{self, Inert};
-use crate::params::Params;
+use crate::params::{self, Form, Params};
 
 const STATES: [(&str, &str); 5] = [
     ("open", "Open"),
@@ -100,6 +102,33 @@ pub(crate) async fn page(
     ))
 }
 
+/// `POST /incidents/{id}`: all its alerts at once.
+pub(crate) async fn change_incident(
+    State(shared): State<Shared>,
+    client: Client,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Form(params): Form,
+) -> Result<Response, ApiError> {
+    params.only(&["do"])?;
+    let id = params::id(&id, "incident")?;
+    let change = match params.or_empty("do") {
+        "acknowledge" => Change::Acknowledge,
+        "resolve" => Change::Resolve(String::new()),
+        _ => {
+            return Err(ApiError::bad(
+                "bad_parameter",
+                "`do` is acknowledge or resolve",
+            ));
+        }
+    };
+    api::alerts::change_incident(&shared, &client, id, change).await?;
+    if headers.contains_key("hx-request") {
+        return Ok((StatusCode::NO_CONTENT, [("hx-trigger", "refresh")]).into_response());
+    }
+    Ok(Redirect::to(&format!("/?incident={id}")).into_response())
+}
+
 fn filters(params: &Params) -> Markup {
     let chosen = params.text("state").unwrap_or("open");
     let least = params.or_empty("severity");
@@ -175,6 +204,12 @@ fn list(client: &Client, params: &Params, found: &Found, limit: usize, now: Time
                             (severity(incident.severity))
                             strong { (people(alerts)) }
                             span.dim { (when(incident.first_event_time)) " – " (when(incident.last_event_time)) }
+                        }
+                        @if client.may_change && alerts.iter().any(|a| a.state == AlertState::Firing) {
+                            form action=(format!("/incidents/{id}")) method="post" hx-post=(format!("/incidents/{id}")) hx-swap="none" {
+                                input type="hidden" name="csrf" value=(client.csrf);
+                                button.small type="submit" name="do" value="acknowledge" { "Acknowledge all" }
+                            }
                         }
                         a href=(format!("/?incident={id}")) {
                             (whole) " alerts"

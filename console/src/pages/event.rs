@@ -118,14 +118,14 @@ fn raw(bytes: &[u8]) -> Markup {
 /// A record as a tree.
 pub(crate) fn tree(value: &Value) -> Markup {
     let mut left = MAX_LEAVES;
-    let drawn = branch(value, "", 0, &mut left);
+    let drawn = branch(value, "", &mut left);
     html! {
         (drawn)
         @if left == 0 { p.dim { "Only the first " (MAX_LEAVES) " values are shown; the JSON has all." } }
     }
 }
 
-fn branch(value: &Value, path: &str, depth: usize, left: &mut usize) -> Markup {
+fn branch(value: &Value, path: &str, left: &mut usize) -> Markup {
     // Plain recursion is safe: the parser refuses anything deeper than 128.
     let lines: Vec<(Option<&str>, &Value)> = match value {
         Value::Object(map) => map.iter().map(|(k, v)| (Some(k.as_str()), v)).collect(),
@@ -140,9 +140,9 @@ fn branch(value: &Value, path: &str, depth: usize, left: &mut usize) -> Markup {
                     li {
                         span.key { @if let Some(key) = key { (Inert(key)) } @else { "–" } }
                         @match child {
-                            Value::Object(m) if !m.is_empty() => (branch(child, &name, depth + 1, left)),
-                            Value::Array(l) if !l.is_empty() => (branch(child, &name, depth + 1, left)),
-                            _ => { (leaf(&name, child)) @let _ = { *left -= 1; }; }
+                            Value::Object(m) if !m.is_empty() => (branch(child, &name, left)),
+                            Value::Array(l) if !l.is_empty() => (branch(child, &name, left)),
+                            _ => (leaf(&name, child, left)),
                         }
                     }
                 }
@@ -151,7 +151,8 @@ fn branch(value: &Value, path: &str, depth: usize, left: &mut usize) -> Markup {
     }
 }
 
-fn leaf(path: &str, value: &Value) -> Markup {
+fn leaf(path: &str, value: &Value, left: &mut usize) -> Markup {
+    *left -= 1;
     // In queries a bare name that the envelope has is the normalized field.
     let field = if event::is_normalized_name(path) {
         format!("raw.{path}")

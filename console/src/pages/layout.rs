@@ -112,7 +112,7 @@ pub(crate) fn error_page(error: &ApiError, request_id: &str) -> Markup {
         html! {
             section.panel.narrow {
                 h1 { (error.status.as_u16()) " – " (error.message) }
-                @if !error.hint.is_empty() { p { (error.hint) } }
+                @if !error.hint.is_empty() { p { (super::ticked(&error.hint)) } }
                 p.dim { "Request " code { (request_id) } }
                 p { a.button href="/" { "To the alerts" } }
             }

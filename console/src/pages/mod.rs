@@ -102,6 +102,15 @@ pub(crate) fn actor(text: &str) -> Markup {
     }
 }
 
+/// A text of ours whose parts between backticks are code.
+pub(crate) fn ticked(text: &str) -> Markup {
+    html! {
+        @for (i, part) in text.split('`').enumerate() {
+            @if i % 2 == 1 { code { (Inert(part)) } } @else { (inert::line(part)) }
+        }
+    }
+}
+
 /// One fact of a list of facts.
 pub(crate) fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }

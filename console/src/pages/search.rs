@@ -13,7 +13,7 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use super::layout::{self, Tab};
-use super::{actor, encode, event as event_page};
+use super::{actor, encode, event as event_page, ticked};
 use crate::api;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
@@ -299,14 +299,14 @@ fn wrong_query(query: &str, wrong: &ApiError) -> Markup {
     html! {
         section.panel.query-error role="alert" {
             pre { (inert::line(before)) mark { @if first == 0 { " " } @else { (inert::line(&rest[..first])) } } (inert::line(&rest[first..])) "\n" (" ".repeat(inert::plain(before).chars().count())) span.caret { "^" } }
-            p { b { (Inert(message)) } }
-            p { (wrong.hint) }
+            p { b { (ticked(message)) } }
+            p { (ticked(&wrong.hint)) }
         }
     }
 }
 
 fn wrong_range(wrong: &ApiError) -> Markup {
-    html! { section.panel.query-error role="alert" { p { b { (Inert(&wrong.message)) } } p { (wrong.hint) } } }
+    html! { section.panel.query-error role="alert" { p { b { (ticked(&wrong.message)) } } p { (ticked(&wrong.hint)) } } }
 }
 
 fn empty(params: &Params, asked: &Asked) -> Markup {

@@ -120,14 +120,11 @@ async fn keys(client: &Client, text: &str) {
         .unwrap();
 }
 
+/// What is read there; nothing while a page is being exchanged for another.
 async fn text(client: &Client, css: &str) -> String {
-    client
-        .find(Locator::Css(css))
-        .await
-        .unwrap_or_else(|e| panic!("{css}: {e}"))
-        .text()
-        .await
-        .unwrap()
+    let script = "return document.querySelector(arguments[0])?.innerText ?? ''";
+    let found = client.execute(script, vec![json!(css)]).await;
+    found.map_or_else(|_| String::new(), |v| v.as_str().unwrap_or("").to_owned())
 }
 
 async fn picture(client: &Client, name: &str) {

@@ -473,6 +473,18 @@ async fn alerts_through_the_api() {
     .await;
     let whole = json_of(&router, get(&format!("/api/v1/alerts/{id}")), 200).await;
     assert_eq!(whole["alert"]["state"], "resolved");
+    let mallory = json_of(&router, get("/api/v1/alerts?q=mallory&state=firing"), 200).await;
+    let left = mallory["alerts"].as_array().unwrap();
+    let incident = left[0]["incident"].as_str().unwrap();
+    let all = format!("/api/v1/incidents/{incident}/resolve");
+    let done = json_of(&router, post(&all, json!({"reason": "a drill"})), 200).await;
+    assert_eq!(done["changed"], left.len(), "{mallory}");
+    json_of(
+        &router,
+        post(&all.replace(incident, &"0".repeat(32)), json!({})),
+        404,
+    )
+    .await;
     assert!(whole["history"].as_array().unwrap().len() >= 5, "{whole}");
 }
 
