@@ -3,11 +3,19 @@
 //! [`Bus`] is what a stage sees; [`embedded`] keeps everything in one data folder of one machine, and Kafka
 //! will be the second implementation. A stage reads records of a partition, computes, and hands back one
 //! [`Commit`]: its new positions, its outputs and its changed state take effect together or not at all.
-//! [`seen`] drops repeated events with exactly that mechanism. Records are bytes here: what they mean is
-//! the business of the stages.
+//! [`seen`] drops repeated events with exactly that mechanism; [`metrics`] counts. Records are bytes here: what they
+//! mean is the business of the stages.
 
 mod topic;
 
+pub mod config;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
+pub mod metrics;
+pub mod seen;
+
 pub use topic::{
-    Batch, Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic, partition_of,
+    Batch, Bus, BusError, Commit, Entry, Offset, Position, Record, StateChange, Stop, Topic,
+    partition_of,
 };

@@ -76,6 +76,8 @@ pub struct Position {
     /// The partition read.
     pub partition: u32,
     /// Where this batch began. A commit whose `from` is not the stored position is refused: somebody else committed.
+    /// Without a stored position that is the start of the log; where retention has dropped what lies behind the stored
+    /// position, it is any offset from there to the start that is left.
     pub from: Offset,
     /// The next offset to read.
     pub to: Offset,
@@ -93,6 +95,9 @@ pub struct StateChange {
     /// When the key may be dropped; `None` keeps it until it is removed.
     pub expires: Option<Time>,
 }
+
+/// A key of a consumer's state with its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
 
 /// What a stage did with what it read: takes effect as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,7 +152,9 @@ pub enum BusError {
         reason: String,
     },
     /// Another process has the data folder open.
-    #[error("data folder `{0}` is in use by another process")]
+    #[error(
+        "data folder `{0}` is in use by another process: stop that one first, or use another folder"
+    )]
     Locked(String),
     /// The offset was dropped by retention, or was never written.
     #[error("offset {asked} of {topic}-{partition} is outside the log, which has {start} to {end}", topic = topic.as_str())]
@@ -180,6 +187,23 @@ pub enum BusError {
     /// A call that the contract forbids.
     #[error("{0}")]
     Refused(String),
+}
+
+impl BusError {
+    /// One word for metrics and for telling errors apart in an answer.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            BusError::Io { .. } => "io",
+            BusError::DiskFull { .. } => "disk_full",
+            BusError::Poisoned { .. } => "poisoned",
+            BusError::State(_) => "state",
+            BusError::Corrupt { .. } => "corrupt",
+            BusError::Locked(_) => "locked",
+            BusError::OutOfRange { .. } => "out_of_range",
+            BusError::Fenced { .. } => "fenced",
+            BusError::Refused(_) => "refused",
+        }
+    }
 }
 
 /// The durable log. Calls block; every stage has threads of its own.
@@ -237,7 +261,7 @@ pub trait Bus: Send + Sync + 'static {
         consumer: &str,
         partition: u32,
         prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BusError>;
+    ) -> Result<Vec<Entry>, BusError>;
 
     /// Drops records older than the topic's retention and expired state.
     fn retain(&self, now: Time) -> Result<(), BusError>;

@@ -42,6 +42,8 @@ struct CompiledRule {
     logsource: usize,
     expression: Expression,
     generates: bool,
+    /// The selections by name, for explanations.
+    selections: Vec<(String, Expression)>,
     /// The correlations that refer to it, and the words with which they do.
     correlations: Vec<(usize, String)>,
 }
@@ -84,6 +86,19 @@ pub struct CorrelationMatch {
     pub correlation: usize,
     /// The group-by values of this event.
     pub group: BTreeMap<Str, Option<Str>>,
+}
+
+/// One line of a rule held against one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explained {
+    /// The selection that the line belongs to.
+    pub selection: String,
+    /// The line as written: field, modifiers and values.
+    pub written: String,
+    /// Does the event satisfy it?
+    pub held: bool,
+    /// What the event has in the field; for keywords nothing.
+    pub values: Vec<String>,
 }
 
 /// Working memory for [`Engine::matches`], used again for every event; one per thread.
@@ -163,6 +178,12 @@ impl Engine {
                 logsource,
                 expression: expression(&rule.condition, &selections),
                 generates: *generates,
+                selections: rule
+                    .selections
+                    .iter()
+                    .map(|(name, _)| name.clone())
+                    .zip(selections)
+                    .collect(),
                 correlations: Vec::new(),
             });
         }
@@ -452,11 +473,67 @@ impl Engine {
         matches
     }
 
+    /// Every line of a rule held against an event, or `None` if no rule has this id.
+    pub fn explain(
+        &self,
+        rule_id: &str,
+        event: &Event,
+        json: Option<Value<'_>>,
+    ) -> Option<Vec<Explained>> {
+        let rule = self.rules.iter().find(|r| r.info.id == rule_id)?;
+        let mut scratch = Scratch::new();
+        let mut look = Look {
+            engine: self,
+            event,
+            json,
+            scratch: &mut scratch,
+        };
+        look.begin();
+        let mut lines = Vec::new();
+        for (name, expression) in &rule.selections {
+            let mut predicates = Vec::new();
+            collect(expression, &mut predicates);
+            for number in predicates {
+                let predicate = &self.predicates[number as usize];
+                let values = match predicate.slot {
+                    Some(slot) => {
+                        let read = look.read(slot);
+                        let values =
+                            look.scratch.values[read.from as usize..read.to as usize].to_vec();
+                        values
+                            .iter()
+                            .map(|v| look.scratch.written(v).to_owned())
+                            .collect()
+                    }
+                    None => Vec::new(),
+                };
+                let held = look.predicate(predicate);
+                lines.push(Explained {
+                    selection: name.clone(),
+                    written: predicate.item.written.clone(),
+                    held,
+                    values,
+                });
+            }
+        }
+        Some(lines)
+    }
+
     /// Does any correlation refer to one of these rules?
     pub fn is_correlated(&self, matched: &[u32]) -> bool {
         matched
             .iter()
             .any(|r| !self.rules[*r as usize].correlations.is_empty())
+    }
+}
+
+fn collect(expression: &Expression, out: &mut Vec<u32>) {
+    match expression {
+        Expression::Predicate(number) => out.push(*number),
+        Expression::Not(inner) => collect(inner, out),
+        Expression::And(parts) | Expression::Or(parts) => {
+            parts.iter().for_each(|p| collect(p, out))
+        }
     }
 }
 

@@ -4,12 +4,14 @@
 //! [`Engine`] is a rule set compiled for speed: it tells which rules match an event, looking at few of
 //! them. The core is pure and synchronous: no I/O, no clock, no unordered iteration, so that live runs,
 //! tests and backtests give the same answers. [`window`] keeps the windows of event_count correlations in event
-//! time, and `correlate` is the stage that feeds them from the `matches` topic.
+//! time, and [`correlate`] is the stage that feeds them from the `matches` topic.
 
 pub mod condition;
+pub mod correlate;
 pub mod engine;
 pub mod error;
 pub mod item;
+pub mod match_stage;
 pub mod pattern;
 pub mod rule;
 pub mod rule_set;

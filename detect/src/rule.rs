@@ -79,6 +79,41 @@ pub struct Rule {
     pub place: Place,
 }
 
+impl Rule {
+    /// Everything that decides what it matches, as a text: two rules with the same text match the same events.
+    pub fn semantics(&self) -> String {
+        fn write(selection: &Selection, out: &mut String) {
+            match selection {
+                Selection::Item(item) => {
+                    out.push_str(&item.written);
+                    // Placeholders are no part of what is written.
+                    if item.written.contains("|expand") {
+                        out.push_str(&format!("{:?}", item.groups));
+                    }
+                }
+                Selection::All(parts) | Selection::Any(parts) => {
+                    out.push_str(if matches!(selection, Selection::All(_)) {
+                        "all("
+                    } else {
+                        "any("
+                    });
+                    parts.iter().for_each(|p| {
+                        write(p, out);
+                        out.push(',');
+                    });
+                    out.push(')');
+                }
+            }
+        }
+        let mut out = format!("{:?} {:?}", self.logsource, self.condition);
+        for (name, selection) in &self.selections {
+            out.push_str(name);
+            write(selection, &mut out);
+        }
+        out
+    }
+}
+
 /// A correlation of type `event_count`.
 #[derive(Debug, Clone)]
 pub struct CorrelationRule {

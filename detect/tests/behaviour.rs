@@ -326,7 +326,7 @@ fn wrong_modifiers_are_pointed_at() {
     refused_selection("ip|cdir: 10.0.0.0/8", (5, 8), "unknown modifier `cdir`");
     refused_selection(
         "a|contains|re: x",
-        (5, 14),
+        (5, 16),
         "modifier `re` must stand first",
     );
     refused_selection("a|i: x", (5, 7), "modifier `i` stands without `re`");

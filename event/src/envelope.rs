@@ -480,6 +480,13 @@ impl Event {
         }
     }
 
+    /// 64 bits of the SHA-256 of the original record: tells records that share an id apart. Stored, so never changed.
+    pub fn content_hash(&self) -> u64 {
+        use sha2::Digest;
+        let digest = sha2::Sha256::digest(&self.raw);
+        u64::from_le_bytes(digest[..8].try_into().expect("SHA-256 has 32 bytes"))
+    }
+
     /// The partition key on the `events` topic: duplicates of an event, and the lines of one invocation, meet (DESIGN §2).
     pub fn partition_key(&self) -> Str {
         if self.source == "aws.lambda" {

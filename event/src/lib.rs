@@ -7,6 +7,7 @@
 //!
 //! This crate does no I/O, reads no clock and depends on no other crate of the workspace.
 
+pub mod inert;
 pub mod json;
 pub mod path;
 

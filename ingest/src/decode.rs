@@ -21,7 +21,7 @@ use std::path::Path;
 use event::json::Doc;
 
 pub use content::Decoder;
-pub(crate) use content::{GZIP, hex};
+pub(crate) use content::{GZIP, hex, in_units, unpacked};
 
 /// How much of what is read is taken; everything beyond becomes a dead letter, never memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,3 +223,6 @@ pub struct DecodeError {
 
 /// The function that gets the items of an object; it may stop the decoder.
 pub type Each<'e> = dyn FnMut(Item<'_>) -> ControlFlow<()> + 'e;
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,8 @@ pub struct Context {
 #[derive(Debug)]
 pub struct Normalizer {
     cloudtrail: cloudtrail::Reader,
+    /// The latest time in a text log, and which log that is.
+    latest: (Str, Time),
 }
 
 impl Default for Normalizer {
@@ -48,6 +50,7 @@ impl Normalizer {
     pub fn new() -> Normalizer {
         Normalizer {
             cloudtrail: cloudtrail::Reader::new(),
+            latest: (Str::default(), Time::default()),
         }
     }
 
@@ -69,9 +72,12 @@ impl Normalizer {
         match time {
             Some(time) => event.time = time,
             None => {
-                event.time = context.ingest_time;
+                event.time = self.nearby(record, context);
                 event.flags.set(Flag::TsInferred);
             }
+        }
+        if record.wrapper == Wrapper::LambdaText && time.is_some() {
+            self.latest = (context.object.clone(), event.time);
         }
         if event.time > context.ingest_time.plus(MAX_AHEAD_MICROS) {
             event.flags.set(Flag::TsFuture);
@@ -88,6 +94,16 @@ impl Normalizer {
         event
     }
 
+    /// The time of a record without one: in a text log, where not every line has a time, that of the line before.
+    fn nearby(&self, record: &Record<'_>, context: &Context) -> Time {
+        let (object, time) = &self.latest;
+        if record.wrapper == Wrapper::LambdaText && *object == context.object {
+            *time
+        } else {
+            context.ingest_time
+        }
+    }
+
     /// Fills in what the record says. Gives its time.
     fn fill(&mut self, record: &Record<'_>, event: &mut Event) -> Option<Time> {
         if let Some(doc) = record.doc {
@@ -100,7 +116,9 @@ impl Normalizer {
             Wrapper::LogEvent(log) => {
                 let time = log.timestamp.map(Time::from_millis);
                 of_stream(&log, event);
-                lambda::fill(record, Some(&log), event).or(time)
+                let of_line = lambda::fill(record, Some(&log), event);
+                // The service's own time is closer to the truth than what a function writes.
+                time.or(of_line)
             }
             Wrapper::LambdaText => lambda::fill(record, None, event),
             Wrapper::None => match record.doc {
@@ -134,3 +152,6 @@ fn flag_oddities(doc: &Doc, text: &[u8], event: &mut Event) {
         event.flags.set(Flag::NumCoerced);
     }
 }
+
+#[cfg(test)]
+mod tests;

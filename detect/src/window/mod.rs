@@ -14,11 +14,14 @@
 mod episode;
 mod group;
 mod matches;
+mod offline;
+mod spill;
 mod state;
 mod windows;
 
 pub use matches::{
     Correlation, Match, MatchRecord, Watermark, WatermarkTicker, group_key, watermark_records,
 };
+pub use offline::{OFFLINE_MEMORY, Offline, OfflineError};
 pub use state::StateError;
 pub use windows::{Counts, KEY_FLOOD, Options, Windows};

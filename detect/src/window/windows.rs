@@ -300,12 +300,16 @@ impl Windows {
 
     /// Makes room for another group of the match's correlation.
     fn make_room(&mut self, m: &Match, out: &mut Vec<Finding>) {
+        let most = self.options.max_groups.max(1);
         let rule = &self.rules[&m.correlation];
-        if rule.groups.len() < self.options.max_groups.max(1) {
+        if rule.groups.len() < most {
             return;
         }
         let correlation = Arc::clone(&rule.correlation);
-        if let Some(&(_, key)) = rule.groups.first() {
+        while let Some(rule) = self.rules.get(&m.correlation)
+            && rule.groups.len() >= most
+            && let Some(&(_, key)) = rule.groups.first()
+        {
             let mut slot = self.remove(key);
             slot.group
                 .close(terms(&correlation, self.options, self.watermark), out);
@@ -445,5 +449,82 @@ fn flood(rule: &Correlation, m: &Match, hour: i64) -> Finding {
         group: [("rule".into(), Some(rule.rule_id.clone()))].into(),
         tags: vec!["attack.defense-evasion".into()],
         ..m.context.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(partition: u32, time: Option<i64>, idle: bool) -> Watermark {
+        Watermark {
+            partition,
+            time: time.map(Time),
+            idle,
+        }
+    }
+
+    /// The watermark after these were told to windows of two partitions of `events` and a lateness of 10.
+    #[track_caller]
+    fn check(steps: &[Watermark], expected: Option<i64>) {
+        let options = Options {
+            lateness: 10,
+            events_partitions: 2,
+            ..Options::default()
+        };
+        let mut windows = Windows::new(&[], options);
+        let mut out = Vec::new();
+        for step in steps {
+            windows.watermark(*step, &mut out);
+        }
+        assert_eq!(windows.settled_to(), expected.map(Time));
+        let rows: Vec<(Vec<u8>, Vec<u8>)> = windows
+            .changes(0)
+            .into_iter()
+            .filter_map(|row| Some((row.key, row.value?)))
+            .collect();
+        let restored = Windows::restore(&[], options, &rows).unwrap();
+        assert_eq!(restored.settled_to(), expected.map(Time));
+    }
+
+    #[test]
+    fn the_watermark_waits_for_all_that_are_not_idle() {
+        let (busy, idle) = (false, true);
+        check(&[], None);
+        check(&[told(0, Some(100), busy)], None);
+        check(
+            &[told(0, Some(100), busy), told(1, Some(50), busy)],
+            Some(40),
+        );
+        check(
+            &[told(0, Some(100), busy), told(1, Some(50), idle)],
+            Some(90),
+        );
+        check(&[told(0, Some(100), busy), told(1, None, idle)], Some(90));
+        check(&[told(0, Some(100), idle), told(1, None, busy)], None);
+        check(
+            &[told(0, Some(100), idle), told(1, Some(50), idle)],
+            Some(90),
+        );
+        check(&[told(0, None, idle), told(1, None, idle)], None);
+    }
+
+    #[test]
+    fn the_watermark_never_goes_back() {
+        let steps = [
+            told(0, Some(100), true),
+            told(1, Some(50), true),
+            told(1, Some(60), false),
+        ];
+        check(&steps, Some(90));
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_is_named() {
+        let rows = [(group_row(Id(0xab)), b"{}".to_vec())];
+        let Err(error) = Windows::restore(&[], Options::default(), &rows) else {
+            panic!("it was read");
+        };
+        assert!(error.to_string().ends_with("ab"), "{error}");
     }
 }

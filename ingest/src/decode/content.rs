@@ -5,6 +5,7 @@
 //! reason (damage, several members, a trailer that lies) the object is read as a stream, which hands out
 //! everything before the damage. The content decides what is gzip, not the name.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
@@ -233,8 +234,28 @@ impl Decoder {
     }
 }
 
+/// A body without its compression, if it has any and is not larger than what is taken.
+pub(crate) fn unpacked<'b>(
+    body: &'b [u8],
+    limits: &Limits,
+) -> Result<Cow<'b, [u8]>, (Reason, String)> {
+    if !body.starts_with(GZIP) {
+        return Ok(Cow::Borrowed(body));
+    }
+    let mut content = Vec::new();
+    let mut input = MultiGzDecoder::new(body).take(limits.object_bytes + 1);
+    match std::io::copy(&mut input, &mut content) {
+        Ok(length) if length > limits.object_bytes => Err((
+            Reason::BodyTooLarge,
+            format!("decompressed size passed {}", in_units(limits.object_bytes)),
+        )),
+        Ok(_) => Ok(Cow::Owned(content)),
+        Err(error) => Err((Reason::CorruptGzip, format!("gzip: {error}"))),
+    }
+}
+
 /// `64 MiB`, as messages say it.
-fn in_units(bytes: u64) -> String {
+pub(crate) fn in_units(bytes: u64) -> String {
     match bytes {
         b if b >= 1 << 30 && b % (1 << 30) == 0 => format!("{} GiB", b >> 30),
         b if b >= 1 << 20 && b % (1 << 20) == 0 => format!("{} MiB", b >> 20),

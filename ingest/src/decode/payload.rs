@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use event::json::{Doc, Kind, Value, skip_space};
-use flate2::read::MultiGzDecoder;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
 
 use super::content::GZIP;
 use super::walk::{Flow, Output};
@@ -84,7 +84,11 @@ pub(super) fn value(
             None => ControlFlow::Continue(()),
         };
     }
-    if root.get("digestStartTime").is_some() && root.get("logFiles").is_some() {
+    // Digest files, and the metadata of the objects that hold them where it is kept in a file beside.
+    let has = |key| root.get(key).is_some();
+    if (has("digestStartTime") && has("logFiles"))
+        || (has("signature") && has("signature-algorithm"))
+    {
         out.summary.digests += 1;
         return ControlFlow::Continue(());
     }
@@ -152,7 +156,7 @@ fn log_events(
                 .map(|t| t as i64),
         });
         let doc = whole_object(message.as_bytes(), inner);
-        out.record(message.as_bytes(), doc.map(|d| &*d), wrapper)?;
+        out.record(message.as_bytes(), doc, wrapper)?;
     }
     ControlFlow::Continue(())
 }
@@ -185,23 +189,17 @@ fn embedded(data: Value<'_>, layer: u8, offset: u64, out: &mut Output<'_, '_>) -
     let Ok(mut content) = BASE64.decode(encoded.trim_ascii().as_bytes()) else {
         return out.bad_text(Reason::BadBase64, "wrapped data is not base64", raw, offset);
     };
-    if content.starts_with(GZIP) {
-        let limit = out.limits.payload_bytes as u64;
-        let mut inflated = Vec::new();
-        let read = std::io::copy(
-            &mut MultiGzDecoder::new(content.as_slice()).take(limit + 1),
-            &mut inflated,
-        );
-        match read {
-            Ok(length) if length > limit => {
-                let message = "wrapped data is too large";
-                return out.bad_text(Reason::RecordTooLarge, message, raw, offset);
-            }
-            Ok(_) => content = inflated,
-            Err(error) => {
-                let message = format!("wrapped gzip: {error}");
-                return out.bad_text(Reason::CorruptGzip, &message, raw, offset);
-            }
+    let limit = out.limits.payload_bytes;
+    match inflated(&content, limit) {
+        Ok(Some(inflated)) if inflated.len() > limit => {
+            let message = "wrapped data is too large";
+            return out.bad_text(Reason::RecordTooLarge, message, raw, offset);
+        }
+        Ok(Some(inflated)) => content = inflated,
+        Ok(None) => {}
+        Err(error) => {
+            let message = format!("wrapped compressed data: {error}");
+            return out.bad_text(Reason::CorruptGzip, &message, raw, offset);
         }
     }
     let (mut doc, mut inner) = (Doc::new(), Doc::new());
@@ -223,4 +221,21 @@ fn embedded(data: Value<'_>, layer: u8, offset: u64, out: &mut Output<'_, '_>) -
         at = skip_space(&content, at + end);
     }
     ControlFlow::Continue(())
+}
+
+/// The content without its compression, if it has any, up to one byte more than `limit`.
+fn inflated(content: &[u8], limit: usize) -> std::io::Result<Option<Vec<u8>>> {
+    let mut out = Vec::new();
+    let most = limit as u64 + 1;
+    match content {
+        gzip if gzip.starts_with(GZIP) => {
+            std::io::copy(&mut MultiGzDecoder::new(gzip).take(most), &mut out)?;
+        }
+        // Some senders compress without gzip's header.
+        zlib @ [0x78, 0x01 | 0x5e | 0x9c | 0xda, ..] => {
+            std::io::copy(&mut ZlibDecoder::new(zlib).take(most), &mut out)?;
+        }
+        _ => return Ok(None),
+    }
+    Ok(Some(out))
 }

@@ -156,7 +156,7 @@ impl Walk<'_, '_, '_, '_> {
         if self.window.rest().starts_with(b"\xef\xbb\xbf") {
             self.window.take(3);
         }
-        while let Some(byte) = self.window.next() {
+        while let Some(byte) = self.next() {
             let before = self.window.offset();
             match byte {
                 b'{' if self.lambda != Some(true) => self.object()?,
@@ -174,6 +174,21 @@ impl Walk<'_, '_, '_, '_> {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// The first byte of the next value or line. The space at the beginning of a log's line belongs to it.
+    fn next(&mut self) -> Option<u8> {
+        if self.lambda != Some(true) {
+            return self.window.next();
+        }
+        loop {
+            match self.window.rest().first().copied() {
+                Some(b'\r' | b'\n') => self.window.take(1),
+                Some(byte) => return Some(byte),
+                None if !self.window.more() => return None,
+                None => {}
+            }
+        }
     }
 
     /// `[` opens an array of objects, arrays or strings, and not a line such as `[INFO] …`.
@@ -240,6 +255,8 @@ impl Walk<'_, '_, '_, '_> {
         loop {
             let rest = self.window.rest();
             match self.scratch.doc.scan(rest, 0) {
+                // However much is in the window, the same is refused.
+                Ok(end) if end > limit => return Scan::TooLarge,
                 // A number or word may go on in what was not read yet.
                 Ok(end) if end < rest.len() || matches!(rest[end - 1], b'}' | b']' | b'"') => {
                     return Scan::Value(end);
@@ -267,6 +284,7 @@ impl Walk<'_, '_, '_, '_> {
 
     /// The elements of an array of which the opening bracket was taken, and its closing bracket.
     fn elements(&mut self) -> Flow {
+        let mut damaged = false;
         loop {
             match self.window.next() {
                 Some(b']') => {
@@ -278,18 +296,22 @@ impl Walk<'_, '_, '_, '_> {
                     continue;
                 }
                 Some(_) => {}
-                None if !self.window.is_clean() => return ControlFlow::Continue(()),
+                // Damage that reached to the end was reported already.
+                None if damaged || !self.window.is_clean() => return ControlFlow::Continue(()),
                 None => {
                     let offset = self.window.offset();
                     let message = "the array of records is not closed";
                     return self.out.bad_text(Reason::BadJson, message, b"", offset);
                 }
             }
-            match self.scan(self.out.limits.payload_bytes) {
+            let scan = self.scan(self.out.limits.payload_bytes);
+            damaged = !matches!(scan, Scan::Value(_));
+            match scan {
                 Scan::Value(end) => {
                     // Nothing but a comma or the end may follow.
                     self.value(end)?;
                     if !matches!(self.window.next(), None | Some(b',' | b']')) {
+                        damaged = true;
                         self.skip_element(Reason::BadJson, "no comma after a record")?;
                     }
                 }
@@ -304,7 +326,8 @@ impl Walk<'_, '_, '_, '_> {
         }
     }
 
-    /// What stands after `Records` in its object. Nothing there is an event; what is damaged is reported.
+    /// What stands after `Records` in its object. Nothing there is an event, except under the same key once more:
+    /// whoever hides records there shall not succeed. What is damaged is reported.
     fn remaining_members(&mut self) -> Flow {
         loop {
             match self.window.next() {
@@ -314,6 +337,7 @@ impl Walk<'_, '_, '_, '_> {
                 }
                 Some(b',' | b':') => self.window.take(1),
                 None => return ControlFlow::Continue(()),
+                Some(b'"') if self.again() => self.elements()?,
                 Some(_) => match self.scan(self.out.limits.payload_bytes) {
                     Scan::Value(end) => self.window.take(end),
                     Scan::Cut if !self.window.is_clean() => return ControlFlow::Continue(()),
@@ -326,10 +350,20 @@ impl Walk<'_, '_, '_, '_> {
         }
     }
 
+    /// Does another `Records` stand at the front of the window? Takes its opening.
+    fn again(&mut self) -> bool {
+        self.window.fill(64);
+        let opening = opens_records(self.window.rest(), 0);
+        opening
+            .inspect(|length| self.window.take(*length))
+            .is_some()
+    }
+
     /// `Records` among the members of the object at the front of the window, which is too large to be held:
     /// how many bytes there are up to its first element.
     fn find_records(&mut self) -> Option<usize> {
         let rest = self.window.rest();
+        let rest = &rest[..rest.len().min(self.out.limits.payload_bytes)];
         let doc = &mut self.scratch.doc;
         let mut at = 1;
         loop {

@@ -137,7 +137,7 @@ const PATHS: &[(Field, &str)] = &[
     (Field::VpcEndpointAccount, "vpcEndpointAccountId"),
 ];
 
-/// Parameters that name what a call is about.
+/// Parameters that name what a call is about; their slots follow those of [`PATHS`].
 const NAMING: &[&str] = &[
     "bucketName",
     "functionName",
@@ -216,8 +216,10 @@ impl<'a> Found<'a> {
     }
 
     fn is_cloudtrail(&self) -> bool {
-        let of_aws = |field, part: &str| self.text(field).is_some_and(|t| t.contains(part));
-        (self.has(Field::EventName) && of_aws(Field::EventSource, ".amazonaws.com"))
+        let of_aws = |source: Cow<'_, str>| {
+            source.ends_with(".amazonaws.com") || source.ends_with(".amazonaws.com.cn")
+        };
+        (self.has(Field::EventName) && self.text(Field::EventSource).is_some_and(of_aws))
             || (self.has(Field::EventVersion)
                 && self
                     .text(Field::EventType)
@@ -234,6 +236,9 @@ impl Reader {
         for (field, path) in PATHS {
             let slot = fields.slot(path);
             debug_assert_eq!(slot, *field as usize, "{path}");
+        }
+        for parameter in NAMING {
+            fields.slot(&format!("requestParameters.{parameter}"));
         }
         Reader {
             fields,
@@ -426,13 +431,14 @@ fn resources(found: &Found<'_>, event: &mut Event) {
             add(&mut event.resources, text.as_deref().unwrap_or_default());
         }
     }
+    for slot in PATHS.len()..PATHS.len() + NAMING.len() {
+        for node in found.slots.all(slot) {
+            let text = found.doc.value(found.text, node).as_str();
+            add(&mut event.resources, text.as_deref().unwrap_or_default());
+        }
+    }
     let parameters = found.value(Field::RequestParameters);
     if let Some(parameters) = parameters.filter(|p| p.kind() == Kind::Object) {
-        for member in parameters.children() {
-            if member.kind() == Kind::String && NAMING.iter().any(|n| member.key_is(n)) {
-                add(&mut event.resources, &member.as_str().unwrap_or_default());
-            }
-        }
         let ids = ["instancesSet", "resourcesSet"]
             .iter()
             .find_map(|key| parameters.at(&[key, "items"]));
@@ -451,8 +457,12 @@ fn resources(found: &Found<'_>, event: &mut Event) {
 /// More names than this help nobody.
 const MAX_RESOURCES: usize = 64;
 
+/// Longer texts are no names; ARNs have at most this many bytes.
+const MAX_NAME: usize = 2_048;
+
 fn add(resources: &mut Vec<Str>, text: &str) {
-    if !text.is_empty() && resources.len() < MAX_RESOURCES && !resources.iter().any(|r| r == text) {
+    let fits = (1..=MAX_NAME).contains(&text.len()) && resources.len() < MAX_RESOURCES;
+    if fits && !resources.iter().any(|r| r == text) {
         resources.push(text.into());
     }
 }

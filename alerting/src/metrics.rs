@@ -1,0 +1,139 @@
+//! What alerting counts. Labels are a closed set: nothing that came out of a log is ever one.
+
+use event::Severity;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, Result,
+};
+
+use crate::outbox::Outcome;
+use crate::store::Applied;
+
+/// The counters of the stage and of the sending threads. Clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    received: IntCounter,
+    sent: IntCounter,
+    pub(crate) dropped: IntCounterVec,
+    errors: IntCounterVec,
+    pub(crate) lag: IntGauge,
+    batch_seconds: Histogram,
+    opened: IntCounterVec,
+    resolved: IntCounter,
+    notifications: IntCounterVec,
+    outbox: IntGauge,
+    dead: IntGauge,
+}
+
+impl Metrics {
+    /// Counters under `registry`.
+    pub fn new(registry: &Registry) -> Result<Metrics> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter> {
+            let counter = IntCounter::new(format!("trailwarden_alerting_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec> {
+            let opts = Opts::new(format!("trailwarden_alerting_{name}"), help);
+            let counters = IntCounterVec::new(opts, labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge> {
+            let gauge = IntGauge::new(format!("trailwarden_alerting_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let batch_seconds = Histogram::with_opts(HistogramOpts::new(
+            "trailwarden_alerting_batch_seconds",
+            "how long a batch of findings took",
+        ))?;
+        registry.register(Box::new(batch_seconds.clone()))?;
+        let metrics = Metrics {
+            received: counter("events_received_total", "findings read from the log")?,
+            sent: counter("events_sent_total", "findings that changed an alert")?,
+            dropped: counters(
+                "events_dropped_total",
+                "findings that changed nothing",
+                &["reason"],
+            )?,
+            errors: counters("errors_total", "what failed and is tried again", &["kind"])?,
+            lag: gauge("lag_events", "findings on the log that have not been read")?,
+            batch_seconds,
+            opened: counters("alerts_opened_total", "alerts opened", &["severity"])?,
+            resolved: counter(
+                "alerts_auto_resolved_total",
+                "alerts resolved after their quiet time",
+            )?,
+            notifications: counters(
+                "notifications_total",
+                "attempts to notify, by kind of receiver and what came of them",
+                &["receiver", "result"],
+            )?,
+            outbox: gauge("outbox_depth", "notifications that wait or are being sent")?,
+            dead: gauge("outbox_dead", "notifications given up")?,
+        };
+        for severity in Severity::ALL {
+            metrics.opened.with_label_values(&[severity.as_str()]);
+        }
+        for reason in ["repeat", "unreadable"] {
+            metrics.dropped.with_label_values(&[reason]);
+        }
+        for kind in ["store", "send"] {
+            metrics.errors.with_label_values(&[kind]);
+        }
+        Ok(metrics)
+    }
+
+    /// A batch was applied.
+    pub(crate) fn applied(&self, applied: &Applied, seconds: f64) {
+        self.sent.inc_by(applied.changed);
+        self.dropped
+            .with_label_values(&["repeat"])
+            .inc_by(applied.repeated);
+        self.batch_seconds.observe(seconds);
+        self.changed(applied);
+    }
+
+    /// Alerts opened or were resolved.
+    pub(crate) fn changed(&self, applied: &Applied) {
+        for (severity, opened) in Severity::ALL.iter().zip(applied.opened) {
+            self.opened
+                .with_label_values(&[severity.as_str()])
+                .inc_by(opened);
+        }
+        self.resolved.inc_by(applied.resolved);
+    }
+
+    pub(crate) fn received(&self, findings: u64, unreadable: u64) {
+        self.received.inc_by(findings);
+        self.dropped
+            .with_label_values(&["unreadable"])
+            .inc_by(unreadable);
+    }
+
+    pub(crate) fn lag(&self, findings: u64) {
+        self.lag.set(findings.try_into().unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn failed(&self, kind: &'static str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+
+    /// What came of an attempt to notify a receiver of a kind.
+    pub(crate) fn attempted(&self, kind: &'static str, outcome: &Outcome) {
+        let result = match outcome {
+            Outcome::Sent => "sent",
+            Outcome::Retry {
+                ambiguous: true, ..
+            } => "ambiguous",
+            Outcome::Retry { .. } => "failed",
+            Outcome::Dead { .. } => "dead",
+        };
+        self.notifications.with_label_values(&[kind, result]).inc();
+    }
+
+    pub(crate) fn outbox(&self, waiting: u64, dead: u64) {
+        self.outbox.set(waiting.try_into().unwrap_or(i64::MAX));
+        self.dead.set(dead.try_into().unwrap_or(i64::MAX));
+    }
+}

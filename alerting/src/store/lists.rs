@@ -1,0 +1,281 @@
+//! What the console reads: lists with cursors, single things, the feed; and what retention drops.
+
+use event::{Id, Time};
+use rusqlite::types::Value;
+use rusqlite::{Transaction, params_from_iter};
+
+use super::rows::{self, run};
+use super::{Counts, Filter, Notification, NotificationFilter, Store, StoreError};
+use crate::alert::{Alert, FeedEntry, HistoryEntry, Incident};
+use crate::silence::Silence;
+
+const MAX_LIMIT: usize = 1_000;
+/// How long the feed remembers, in microseconds: whoever was away longer reads the list again.
+const FEED_KEPT: i64 = 7 * 86_400_000_000;
+/// How many alerts one call of `retain` drops at most, so that the writer is not held for long.
+const RETAIN_AT_ONCE: i64 = 1_000;
+
+/// A query grown from the parts of a filter.
+struct Query {
+    conditions: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Query {
+    /// Adds a condition; each `?` in it stands for one of the values.
+    fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
+        self.conditions.push(condition.to_owned());
+        self.values.extend(values);
+    }
+
+    fn sql(&self, columns: &str, table: &str, order: &str, limit: usize) -> String {
+        let limit = if limit == 0 {
+            100
+        } else {
+            limit.min(MAX_LIMIT)
+        };
+        let conditions = match self.conditions.as_slice() {
+            [] => "1".to_owned(),
+            some => some.join(" AND "),
+        };
+        format!(
+            "SELECT {columns} FROM {table} WHERE {conditions} ORDER BY {order} DESC LIMIT {limit}"
+        )
+    }
+}
+
+fn query() -> Query {
+    Query {
+        conditions: Vec::new(),
+        values: Vec::new(),
+    }
+}
+
+fn blob(id: Id) -> Value {
+    Value::Blob(id.to_bytes().to_vec())
+}
+
+fn marks(n: usize) -> String {
+    vec!["?"; n].join(", ")
+}
+
+impl Store {
+    /// Alerts, newest first; comments included.
+    pub fn alerts(&self, filter: &Filter) -> Result<Vec<Alert>, StoreError> {
+        let mut query = query();
+        if !filter.merged {
+            query.add("merged_into IS NULL", []);
+        }
+        if !filter.states.is_empty() {
+            let states = filter
+                .states
+                .iter()
+                .map(|s| Value::from(s.as_str().to_owned()));
+            query.add(
+                &format!("state IN ({})", marks(filter.states.len())),
+                states,
+            );
+        }
+        if let Some(least) = filter.min_severity {
+            query.add("severity >= ?", [Value::from(least as i64)]);
+        }
+        if let Some(rule) = &filter.rule_id {
+            query.add("rule_id = ?", [Value::from(rule.clone())]);
+        }
+        if let Some(account) = &filter.account {
+            query.add("account = ?", [Value::from(account.clone())]);
+        }
+        if let Some(incident) = filter.incident {
+            query.add("incident = ?", [blob(incident)]);
+        }
+        let text = filter.text.trim().to_lowercase();
+        if !text.is_empty() {
+            query.add("instr(search, ?) > 0", [Value::from(text)]);
+        }
+        if let Some(before) = filter.before {
+            query.add("seq < ?", [Value::from(before as i64)]);
+        }
+        let sql = query.sql(rows::ALERT, "alerts", "seq", filter.limit);
+        self.read("list alerts", |tx| {
+            rows::all(tx, &sql, params_from_iter(&query.values), rows::alert)
+        })
+    }
+
+    /// How many alerts are open.
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        let sql = "SELECT severity, state = 'firing', COUNT(*) FROM alerts \
+                   WHERE state != 'resolved' AND merged_into IS NULL GROUP BY 1, 2";
+        self.read("count alerts", |tx| {
+            let mut counts = Counts::default();
+            for (severity, firing, n) in rows::all(tx, sql, [], |r| {
+                Ok((
+                    rows::severity(r, 0)?,
+                    rows::get::<bool>(r, 1)?,
+                    rows::get::<i64>(r, 2)?,
+                ))
+            })? {
+                counts.open[severity as usize] += n as u64;
+                counts.firing += if firing { n as u64 } else { 0 };
+            }
+            Ok(counts)
+        })
+    }
+
+    /// One alert, also one that has become part of another.
+    pub fn alert(&self, id: Id) -> Result<Option<Alert>, StoreError> {
+        self.read("read an alert", |tx| rows::load_alert(tx, id))
+    }
+
+    /// The alert that the finding `id` belongs to, and what that has become part of.
+    pub fn alert_of_finding(&self, id: Id) -> Result<Option<Alert>, StoreError> {
+        let sql = "SELECT alert FROM findings WHERE id = ?1";
+        self.read("find an alert", |tx| {
+            match rows::one_id(tx, sql, [id.to_bytes()])? {
+                Some(alert) => rows::resolve_merged(tx, alert),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// What happened to an alert, oldest first.
+    pub fn history(&self, id: Id) -> Result<Vec<HistoryEntry>, StoreError> {
+        let sql =
+            "SELECT at, who, action, detail FROM history WHERE alert = ?1 ORDER BY id LIMIT 10000";
+        self.read("read a history", |tx| {
+            rows::all(tx, sql, [id.to_bytes()], rows::history_entry)
+        })
+    }
+
+    /// Incidents, newest first: with a smaller `seq` than `before`, at most `limit` (0 for 100, never more than 1000).
+    pub fn incidents(
+        &self,
+        open_only: bool,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<Incident>, StoreError> {
+        let mut query = query();
+        query.add("merged_into IS NULL", []);
+        if open_only {
+            query.add("state != 'resolved'", []);
+        }
+        if let Some(before) = before {
+            query.add("seq < ?", [Value::from(before as i64)]);
+        }
+        let sql = query.sql(rows::INCIDENT, "incidents", "seq", limit);
+        self.read("list incidents", |tx| {
+            rows::all(tx, &sql, params_from_iter(&query.values), rows::incident)
+        })
+    }
+
+    /// One incident, also one that has become part of another.
+    pub fn incident(&self, id: Id) -> Result<Option<Incident>, StoreError> {
+        self.read("read an incident", |tx| rows::load_incident(tx, id))
+    }
+
+    /// Silences, latest end first; with `ended_too` also those that are over.
+    pub fn silences(&self, ended_too: bool, now: Time) -> Result<Vec<Silence>, StoreError> {
+        let mut query = query();
+        if !ended_too {
+            query.add("ends > ?", [Value::from(now.0)]);
+        }
+        let sql = query.sql(rows::SILENCE, "silences", "ends DESC, id", MAX_LIMIT);
+        self.read("list silences", |tx| {
+            rows::all(tx, &sql, params_from_iter(&query.values), rows::silence)
+        })
+    }
+
+    /// Notifications, newest first.
+    pub fn notifications(
+        &self,
+        filter: &NotificationFilter,
+    ) -> Result<Vec<Notification>, StoreError> {
+        let mut query = query();
+        if !filter.deliveries.is_empty() {
+            let words = filter
+                .deliveries
+                .iter()
+                .map(|d| Value::from(d.as_str().to_owned()));
+            query.add(
+                &format!("delivery IN ({})", marks(filter.deliveries.len())),
+                words,
+            );
+        }
+        if let Some(alert) = filter.alert {
+            let own = "(alert = ? OR incident = (SELECT incident FROM alerts WHERE id = ?))";
+            query.add(own, [blob(alert), blob(alert)]);
+        }
+        if let Some(before) = filter.before {
+            query.add("id < ?", [Value::from(before as i64)]);
+        }
+        let sql = query.sql(rows::NOTIFICATION, "outbox", "id", filter.limit);
+        self.read("list notifications", |tx| {
+            rows::all(
+                tx,
+                &sql,
+                params_from_iter(&query.values),
+                rows::notification,
+            )
+        })
+    }
+
+    /// What changed after feed entry `after`, oldest first, at most 1000.
+    pub fn feed(&self, after: u64) -> Result<Vec<FeedEntry>, StoreError> {
+        let sql =
+            "SELECT id, at, alert, incident, opened FROM feed WHERE id > ?1 ORDER BY id LIMIT 1000";
+        self.read("read the feed", |tx| {
+            rows::all(tx, sql, [after as i64], |r| {
+                Ok(FeedEntry {
+                    id: rows::get::<i64>(r, 0)? as u64,
+                    at: rows::time(r, 1)?,
+                    alert: rows::id(r, 2)?,
+                    incident: rows::id(r, 3)?,
+                    opened: rows::get(r, 4)?,
+                })
+            })
+        })
+    }
+
+    /// Drops what is older than the retention, a bounded part of it at a time. Gives how many alerts went; call again
+    /// while that is not 0.
+    pub fn retain(&self, now: Time) -> Result<u64, StoreError> {
+        let before = now.plus(-self.policy().retention).0;
+        self.write("drop what is old", |tx| {
+            let sql = "SELECT id FROM alerts WHERE state = 'resolved' AND updated < ?1 ORDER BY updated LIMIT ?2";
+            let old = rows::all(tx, sql, [before, RETAIN_AT_ONCE], |r| rows::id(r, 0))?;
+            for id in &old {
+                for sql in [
+                    "DELETE FROM findings WHERE alert = ?1",
+                    "DELETE FROM history WHERE alert = ?1",
+                    "DELETE FROM waiting_merges WHERE alert = ?1",
+                    "DELETE FROM alerts WHERE id = ?1",
+                ] {
+                    run(tx, sql, [id.to_bytes()])?;
+                }
+            }
+            drop_leftovers(tx, before)?;
+            run(tx, "DELETE FROM feed WHERE at < ?1", [now.plus(-FEED_KEPT).0])?;
+            Ok(old.len() as u64)
+        })
+    }
+}
+
+/// What belonged to alerts that are gone, and what is old by itself.
+fn drop_leftovers(tx: &Transaction<'_>, before: i64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM incidents WHERE state = 'resolved' AND NOT EXISTS (SELECT 1 FROM alerts WHERE incident = incidents.id) \
+               AND CAST(data ->> '$.updated' AS TEXT) < ?1";
+    run(tx, sql, [Time(before).to_string()])?;
+    for sql in [
+        "DELETE FROM incident_spans WHERE last < ?1 AND NOT EXISTS (SELECT 1 FROM incidents WHERE id = incident)",
+        "DELETE FROM outbox WHERE created < ?1 AND delivery IN ('sent', 'dead')",
+        "DELETE FROM silences WHERE ends < ?1",
+    ] {
+        run(tx, sql, [before])?;
+    }
+    for sql in [
+        "DELETE FROM told WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE id = incident)",
+        "DELETE FROM numbers WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE id = incident)",
+    ] {
+        run(tx, sql, [])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,398 @@
+//! `trailwarden hunt`: rules over folders of logs, without any service.
+//!
+//! Workers decode one file each, normalize, match and render; [`run`] takes their chunks in the order of the
+//! input, drops repeated events and writes. So the output is the same whatever the number of workers, and
+//! memory is bounded: a few chunks a worker, and 16 bytes an event to know repeats ([`seen`]). Matches that
+//! correlations count are collected and evaluated in event time when the input has ended.
+
+mod output;
+mod seen;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use detect::engine::Engine;
+use detect::window::{OFFLINE_MEMORY, Offline};
+use event::{Event, Finding, Flag, Severity, Time};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::exit::{Outcome, Usage};
+use crate::rules::RuleArgs;
+use output::Format;
+use seen::{Known, Seen};
+use worker::{Chunk, Job, Setting};
+
+/// Runs rules over files and folders of logs and tells what they find
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  trailwarden hunt ./logs                                   the shipped rules, as a table
+  trailwarden hunt ./logs --rules ./sigma/rules/cloud/aws   rules of your own
+  trailwarden hunt ./logs --format jsonl > findings.jsonl   one JSON object a finding
+  trailwarden hunt ./logs --from -7d --timeline             the last week, in order of time
+
+Reads CloudTrail files, JSON arrays and lines, CloudWatch Logs payloads and Lambda logs, plain or gzip;
+they are told apart by their content. Exit code: 0 nothing found, 1 findings, 2 usage, 3 failed.")]
+pub(crate) struct HuntArgs {
+    /// Files or folders (read recursively)
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    rules: RuleArgs,
+    /// Only events at or after this time (RFC 3339, or `-7d`, `-12h`, `now`)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    from: Option<String>,
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    to: Option<String>,
+    /// How to write findings; a table on a terminal and JSON lines in a pipe, if not said
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Sort findings by time instead of writing them as they are found
+    #[arg(long)]
+    timeline: bool,
+    /// How many files to read at the same time; as many as there are processors, if not said
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+/// What a run has seen.
+#[derive(Debug, Default)]
+struct Totals {
+    events: u64,
+    repeats: u64,
+    conflicts: u64,
+    findings: u64,
+    bytes: u64,
+    files: u64,
+    bad: u64,
+    by_rule: BTreeMap<(std::cmp::Reverse<Severity>, String), u64>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
+    let now = crate::clock::now();
+    let limit = |text: &Option<String>| {
+        text.as_deref()
+            .map(|t| crate::clock::parse(t, now))
+            .transpose()
+            .context(Usage)
+    };
+    let (from, to) = (limit(&args.from)?, limit(&args.to)?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(anyhow::anyhow!("--from {from} is not before --to {to}").context(Usage));
+    }
+    let set = args.rules.load()?;
+    let files = files(&args.paths).context(Usage)?;
+    let stdout_is_terminal = std::io::stdout().is_terminal();
+    let format = args.format.unwrap_or(if stdout_is_terminal {
+        Format::Table
+    } else {
+        Format::Jsonl
+    });
+    let setting = Arc::new(Setting {
+        engine: Engine::new(&set),
+        correlations: crate::correlations::of(&set),
+        format,
+        from,
+        to,
+        now,
+    });
+    let progress = progress(&files, stdout_is_terminal && format == Format::Table);
+    let threads = args
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .clamp(1, 64);
+    let started = std::time::Instant::now();
+    let (totals, result) = hunt(&setting, files, threads, args.timeline, &progress);
+    progress.finish_and_clear();
+    match result {
+        // The reader of a pipe has seen enough.
+        Err(error)
+            if error
+                .downcast_ref::<std::io::Error>()
+                .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) => {}
+        other => other?,
+    }
+    output::summary(
+        &totals,
+        set.rules.len() + set.correlations.len(),
+        started.elapsed(),
+    );
+    Ok(if totals.findings > 0 {
+        Outcome::Found
+    } else {
+        Outcome::Clean
+    })
+}
+
+/// The files below the paths, in order; each with its size.
+fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, u64)>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let before = files.len();
+        collect(path, &mut files)?;
+        anyhow::ensure!(
+            files.len() > before,
+            "there is no file in `{}`",
+            path.display()
+        );
+    }
+    Ok(files)
+}
+
+fn collect(path: &Path, files: &mut Vec<(PathBuf, u64)>) -> anyhow::Result<()> {
+    let what = || format!("cannot read `{}`", path.display());
+    let metadata = std::fs::metadata(path).with_context(what)?;
+    if metadata.is_dir() {
+        let mut entries = std::fs::read_dir(path)
+            .with_context(what)?
+            .map(|e| e.map(|e| e.path()))
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(what)?;
+        entries.sort();
+        return entries
+            .iter()
+            .filter(|e| !is_furniture(e))
+            .try_for_each(|entry| collect(entry, files));
+    }
+    files.push((path.to_owned(), metadata.len()));
+    Ok(())
+}
+
+/// What lies in folders of logs and is none: hidden files, licences, read-mes.
+fn is_furniture(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') || name.starts_with("LICENSE") || name.starts_with("README")
+}
+
+fn progress(files: &[(PathBuf, u64)], shares_terminal: bool) -> ProgressBar {
+    let total = files.iter().map(|(_, size)| size).sum();
+    // Findings scroll on the same terminal: a bar would be drawn through them.
+    let target = if shares_terminal {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr_with_hz(5)
+    };
+    let bar = ProgressBar::with_draw_target(Some(total), target);
+    let style = ProgressStyle::with_template(
+        "{bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {msg} {eta} left",
+    );
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+fn hunt(
+    setting: &Arc<Setting>,
+    files: Vec<(PathBuf, u64)>,
+    threads: usize,
+    timeline: bool,
+    progress: &ProgressBar,
+) -> (Totals, anyhow::Result<()>) {
+    // The order of files is the order of receivers; a worker that is far ahead waits for room in its own channel.
+    let (receivers_in, receivers): (SyncSender<Receiver<Chunk>>, _) = sync_channel(2 * threads);
+    let queue = Arc::new(Mutex::new((files.into_iter(), receivers_in)));
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            let (queue, setting) = (Arc::clone(&queue), Arc::clone(setting));
+            std::thread::spawn(move || {
+                let mut worker = worker::Worker::new(&setting);
+                loop {
+                    let (job, chunks) = {
+                        let Ok(mut queue) = queue.lock() else { return };
+                        let Some((path, size)) = queue.0.next() else {
+                            return;
+                        };
+                        let (sender, receiver) = sync_channel(4);
+                        if queue.1.send(receiver).is_err() {
+                            return;
+                        }
+                        (Job { path, size }, sender)
+                    };
+                    worker.file(&setting, &job, &chunks);
+                }
+            })
+        })
+        .collect();
+    drop(queue);
+    let mut totals = Totals::default();
+    let result = collect_chunks(setting, receivers, timeline, progress, &mut totals);
+    for worker in workers {
+        if worker.join().is_err() {
+            return (
+                totals,
+                Err(anyhow::anyhow!(
+                    "a worker failed; this is a defect of trailwarden"
+                )),
+            );
+        }
+    }
+    (totals, result)
+}
+
+fn collect_chunks(
+    setting: &Setting,
+    receivers: Receiver<Receiver<Chunk>>,
+    timeline: bool,
+    progress: &ProgressBar,
+    totals: &mut Totals,
+) -> anyhow::Result<()> {
+    let mut seen = Seen::new();
+    let mut correlator = Offline::new(setting.correlations.clone(), OFFLINE_MEMORY);
+    let mut writer = output::Writer::new(setting.format, timeline);
+    for receiver in receivers {
+        for chunk in receiver {
+            take(
+                setting,
+                chunk,
+                &mut seen,
+                &mut correlator,
+                &mut writer,
+                totals,
+            )?;
+        }
+        totals.files += 1;
+        progress.set_message(format!(
+            "{} events, {} findings",
+            totals.events, totals.findings
+        ));
+        progress.set_position(totals.bytes);
+    }
+    totals.events = seen.len() + totals.conflicts;
+    let mut failed = Ok(());
+    correlator.finish(|finding| {
+        count(totals, finding.severity, &finding.title);
+        if failed.is_ok() {
+            failed = writer.finding(&finding);
+        }
+    })?;
+    failed?;
+    writer.finish()
+}
+
+fn count(totals: &mut Totals, severity: Severity, title: &str) {
+    totals.findings += 1;
+    let key = (std::cmp::Reverse(severity), title.to_owned());
+    *totals.by_rule.entry(key).or_default() += 1;
+}
+
+fn take(
+    setting: &Setting,
+    chunk: Chunk,
+    seen: &mut Seen,
+    correlator: &mut Offline,
+    writer: &mut output::Writer,
+    totals: &mut Totals,
+) -> anyhow::Result<()> {
+    totals.bytes += chunk.bytes;
+    totals.bad += chunk.bad.len() as u64;
+    for bad in &chunk.bad {
+        output::bad(bad);
+    }
+    let (mut text, mut rule, mut matched) = (0, 0, chunk.matches.into_iter().peekable());
+    for (number, event) in chunk.events.iter().enumerate() {
+        let (from, first) = (text, rule);
+        (text, rule) = (event.text_end, event.rules_end);
+        totals.events += 1;
+        let known = seen.insert(event.id, event.content);
+        let mut own = Vec::new();
+        while let Some((_, m)) = matched.next_if(|(n, _)| *n == number) {
+            own.push(m);
+        }
+        match known {
+            Known::Repeat => {
+                totals.repeats += 1;
+                continue;
+            }
+            Known::New => writer.text(event.time, &chunk.text[from..text])?,
+            Known::Conflict => {
+                totals.conflicts += 1;
+                own.iter_mut()
+                    .for_each(|m| m.id = m.id.conflict(u64::from(event.content)));
+                writer.text(
+                    event.time,
+                    &conflicting(setting.format, &chunk.text[from..text], event.content),
+                )?;
+                let finding = conflict_finding(event);
+                count(totals, finding.severity, &finding.title);
+                writer.finding(&finding)?;
+            }
+        }
+        for &number in &chunk.rules[first..rule] {
+            let info = setting.engine.info(number);
+            totals.findings += 1;
+            match totals
+                .by_rule
+                .get_mut(&(std::cmp::Reverse(info.severity), String::new()))
+            {
+                Some(n) => *n += 1,
+                None => {
+                    *totals
+                        .by_rule
+                        .entry((std::cmp::Reverse(info.severity), info.title.clone()))
+                        .or_default() += 1;
+                }
+            }
+        }
+        own.into_iter().try_for_each(|m| correlator.push(m))?;
+    }
+    Ok(())
+}
+
+/// Findings of an event whose id belongs to another one, under the fallback id that the event is kept under.
+fn conflicting(format: Format, lines: &[u8], content: u32) -> Vec<u8> {
+    if format == Format::Table {
+        return lines.to_vec();
+    }
+    let mut out = Vec::new();
+    for line in lines.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
+        if let Ok(mut finding) = serde_json::from_slice::<Finding>(line) {
+            let Some(event) = finding
+                .evidence
+                .first()
+                .map(|id| id.conflict(u64::from(content)))
+            else {
+                continue;
+            };
+            finding.id = Finding::event_id(&finding.rule_id, event);
+            finding.episode = finding.id;
+            finding.evidence = vec![event];
+            finding.event_ids = vec![event.to_string().into()];
+            output::json_line(&finding, &mut out);
+        }
+    }
+    out
+}
+
+fn conflict_finding(event: &worker::Seen) -> Finding {
+    let mut flags = event::Flags::default();
+    flags.set(Flag::IdConflict);
+    let id = event::Id(u128::from(event.id)).conflict(u64::from(event.content));
+    let base = Event {
+        id,
+        time: event.time,
+        flags,
+        source: "trailwarden".into(),
+        ..Event::default()
+    };
+    let finding_id = Finding::event_id("trailwarden.id_conflict", id);
+    Finding {
+        id: finding_id,
+        episode: finding_id,
+        rule_id: "trailwarden.id_conflict".into(),
+        title: "An event id came again with other content".into(),
+        severity: Severity::Medium,
+        ..Finding::from_event(&base)
+    }
+}
+
+/// The time of an event where it lies within the limits asked for.
+pub(crate) fn within(time: Time, from: Option<Time>, to: Option<Time>) -> bool {
+    from.is_none_or(|f| time >= f) && to.is_none_or(|t| time < t)
+}

@@ -1,0 +1,180 @@
+//! One worker of `hunt`: a file becomes chunks of rendered findings.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
+
+use detect::engine::{Engine, Scratch};
+use detect::window::{Correlation, Match};
+use event::{Str, Time};
+use ingest::decode::{self, Decoder, Item, Limits};
+use ingest::normalize::{Context, Normalizer};
+
+use super::output::{self, Format};
+
+/// What all workers share.
+pub(crate) struct Setting {
+    pub(crate) engine: Engine,
+    pub(crate) correlations: Vec<Correlation>,
+    pub(crate) format: Format,
+    pub(crate) from: Option<Time>,
+    pub(crate) to: Option<Time>,
+    pub(crate) now: Time,
+}
+
+/// A file to read.
+pub(crate) struct Job {
+    pub(crate) path: PathBuf,
+    pub(crate) size: u64,
+}
+
+/// One event of a chunk: what is needed to know it again, and where its findings end.
+pub(crate) struct Seen {
+    pub(crate) id: u64,
+    pub(crate) content: u32,
+    pub(crate) time: Time,
+    pub(crate) text_end: usize,
+    pub(crate) rules_end: usize,
+}
+
+/// Something that could not be read.
+pub(crate) struct BadPiece {
+    pub(crate) object: String,
+    pub(crate) offset: u64,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// What a worker hands on: events in order with their findings rendered.
+#[derive(Default)]
+pub(crate) struct Chunk {
+    pub(crate) events: Vec<Seen>,
+    pub(crate) text: Vec<u8>,
+    pub(crate) rules: Vec<u32>,
+    /// Matches that correlations count, each with the number of its event in the chunk.
+    pub(crate) matches: Vec<(usize, Match)>,
+    pub(crate) bad: Vec<BadPiece>,
+    /// How much of the file this chunk stands for.
+    pub(crate) bytes: u64,
+}
+
+const CHUNK_EVENTS: usize = 4096;
+const CHUNK_BYTES: usize = 1 << 20;
+
+pub(crate) struct Worker {
+    decoder: Decoder,
+    normalizer: Normalizer,
+    scratch: Scratch,
+}
+
+impl Worker {
+    pub(crate) fn new(_setting: &Setting) -> Worker {
+        Worker {
+            decoder: Decoder::new(Limits::of_files()),
+            normalizer: Normalizer::new(),
+            scratch: Scratch::new(),
+        }
+    }
+
+    /// Reads a file and sends its chunks; the last one stands for the whole file's size.
+    pub(crate) fn file(&mut self, setting: &Setting, job: &Job, chunks: &SyncSender<Chunk>) {
+        let object = job.path.display().to_string();
+        let context = Context {
+            ingest_time: setting.now,
+            object: Str::from(object.as_str()),
+            keep_raw: false,
+        };
+        let mut chunk = Chunk::default();
+        let (normalizer, scratch) = (&mut self.normalizer, &mut self.scratch);
+        let mut each = |item: Item<'_>| {
+            match item {
+                Item::Bad(bad) => chunk.bad.push(BadPiece {
+                    object: object.clone(),
+                    offset: bad.offset,
+                    reason: bad.reason.as_str(),
+                    message: bad.message.to_owned(),
+                }),
+                Item::Record(record) => {
+                    record_into(setting, &record, &context, normalizer, scratch, &mut chunk)
+                }
+            }
+            if chunk.events.len() < CHUNK_EVENTS && chunk.text.len() < CHUNK_BYTES {
+                return ControlFlow::Continue(());
+            }
+            // Nobody listens any more: the run was stopped.
+            if chunks.send(std::mem::take(&mut chunk)).is_err() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let result = self
+            .decoder
+            .file(&job.path, &decode::Job::default(), &mut each);
+        if let Err(error) = result {
+            let cause = std::error::Error::source(&error)
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            chunk.bad.push(BadPiece {
+                object: object.clone(),
+                offset: 0,
+                reason: "unreadable",
+                message: format!("{error}: {cause}"),
+            });
+        }
+        chunk.bytes = job.size;
+        // A run that was stopped has nobody to send to.
+        let _ = chunks.send(chunk);
+    }
+}
+
+fn record_into(
+    setting: &Setting,
+    record: &decode::Record<'_>,
+    context: &Context,
+    normalizer: &mut Normalizer,
+    scratch: &mut Scratch,
+    chunk: &mut Chunk,
+) {
+    let event = normalizer.event(record, context);
+    if !super::within(event.time, setting.from, setting.to) {
+        return;
+    }
+    let json = record.doc.map(|doc| doc.root(record.text));
+    let engine = &setting.engine;
+    engine.matches(&event, json, scratch);
+    for &rule in scratch.matched().iter().filter(|r| engine.generates(**r)) {
+        output::render(
+            setting.format,
+            &engine.finding(rule, &event),
+            &mut chunk.text,
+        );
+        chunk.rules.push(rule);
+    }
+    if engine.is_correlated(scratch.matched()) {
+        let number = chunk.events.len();
+        for found in engine.correlation_matches(&event, json, scratch) {
+            let correlation = &setting.correlations[found.correlation];
+            chunk.matches.push((
+                number,
+                Match::new(correlation, found.group, &event, 0, record.position),
+            ));
+        }
+    }
+    chunk.events.push(Seen {
+        id: event.id.0 as u64,
+        content: content_hash(record.text),
+        time: event.time,
+        text_end: chunk.text.len(),
+        rules_end: chunk.rules.len(),
+    });
+}
+
+/// Tells records of the same id apart within one run; not stored anywhere.
+fn content_hash(text: &[u8]) -> u32 {
+    use std::hash::Hasher;
+    let mut hasher = rustc_hash::FxHasher::default();
+    hasher.write(text);
+    let hash = hasher.finish();
+    (hash ^ hash >> 32) as u32
+}

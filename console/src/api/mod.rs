@@ -1,0 +1,74 @@
+//! The HTTP API for programs: JSON in, JSON out, one file a resource.
+//!
+//! Handlers check what was sent, call the searcher or the store on a thread that may block, record who did
+//! what, and answer. Lists are `{"<name>": […], "next": cursor or null}`. Errors are
+//! `{"error": {"code", "message", "hint", "request_id"}}`. The store's and the searcher's errors become
+//! statuses here and nowhere else.
+
+pub(crate) mod alerts;
+pub(crate) mod feed;
+pub(crate) mod health;
+pub(crate) mod notifications;
+pub(crate) mod openapi;
+pub(crate) mod rules;
+pub(crate) mod search;
+pub(crate) mod silences;
+
+use ::search::SearchError;
+use alerting::StoreError;
+use axum::http::StatusCode;
+
+use crate::error::ApiError;
+
+/// The longest list that is given at once.
+pub(crate) const MAX_LIMIT: u64 = 1_000;
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        match error {
+            StoreError::NotFound(what) => ApiError::not_found(what),
+            StoreError::Conflict { .. } => ApiError::new(
+                StatusCode::CONFLICT,
+                "changed_meanwhile",
+                "somebody else has changed this since you looked at it",
+            )
+            .hint("load it again and repeat with its new version"),
+            StoreError::Refused(why) => ApiError::new(StatusCode::CONFLICT, "refused", why),
+            StoreError::Silence(why) => ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "bad_silence",
+                why.to_string(),
+            ),
+            other => ApiError::internal(with_sources(&other)),
+        }
+    }
+}
+
+impl From<SearchError> for ApiError {
+    fn from(error: SearchError) -> ApiError {
+        match error {
+            SearchError::Query(query) => {
+                let mut answer = ApiError::bad("bad_query", query.to_string()).hint(query.hint());
+                answer.offset = Some(query.offset);
+                answer
+            }
+            SearchError::ReversedRange { .. } => {
+                ApiError::bad("reversed_range", error.to_string()).hint("exchange the two ends")
+            }
+            SearchError::Limit { .. } => ApiError::bad("bad_parameter", error.to_string()),
+            other => ApiError::internal(with_sources(&other)),
+        }
+    }
+}
+
+/// An error with everything that caused it, for the log.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    text
+}

@@ -1,0 +1,458 @@
+//! `/api/v1/openapi.json`: the API described as OpenAPI 3.1.
+//!
+//! [`OPERATIONS`] has one line for every route of the API; a test holds it equal to the table in `routes`, so
+//! that no route is left out and none is invented. The shapes of events, findings and alerts are described
+//! where they are made (DESIGN §5.6 and the crate `alerting`) and named here.
+
+use axum::Json;
+use serde_json::{Map, Value, json};
+
+struct Operation {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    /// Query parameters: name, type or list of words, what it is.
+    parameters: &'static [(&'static str, &'static str, &'static str)],
+    /// The schema of the body, if it takes one.
+    body: Option<&'static str>,
+    /// Key and schema of each part of the answer; `[]` before a schema for a list of it.
+    answer: &'static [(&'static str, &'static str)],
+}
+
+const SEARCH: &[(&str, &str, &str)] = &[
+    ("q", "string", "The query; empty for everything."),
+    (
+        "from",
+        "string",
+        "Not before this time: RFC 3339, now, or -7d and the like.",
+    ),
+    ("to", "string", "Not after this time."),
+    (
+        "limit",
+        "integer",
+        "How many to give, 1 to 1000; 100 by default.",
+    ),
+    ("order", "newest|oldest", "Which first; newest by default."),
+    (
+        "kind",
+        "events|findings",
+        "What to search; events by default.",
+    ),
+    ("cursor", "string", "`next` of the page before."),
+    ("count", "boolean", "Count all that match; slower."),
+];
+const CURSOR: (&str, &str, &str) = ("cursor", "string", "`next` of the page before.");
+const LIMIT: (&str, &str, &str) = (
+    "limit",
+    "integer",
+    "How many to give, 1 to 1000; 100 by default.",
+);
+const ALERT: &[(&str, &str)] = &[("alert", "Alert")];
+const FOUND: &[(&str, &str)] = &[
+    ("hits", "[]Event"),
+    ("total", "integer"),
+    ("partial", "string"),
+    ("next", "string"),
+    ("took_ms", "number"),
+    ("from", "string"),
+    ("to", "string"),
+];
+
+const fn operation(method: &'static str, path: &'static str, summary: &'static str) -> Operation {
+    Operation {
+        method,
+        path,
+        summary,
+        parameters: &[],
+        body: None,
+        answer: &[],
+    }
+}
+
+const OPERATIONS: &[Operation] = &[
+    Operation {
+        parameters: SEARCH,
+        answer: FOUND,
+        ..operation("get", "/api/v1/search", "Search events or findings.")
+    },
+    Operation {
+        body: Some("Search"),
+        answer: FOUND,
+        ..operation(
+            "post",
+            "/api/v1/search",
+            "The same with the parameters as JSON.",
+        )
+    },
+    operation(
+        "get",
+        "/api/v1/events/{id}",
+        "One event with its original record.",
+    ),
+    Operation {
+        parameters: &[
+            (
+                "state",
+                "open|firing|acknowledged|resolved|all",
+                "Only in this state; all by default.",
+            ),
+            (
+                "severity",
+                "informational|low|medium|high|critical",
+                "Only this severe or worse.",
+            ),
+            ("rule", "string", "Only of the rule with this id."),
+            ("account", "string", "Only in this account."),
+            ("incident", "string", "Only of this incident."),
+            (
+                "q",
+                "string",
+                "Only with this text in title, rule, actor, account, region, group or address.",
+            ),
+            (
+                "merged",
+                "boolean",
+                "With those that became part of another alert.",
+            ),
+            CURSOR,
+            LIMIT,
+        ],
+        answer: &[("alerts", "[]Alert"), ("next", "string")],
+        ..operation("get", "/api/v1/alerts", "Alerts, newest first.")
+    },
+    Operation {
+        parameters: &[(
+            "after",
+            "integer",
+            "Begin after this feed entry; Last-Event-ID does the same.",
+        )],
+        ..operation(
+            "get",
+            "/api/v1/alerts/feed",
+            "What changes, as server-sent events named `alert`.",
+        )
+    },
+    Operation {
+        answer: &[("alert", "Alert"), ("history", "[]History")],
+        ..operation(
+            "get",
+            "/api/v1/alerts/{id}",
+            "One alert and what happened to it.",
+        )
+    },
+    Operation {
+        body: Some("Acknowledge"),
+        answer: ALERT,
+        ..operation("post", "/api/v1/alerts/{id}/acknowledge", "Take an alert.")
+    },
+    Operation {
+        body: Some("Assign"),
+        answer: ALERT,
+        ..operation(
+            "post",
+            "/api/v1/alerts/{id}/assign",
+            "Give an alert to somebody.",
+        )
+    },
+    Operation {
+        body: Some("Comment"),
+        answer: ALERT,
+        ..operation(
+            "post",
+            "/api/v1/alerts/{id}/comment",
+            "Write about an alert.",
+        )
+    },
+    Operation {
+        body: Some("Resolve"),
+        answer: ALERT,
+        ..operation(
+            "post",
+            "/api/v1/alerts/{id}/resolve",
+            "Say that an alert is over.",
+        )
+    },
+    Operation {
+        parameters: &[
+            ("state", "open|all", "Only open ones; all by default."),
+            CURSOR,
+            LIMIT,
+        ],
+        answer: &[("incidents", "[]Incident"), ("next", "string")],
+        ..operation("get", "/api/v1/incidents", "Incidents, newest first.")
+    },
+    Operation {
+        parameters: &[("ended", "boolean", "With those that are over.")],
+        answer: &[("silences", "[]Silence")],
+        ..operation("get", "/api/v1/silences", "Silences, latest end first.")
+    },
+    Operation {
+        body: Some("NewSilence"),
+        answer: &[("silence", "Silence")],
+        ..operation("post", "/api/v1/silences", "Make a silence.")
+    },
+    Operation {
+        answer: &[("silence", "Silence")],
+        ..operation("post", "/api/v1/silences/{id}/expire", "End a silence now.")
+    },
+    Operation {
+        parameters: &[
+            (
+                "delivery",
+                "pending|sent|ambiguous|dead",
+                "Only those that stand so.",
+            ),
+            ("alert", "string", "Only of the incident of this alert."),
+            CURSOR,
+            LIMIT,
+        ],
+        answer: &[("notifications", "[]Notification"), ("next", "string")],
+        ..operation("get", "/api/v1/notifications", "The outbox, newest first.")
+    },
+    Operation {
+        answer: &[("notification", "Notification")],
+        ..operation(
+            "post",
+            "/api/v1/notifications/{id}/resend",
+            "Send a dead notification again.",
+        )
+    },
+    Operation {
+        answer: &[("rules", "[]Rule")],
+        ..operation(
+            "get",
+            "/api/v1/rules",
+            "The loaded rules, without their YAML.",
+        )
+    },
+    Operation {
+        answer: &[("rule", "Rule")],
+        ..operation("get", "/api/v1/rules/{id}", "One rule with its YAML.")
+    },
+    Operation {
+        answer: &[("sources", "[]Source")],
+        ..operation("get", "/api/v1/sources", "What arrives.")
+    },
+    Operation {
+        answer: &[
+            ("time", "string"),
+            ("checks", "object"),
+            ("stages", "[]Lag"),
+            ("topics", "[]Topic"),
+        ],
+        ..operation(
+            "get",
+            "/api/v1/health",
+            "Checks, lag of every stage, what the log keeps.",
+        )
+    },
+    operation("get", "/api/v1/openapi.json", "This description."),
+];
+
+/// `GET /api/v1/openapi.json`
+pub(crate) async fn document() -> Json<Value> {
+    Json(describe())
+}
+
+fn describe() -> Value {
+    let mut paths = Map::new();
+    for operation in OPERATIONS {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = describe_operation(operation);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Trailwarden",
+            "version": "1",
+            "description": "Search, alerts, silences and rules. Times are RFC 3339 in UTC. Programs send `Authorization: Bearer <token>`.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": schemas(),
+        },
+        "security": [{"token": []}],
+    })
+}
+
+fn describe_operation(operation: &Operation) -> Value {
+    let mut parameters: Vec<Value> = operation
+        .parameters
+        .iter()
+        .map(|(name, kind, what)| {
+            json!({"name": name, "in": "query", "required": false, "description": what, "schema": kind_of(kind)})
+        })
+        .collect();
+    if operation.path.contains("{id}") {
+        parameters.push(
+            json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}),
+        );
+    }
+    let content = match operation.path {
+        "/api/v1/alerts/feed" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
+        "/api/v1/events/{id}" => json!({"application/json": {"schema": schema_of("Event")}}),
+        _ => {
+            let properties: Map<String, Value> = operation
+                .answer
+                .iter()
+                .map(|(key, kind)| ((*key).to_owned(), schema_of(kind)))
+                .collect();
+            json!({"application/json": {"schema": {"type": "object", "properties": properties}}})
+        }
+    };
+    let status = if operation.path == "/api/v1/silences" && operation.method == "post" {
+        "201"
+    } else {
+        "200"
+    };
+    let mut out = json!({
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": {
+            status: {"description": "Done.", "content": content},
+            "default": {"description": "Why not.", "content": {"application/json": {"schema": schema_of("Error")}}},
+        },
+    });
+    if let Some(body) = operation.body {
+        out["requestBody"] = json!({"content": {"application/json": {"schema": schema_of(body)}}});
+    }
+    out
+}
+
+fn kind_of(kind: &str) -> Value {
+    if kind.contains('|') {
+        let words: Vec<&str> = kind.split('|').collect();
+        json!({"type": "string", "enum": words})
+    } else {
+        json!({"type": kind})
+    }
+}
+
+fn schema_of(kind: &str) -> Value {
+    match kind.strip_prefix("[]") {
+        Some(item) => json!({"type": "array", "items": schema_of(item)}),
+        None if kind.starts_with(|c: char| c.is_ascii_uppercase()) => {
+            json!({"$ref": format!("#/components/schemas/{kind}")})
+        }
+        None => json!({"type": [kind, "null"]}),
+    }
+}
+
+fn schemas() -> Value {
+    let object = |description: &str, keys: &[(&str, &str)]| {
+        let properties: Map<String, Value> = keys
+            .iter()
+            .map(|(key, kind)| ((*key).to_owned(), kind_of(kind)))
+            .collect();
+        json!({"type": "object", "description": description, "properties": properties})
+    };
+    let version = ("version", "integer");
+    json!({
+        "Error": {"type": "object", "properties": {"error": object(
+            "What is wrong and what to do about it.",
+            &[("code", "string"), ("message", "string"), ("hint", "string"), ("request_id", "string"), ("offset", "integer")],
+        )}},
+        "Event": object("The normalized envelope (more keys may follow) and under `raw` the original record.", &[
+            ("id", "string"), ("source_id", "string"), ("source", "string"), ("time", "string"), ("ingest_time", "string"),
+            ("account", "string"), ("region", "string"), ("service", "string"), ("action", "string"),
+            ("outcome", "success|failure|denied|unknown"), ("error_code", "string"), ("error_message", "string"),
+            ("actor", "string"), ("identity", "string"), ("src_ip", "string"), ("user_agent", "string"),
+            ("resources", "array"), ("origin", "object"), ("integrity", "received|attested|failed"),
+        ]),
+        "Search": object("What to search, as the parameters of GET.", &[
+            ("query", "string"), ("from", "string"), ("to", "string"), ("limit", "integer"), ("order", "newest|oldest"),
+            ("kind", "events|findings"), ("cursor", "string"), ("count", "boolean"),
+        ]),
+        "Alert": object("One episode of one rule and group.", &[
+            ("id", "string"), ("seq", "integer"), ("incident", "string"), ("rule_id", "string"), ("title", "string"),
+            ("severity", "informational|low|medium|high|critical"), ("state", "firing|acknowledged|resolved"),
+            ("opened", "string"), ("updated", "string"), ("resolved", "string"), ("count", "integer"), ("group", "object"),
+            ("actor", "string"), ("identity", "string"), ("account", "string"), ("region", "string"), ("source", "string"),
+            ("finding", "object"), ("revision", "integer"), version, ("assignee", "string"), ("comments", "array"),
+            ("merged_into", "string"),
+        ]),
+        "History": object("What happened to an alert.", &[("at", "string"), ("who", "string"), ("action", "string"), ("detail", "string")]),
+        "Incident": object("Alerts that belong together.", &[
+            ("id", "string"), ("seq", "integer"), ("title", "string"), ("severity", "informational|low|medium|high|critical"),
+            ("state", "firing|acknowledged|resolved"), ("opened", "string"), ("updated", "string"),
+            ("first_event_time", "string"), ("last_event_time", "string"), ("alerts", "integer"),
+        ]),
+        "Acknowledge": object("The version that was seen; absent for any.", &[version]),
+        "Assign": object("To whom; empty for nobody.", &[version, ("assignee", "string")]),
+        "Comment": object("The text.", &[version, ("text", "string")]),
+        "Resolve": object("Why; may be empty.", &[version, ("reason", "string")]),
+        "NewSilence": object("What is silenced, until when and why.", &[
+            ("matchers", "array"), ("starts", "string"), ("ends", "string"), ("comment", "string"), ("confirmed", "boolean"),
+        ]),
+        "Silence": object("A silence.", &[
+            ("id", "integer"), ("matchers", "array"), ("starts", "string"), ("ends", "string"), ("author", "string"),
+            ("comment", "string"), ("created", "string"), ("expired_by", "string"), ("broad", "boolean"),
+        ]),
+        "Notification": object("One notification of the outbox.", &[
+            ("id", "integer"), ("incident", "string"), ("alert", "string"), ("receiver", "string"), ("reason", "string"),
+            ("delivery", "pending|leased|sent|ambiguous|dead"), ("attempts", "integer"), ("created", "string"),
+            ("next_at", "string"), ("sent", "string"), ("error", "string"),
+        ]),
+        "Rule": object("A rule as people read it.", &[
+            ("id", "string"), ("title", "string"), ("description", "string"), ("severity", "informational|low|medium|high|critical"),
+            ("status", "string"), ("tags", "array"), ("false_positives", "array"), ("next_steps", "array"),
+            ("references", "array"), ("yaml", "string"), ("file", "string"), ("correlation", "string"),
+        ]),
+        "Source": object("What arrives from one source.", &[
+            ("source", "string"), ("events_last_day", "integer"), ("last_event", "string"), ("last_ingest", "string"),
+        ]),
+        "Lag": object("How far a stage is behind.", &[
+            ("stage", "string"), ("topic", "string"), ("records", "integer"), ("seconds", "number"), ("positions", "array"),
+        ]),
+        "Topic": object("What the log keeps of a topic.", &[
+            ("topic", "string"), ("partitions", "integer"), ("records", "integer"), ("appended", "integer"),
+        ]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described_and_no_other() {
+        let mut described: Vec<(String, &str)> = OPERATIONS
+            .iter()
+            .map(|o| (o.method.to_uppercase(), o.path))
+            .collect();
+        let mut routes: Vec<(String, &str)> = crate::table()
+            .into_iter()
+            .filter(|(_, path, _)| path.starts_with("/api/"))
+            .map(|(method, path, _)| (method.to_string(), path))
+            .collect();
+        described.sort();
+        routes.sort();
+        assert_eq!(described, routes);
+    }
+
+    #[test]
+    fn every_schema_that_is_named_exists() {
+        let document = describe();
+        let text = document.to_string();
+        for part in text.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(
+                document["components"]["schemas"][name].is_object(),
+                "{name}"
+            );
+        }
+    }
+
+    /// The description is a contract: a change of it is seen in review.
+    #[test]
+    fn the_description_is_as_published() {
+        let now = serde_json::to_string_pretty(&describe()).unwrap();
+        let published = include_str!("../../testdata/openapi.json");
+        assert!(
+            now.trim() == published.trim(),
+            "console/testdata/openapi.json differs; now it is:\n{now}"
+        );
+    }
+}

@@ -1,0 +1,225 @@
+//! `/api/v1/search` and `/api/v1/events/{id}`: forensic search for programs.
+//!
+//! GET takes parameters, POST the same as JSON. [`run`] is also what the page calls: it bounds how many
+//! searches run at once, searches on a thread that may block, and records the search.
+
+use ::search::{Answer, Cursor, Kind};
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use event::{Outcome, Time};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::MAX_LIMIT;
+use crate::app::{Client, Shared};
+use crate::error::{ApiError, blocking};
+use crate::params::{self, Params};
+
+const KNOWN: &[&str] = &[
+    "q", "query", "from", "to", "limit", "order", "kind", "cursor", "count",
+];
+
+/// The body of a POST.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Body {
+    query: String,
+    from: Option<String>,
+    to: Option<String>,
+    limit: Option<u64>,
+    order: Option<String>,
+    kind: Option<String>,
+    cursor: Option<String>,
+    count: bool,
+}
+
+/// `GET /api/v1/search`
+pub(crate) async fn get(
+    State(shared): State<Shared>,
+    client: Client,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    params.only(KNOWN)?;
+    let request = request(&params, shared.now())?;
+    answer(shared, client, request).await
+}
+
+/// `POST /api/v1/search`
+pub(crate) async fn post(
+    State(shared): State<Shared>,
+    client: Client,
+    request: Request,
+) -> Result<Json<Value>, ApiError> {
+    let body: Body = params::json(request).await?;
+    let pairs = [
+        ("query", Some(body.query)),
+        ("from", body.from),
+        ("to", body.to),
+        ("limit", body.limit.map(|n| n.to_string())),
+        ("order", body.order),
+        ("kind", body.kind),
+        ("cursor", body.cursor),
+        ("count", Some(body.count.to_string())),
+    ];
+    let params = Params::of(pairs);
+    let request = self::request(&params, shared.now())?;
+    answer(shared, client, request).await
+}
+
+/// The request that parameters ask for.
+pub(crate) fn request(params: &Params, now: Time) -> Result<::search::Request, ApiError> {
+    let (from, to) = params.range(now)?;
+    let word = |name: &str, first: &str, second: &str| match params.text(name) {
+        None => Ok(true),
+        Some(w) if w == first => Ok(true),
+        Some(w) if w == second => Ok(false),
+        Some(_) => Err(ApiError::bad(
+            "bad_parameter",
+            format!("`{name}` is {first} or {second}"),
+        )),
+    };
+    Ok(::search::Request {
+        query: params
+            .text("q")
+            .unwrap_or_else(|| params.or_empty("query"))
+            .to_owned(),
+        from,
+        to,
+        limit: params.number("limit", 1..=MAX_LIMIT, 100)? as usize,
+        newest_first: word("order", "newest", "oldest")?,
+        kind: if word("kind", "events", "findings")? {
+            Kind::Events
+        } else {
+            Kind::Findings
+        },
+        after: params.text("cursor").map(read_cursor).transpose()?,
+        count: params.flag("count")?,
+    })
+}
+
+/// A cursor as it is handed out.
+pub(crate) fn write_cursor(cursor: Cursor) -> String {
+    format!("{}-{}", cursor.time.0, cursor.id)
+}
+
+fn read_cursor(text: &str) -> Result<Cursor, ApiError> {
+    text.rsplit_once('-')
+        .and_then(|(time, id)| {
+            let time = Time(time.parse().ok()?);
+            (Time::MIN..=Time::MAX).contains(&time).then_some(())?;
+            Some(Cursor {
+                time,
+                id: id.parse().ok()?,
+            })
+        })
+        .ok_or_else(|| {
+            ApiError::bad("bad_cursor", "`cursor` is not one that was given out")
+                .hint("take it from `next` of the page before")
+        })
+}
+
+/// Searches and records it.
+pub(crate) async fn run(
+    shared: &Shared,
+    client: &Client,
+    request: ::search::Request,
+) -> Result<Answer, ApiError> {
+    let permit = shared
+        .searches
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| busy())?;
+    let searcher = shared.app.searcher.clone();
+    let details = json!({
+        "query": request.query,
+        "from": request.from,
+        "to": request.to,
+        "limit": request.limit,
+    });
+    let answer = blocking(move || {
+        let _permit = permit;
+        searcher.search(&request)
+    })
+    .await?;
+    let outcome = if answer.is_ok() {
+        Outcome::Success
+    } else {
+        Outcome::Failure
+    };
+    shared.audit(client, "Search", outcome, String::new(), details);
+    Ok(answer?)
+}
+
+/// 503 for a search that has to wait.
+pub(crate) fn busy() -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        "too many searches are running",
+    )
+    .retry_after(1)
+}
+
+async fn answer(
+    shared: Shared,
+    client: Client,
+    request: ::search::Request,
+) -> Result<Json<Value>, ApiError> {
+    let findings = request.kind == Kind::Findings;
+    let (from, to) = (request.from, request.to);
+    let answer = run(&shared, &client, request).await?;
+    let hits: Vec<Value> = if findings {
+        answer
+            .findings
+            .iter()
+            .map(|f| serde_json::to_value(f).map_err(ApiError::internal))
+            .collect::<Result<_, _>>()?
+    } else {
+        answer.hits.iter().map(event::Event::to_json).collect()
+    };
+    Ok(Json(json!({
+        "hits": hits,
+        "total": answer.total,
+        "partial": answer.partial,
+        "next": answer.next.map(write_cursor),
+        "took_ms": answer.took.as_secs_f64() * 1_000.0,
+        "from": from,
+        "to": to,
+    })))
+}
+
+/// `GET /api/v1/events/{id}`
+pub(crate) async fn event(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let id = params::id(&id, "event")?;
+    let searcher = shared.app.searcher.clone();
+    let event = blocking(move || searcher.event(id)).await?;
+    let event = event.ok_or_else(|| ApiError::not_found("event"))?;
+    Ok(Json(event.to_json()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_strictly() {
+        let cursor = Cursor {
+            time: Time(-5),
+            id: event::Id(77),
+        };
+        assert_eq!(read_cursor(&write_cursor(cursor)), Ok(cursor));
+        for wrong in [
+            "",
+            "5",
+            "5-6",
+            "x-0000000000000000000000000000004d",
+            "9223372036854775807-0000000000000000000000000000004d",
+        ] {
+            assert!(read_cursor(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,701 @@
+//! What programs get: who is let in, what is refused and how, and the answers' shapes.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::FromRequest;
+use axum::http::{Method, Request, Response, StatusCode, header};
+use console::{Access, AuthConfig, Config, Hidden, Mode, Role, Token, User, hash_password};
+use event::Time;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::world::{HOSTILE, HOUR, World, finding, rules};
+
+fn password_config() -> Config {
+    let sha256 = |token: &str| {
+        use std::fmt::Write;
+        let mut out = String::new();
+        for byte in sha2::Sha256::digest(token) {
+            write!(out, "{byte:02x}").unwrap();
+        }
+        Hidden(out)
+    };
+    use sha2::Digest;
+    let hash = hash_password("correct horse");
+    let user = |name: &str, role| User {
+        name: name.into(),
+        password_hash: Hidden(hash.clone()),
+        password_hash_file: None,
+        role,
+    };
+    let token = |name: &str, role| Token {
+        name: name.into(),
+        sha256: sha256(name),
+        sha256_file: None,
+        role,
+    };
+    Config {
+        auth: AuthConfig {
+            mode: Mode::Password,
+            users: vec![user("ada", Role::Analyst), user("vic", Role::Viewer)],
+            tokens: vec![
+                token("t-viewer", Role::Viewer),
+                token("t-analyst", Role::Analyst),
+                token("t-ingest", Role::Ingest),
+            ],
+            ..AuthConfig::default()
+        },
+        ..Config::default()
+    }
+}
+
+async fn send(router: &Router, request: Request<Body>) -> (Response<()>, String) {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = Bytes::from_request(Request::new(body), &()).await.unwrap();
+    (
+        Response::from_parts(parts, ()),
+        String::from_utf8(bytes.to_vec()).unwrap(),
+    )
+}
+
+fn get(path: &str) -> Request<Body> {
+    Request::get(path)
+        .header(header::HOST, "127.0.0.1:7171")
+        .body(Body::empty())
+        .unwrap()
+}
+
+fn post(path: &str, body: Value) -> Request<Body> {
+    Request::post(path)
+        .header(header::HOST, "127.0.0.1:7171")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_string()))
+        .unwrap()
+}
+
+fn form(path: &str, body: &str) -> Request<Body> {
+    Request::post(path)
+        .header(header::HOST, "127.0.0.1:7171")
+        .header(header::ORIGIN, "http://127.0.0.1:7171")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from(body.to_owned()))
+        .unwrap()
+}
+
+fn with(mut request: Request<Body>, name: header::HeaderName, value: &str) -> Request<Body> {
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+async fn json_of(router: &Router, request: Request<Body>, status: u16) -> Value {
+    let path = request.uri().to_string();
+    let (response, body) = send(router, request).await;
+    assert_eq!(response.status().as_u16(), status, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+async fn login(router: &Router, name: &str) -> (String, String) {
+    let (response, _) = send(
+        router,
+        form("/login", &format!("name={name}&password=correct+horse")),
+    )
+    .await;
+    assert_eq!(response.status(), StatusCode::SEE_OTHER);
+    let set = response.headers()[header::SET_COOKIE].to_str().unwrap();
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let (_, page) = send(router, with(get("/"), header::COOKIE, &cookie)).await;
+    let csrf = page
+        .split("name=\"csrf\" content=\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    (cookie, csrf.to_owned())
+}
+
+/// Every route × every kind of caller: who is not let in is told so, whatever the route.
+#[tokio::test]
+async fn nobody_gets_in_unless_the_table_says_so() {
+    let world = World::new();
+    let router = world.router(password_config());
+    let (old_cookie, _) = login(&router, "ada").await;
+    world
+        .clock
+        .fetch_add(13 * HOUR, std::sync::atomic::Ordering::SeqCst);
+    let mut table = console::table();
+    table.push((Method::POST, "/api/v1/events", Access::Ingest));
+    for (method, path, access) in table {
+        let path = path
+            .replace("{id}", "0123456789abcdef0123456789abcdef")
+            .replace("{name}", "x");
+        let request = || {
+            let mut request = get(&path);
+            *request.method_mut() = method.clone();
+            request
+        };
+        let bearer =
+            |token: &str| with(request(), header::AUTHORIZATION, &format!("Bearer {token}"));
+        let callers = [
+            ("nobody", request(), false),
+            (
+                "expired",
+                with(request(), header::COOKIE, &old_cookie),
+                false,
+            ),
+            (
+                "forged cookie",
+                with(request(), header::COOKIE, "trailwarden=AAAA"),
+                false,
+            ),
+            ("wrong token", bearer("wrong"), false),
+            (
+                "token in the address",
+                Request::builder()
+                    .method(method.clone())
+                    .uri(format!("{path}?token=t-analyst&access_token=t-analyst"))
+                    .header(header::HOST, "x")
+                    .body(Body::empty())
+                    .unwrap(),
+                false,
+            ),
+            ("ingest", bearer("t-ingest"), access == Access::Ingest),
+            ("viewer", bearer("t-viewer"), access == Access::Viewer),
+            (
+                "analyst",
+                bearer("t-analyst"),
+                matches!(access, Access::Viewer | Access::Analyst),
+            ),
+        ];
+        for (caller, request, allowed) in callers {
+            if path == "/api/v1/alerts/feed" && allowed {
+                continue; // A stream without an end; it has a test of its own.
+            }
+            let (response, _) = send(&router, request).await;
+            let status = response.status();
+            let refused = status == StatusCode::UNAUTHORIZED
+                || status == StatusCode::FORBIDDEN
+                || (status == StatusCode::SEE_OTHER
+                    && !response.headers().contains_key(header::SET_COOKIE)
+                    && response.headers()[header::LOCATION]
+                        .to_str()
+                        .unwrap()
+                        .starts_with("/login"));
+            // What is public may still not find the thing.
+            if access == Access::Public {
+                assert!(
+                    status != StatusCode::UNAUTHORIZED || path == "/login",
+                    "{method} {path} {caller}: {status}"
+                );
+            } else {
+                assert_eq!(!refused, allowed, "{method} {path} {caller}: {status}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_answer_is_guarded_by_headers() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    for path in [
+        "/",
+        "/nothing",
+        "/api/v1/alerts",
+        "/healthz",
+        "/search?q=%28",
+    ] {
+        let (response, _) = send(&router, get(path)).await;
+        let headers = response.headers();
+        let csp = headers["content-security-policy"].to_str().unwrap();
+        for part in [
+            "default-src 'self'",
+            "script-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+        ] {
+            assert!(csp.contains(part), "{path}: {csp}");
+        }
+        assert!(!csp.contains("unsafe"));
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert!(headers.contains_key("x-request-id"));
+        assert!(!headers.contains_key("access-control-allow-origin"));
+    }
+}
+
+#[tokio::test]
+async fn other_sites_and_names_are_refused() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    // DNS rebinding: the browser comes with another site's name.
+    for host in [
+        "evil.example",
+        "evil.example:7171",
+        "127.0.0.1.evil.example",
+        "192.0.2.1:7171",
+    ] {
+        let (response, body) = send(&router, with(get("/"), header::HOST, host)).await;
+        assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST, "{host}");
+        assert!(!body.contains(host));
+    }
+    for host in ["localhost:7171", "[::1]:7171"] {
+        let (response, _) = send(&router, with(get("/"), header::HOST, host)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{host}");
+    }
+    // Another site's form or script, also where nobody has to log in.
+    let id = world.store.alerts(&alerting::Filter::default()).unwrap()[0].id;
+    let path = format!("/api/v1/alerts/{id}/acknowledge");
+    for (name, value) in [
+        (header::ORIGIN, "https://evil.example"),
+        (header::ORIGIN, "null"),
+        (
+            header::HeaderName::from_static("sec-fetch-site"),
+            "cross-site",
+        ),
+        (
+            header::HeaderName::from_static("sec-fetch-site"),
+            "same-site",
+        ),
+    ] {
+        for path in [path.as_str(), "/api/v1/events"] {
+            let answer = json_of(
+                &router,
+                with(post(path, json!({})), name.clone(), value),
+                403,
+            )
+            .await;
+            assert_eq!(answer["error"]["code"], "cross_site");
+        }
+    }
+    // A form of a page needs the page's token, with the right origin too.
+    for body in ["do=acknowledge", "do=acknowledge&csrf=wrong"] {
+        let (response, _) = send(&router, form(&format!("/alerts/{id}"), body)).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    }
+    json_of(&router, post(&path, json!({})), 200).await;
+}
+
+#[tokio::test]
+async fn logging_in_and_out() {
+    let world = World::new();
+    let router = world.router(password_config());
+    let (response, _) = send(&router, get("/search?q=a%3Ab")).await;
+    assert_eq!(
+        response.headers()[header::LOCATION],
+        "/login?next=%2Fsearch%3Fq%3Da%253Ab"
+    );
+    let (cookie, csrf) = login(&router, "vic").await;
+    let (response, page) = send(&router, with(get("/"), header::COOKIE, &cookie)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(
+        !page.contains("value=\"acknowledge\""),
+        "a viewer is not offered what is refused"
+    );
+    // A session from a browser needs the token for the API as well.
+    let (ada, ada_csrf) = login(&router, "ada").await;
+    let id = world.store.alerts(&alerting::Filter::default()).unwrap()[0].id;
+    let path = format!("/api/v1/alerts/{id}/acknowledge");
+    let (response, _) = send(&router, with(post(&path, json!({})), header::COOKIE, &ada)).await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let token = header::HeaderName::from_static("x-csrf-token");
+    let request = with(
+        with(post(&path, json!({})), header::COOKIE, &ada),
+        token.clone(),
+        &csrf,
+    );
+    assert_eq!(
+        send(&router, request).await.0.status(),
+        StatusCode::FORBIDDEN
+    );
+    let request = with(
+        with(post(&path, json!({})), header::COOKIE, &ada),
+        token,
+        &ada_csrf,
+    );
+    assert_eq!(send(&router, request).await.0.status(), StatusCode::OK);
+    let request = with(
+        form("/logout", &format!("csrf={csrf}")),
+        header::COOKIE,
+        &cookie,
+    );
+    assert_eq!(
+        send(&router, request).await.0.status(),
+        StatusCode::SEE_OTHER
+    );
+    let (response, _) = send(&router, with(get("/"), header::COOKIE, &cookie)).await;
+    assert_eq!(response.status(), StatusCode::SEE_OTHER);
+    // Guessing is refused after five, also with the right password, until a minute has passed.
+    for _ in 0..5 {
+        let (response, page) = send(&router, form("/login", "name=ada&password=guess")).await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert!(!page.contains("guess"));
+    }
+    let (response, _) = send(&router, form("/login", "name=ada&password=correct+horse")).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    world
+        .clock
+        .fetch_add(60_000_000, std::sync::atomic::Ordering::SeqCst);
+    login(&router, "ada").await;
+    // A form from elsewhere does not log anybody in.
+    let foreign = with(
+        form("/login", "name=ada&password=correct+horse"),
+        header::ORIGIN,
+        "https://evil.example",
+    );
+    assert_eq!(
+        send(&router, foreign).await.0.status(),
+        StatusCode::FORBIDDEN
+    );
+    let audit = world.audit.lock().unwrap();
+    let count = |action: &str, outcome| {
+        audit
+            .iter()
+            .filter(|a| a.action == action && a.outcome == outcome)
+            .count()
+    };
+    assert_eq!(count("Login", event::Outcome::Failure), 6);
+    assert_eq!(count("Login", event::Outcome::Success), 3);
+    assert_eq!(count("AcknowledgeAlert", event::Outcome::Success), 1);
+    assert!(!format!("{audit:?}").contains("horse"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_answered_in_one_form() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    for (path, status, code) in [
+        ("/api/v1/alerts?limit=1000000000", 400, "bad_parameter"),
+        ("/api/v1/alerts?limit=0", 400, "bad_parameter"),
+        ("/api/v1/alerts?page=-1", 400, "unknown_parameter"),
+        ("/api/v1/alerts?cursor=forged", 400, "bad_cursor"),
+        ("/api/v1/alerts?state=broken", 400, "bad_parameter"),
+        (
+            "/api/v1/alerts?state=open&state=all",
+            400,
+            "doubled_parameter",
+        ),
+        ("/api/v1/search?cursor=1-2", 400, "bad_cursor"),
+        ("/api/v1/search?limit=1001", 400, "bad_parameter"),
+        ("/api/v1/search?q=eventName%3A%28a", 400, "bad_query"),
+        ("/api/v1/search?from=now&to=-1h", 400, "reversed_range"),
+        ("/api/v1/search?from=yesterday", 400, "bad_time"),
+        (
+            "/api/v1/alerts/0123456789abcdef0123456789abcdef",
+            404,
+            "not_found",
+        ),
+        ("/api/v1/alerts/..%2F..%2Fetc", 404, "not_found"),
+        ("/api/v1/nothing", 404, "not_found"),
+    ] {
+        let answer = json_of(&router, get(path), status).await;
+        assert_eq!(answer["error"]["code"], code, "{path}");
+        for key in ["message", "hint", "request_id"] {
+            assert!(answer["error"][key].is_string(), "{path}: {answer}");
+        }
+    }
+    let answer = json_of(&router, get("/api/v1/search?q=eventName%3A%28a"), 400).await;
+    assert_eq!(answer["error"]["offset"], 10, "{answer}");
+    let big = post("/api/v1/search", json!({"query": "x".repeat(2_000_000)}));
+    assert_eq!(
+        json_of(&router, big, 413).await["error"]["code"],
+        "body_too_large"
+    );
+    let typo = post("/api/v1/search", json!({"querry": "<script>"}));
+    let answer = json_of(&router, typo, 400).await;
+    assert!(!answer.to_string().contains("script"), "{answer}");
+    let (response, _) = send(&router, with(get("/api/v1/alerts"), header::ACCEPT, "*/*")).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn alerts_through_the_api() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    let list = json_of(
+        &router,
+        get("/api/v1/alerts?severity=high&state=open&limit=2"),
+        200,
+    )
+    .await;
+    assert_eq!(list["alerts"].as_array().unwrap().len(), 2, "{list}");
+    let next = list["next"].as_str().unwrap();
+    let more = json_of(
+        &router,
+        get(&format!(
+            "/api/v1/alerts?severity=high&state=open&limit=2&cursor={next}"
+        )),
+        200,
+    )
+    .await;
+    assert_ne!(list["alerts"][0]["id"], more["alerts"][0]["id"]);
+    let alert = &list["alerts"][0];
+    let (id, version) = (
+        alert["id"].as_str().unwrap(),
+        alert["version"].as_u64().unwrap(),
+    );
+    let path = |what: &str| format!("/api/v1/alerts/{id}/{what}");
+    let acknowledged = json_of(
+        &router,
+        post(&path("acknowledge"), json!({"version": version})),
+        200,
+    )
+    .await;
+    assert_eq!(acknowledged["alert"]["state"], "acknowledged");
+    let late = json_of(
+        &router,
+        post(&path("resolve"), json!({"version": version, "reason": "x"})),
+        409,
+    )
+    .await;
+    assert_eq!(late["error"]["code"], "changed_meanwhile");
+    json_of(&router, post(&path("comment"), json!({"text": "  "})), 400).await;
+    json_of(
+        &router,
+        post(&path("comment"), json!({"text": "looks like a test"})),
+        200,
+    )
+    .await;
+    json_of(
+        &router,
+        post(&path("assign"), json!({"assignee": "ada"})),
+        200,
+    )
+    .await;
+    json_of(
+        &router,
+        post(&path("resolve"), json!({"reason": "planned"})),
+        200,
+    )
+    .await;
+    let whole = json_of(&router, get(&format!("/api/v1/alerts/{id}")), 200).await;
+    assert_eq!(whole["alert"]["state"], "resolved");
+    assert!(whole["history"].as_array().unwrap().len() >= 5, "{whole}");
+}
+
+#[tokio::test]
+async fn silences_through_the_api() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    let ends = world.now().plus(HOUR).to_string();
+    let new = json!({"matchers": ["account=\"111122223333\""], "ends": ends, "comment": "planned"});
+    let made = json_of(&router, post("/api/v1/silences", new), 201).await;
+    let id = made["silence"]["id"].as_u64().unwrap();
+    let all = json!({"matchers": ["account=~\".+\""], "ends": ends, "comment": "x"});
+    assert_eq!(
+        json_of(&router, post("/api/v1/silences", all), 422).await["error"]["code"],
+        "bad_silence"
+    );
+    assert_eq!(
+        json_of(&router, get("/api/v1/silences"), 200).await["silences"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    json_of(
+        &router,
+        post(&format!("/api/v1/silences/{id}/expire"), json!({})),
+        200,
+    )
+    .await;
+    json_of(&router, post("/api/v1/silences/99/expire", json!({})), 404).await;
+}
+
+#[tokio::test]
+async fn searching_through_the_api() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    let found = json_of(
+        &router,
+        get("/api/v1/search?q=action%3AStopLogging&count=true"),
+        200,
+    )
+    .await;
+    assert_eq!(found["total"], 1, "{found}");
+    assert_eq!(found["hits"][0]["raw"]["eventName"], "StopLogging");
+    let same = json_of(
+        &router,
+        post("/api/v1/search", json!({"query": "eventName:StopLogging"})),
+        200,
+    )
+    .await;
+    assert_eq!(same["hits"], found["hits"]);
+    let mut seen = std::collections::BTreeSet::new();
+    let mut path = "/api/v1/search?q=&limit=100".to_owned();
+    loop {
+        let page = json_of(&router, get(&path), 200).await;
+        for hit in page["hits"].as_array().unwrap() {
+            assert!(
+                seen.insert(hit["id"].as_str().unwrap().to_owned()),
+                "given twice"
+            );
+        }
+        match page["next"].as_str() {
+            Some(next) => path = format!("/api/v1/search?q=&limit=100&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen.len(), world.events.len());
+    let (response, csv) = send(&router, get("/search.csv?q=source_id%3Ahostile*&range=all")).await;
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "text/csv; charset=utf-8"
+    );
+    assert_eq!(csv.lines().count(), 1 + HOSTILE.len());
+    assert!(csv.contains("\"'=HYPERLINK"));
+    assert!(!csv.contains('\u{1b}') && !csv.contains('\u{202e}'));
+    let sources = json_of(&router, get("/api/v1/sources"), 200).await;
+    assert_eq!(sources["sources"][0]["source"], "aws.cloudtrail");
+}
+
+#[tokio::test]
+async fn the_feed_goes_on_where_it_was_left() {
+    use futures_util::StreamExt;
+    let world = World::new();
+    let router = world.router(Config::default());
+    let read = async |request: Request<Body>, until: &str| {
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "text/event-stream"
+        );
+        let mut stream = response.into_body().into_data_stream();
+        let mut text = String::new();
+        while !text.contains(until) {
+            let chunk = stream.next().await.unwrap().unwrap();
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+        text
+    };
+    let all = read(get("/api/v1/alerts/feed?after=0"), "\"id\":5").await;
+    assert!(all.contains("event: alert\n"), "{all}");
+    let last = with(
+        get("/api/v1/alerts/feed"),
+        header::HeaderName::from_static("last-event-id"),
+        "3",
+    );
+    let rest = read(last, "id: 5").await;
+    assert!(
+        rest.contains("id: 4\n") && !rest.contains("id: 3\n"),
+        "{rest}"
+    );
+    // Without either it begins now.
+    let fresh = get("/api/v1/alerts/feed");
+    let (text, ()) = tokio::join!(read(fresh, "alert_id"), async {
+        tokio::task::yield_now().await;
+        let event = world
+            .events
+            .iter()
+            .find(|e| e.actor.contains("bob"))
+            .unwrap();
+        world.find(finding(&rules()[1], event));
+    });
+    assert_eq!(text.matches("event: alert").count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn every_page_shows_hostile_texts_as_text() {
+    let world = World::hostile();
+    let router = world.router(Config::default());
+    let mut paths = vec![
+        "/?state=all&limit=1000".to_owned(),
+        "/search?q=&range=all".to_owned(),
+        "/search?q=source_id%3Ahostile*&range=all".to_owned(),
+        "/rules".to_owned(),
+        "/health".to_owned(),
+        "/silences".to_owned(),
+    ];
+    for alert in world.store.alerts(&alerting::Filter::default()).unwrap() {
+        paths.push(format!("/alerts/{}", alert.id));
+    }
+    for event in world
+        .events
+        .iter()
+        .filter(|e| e.source_id.starts_with("hostile"))
+    {
+        paths.push(format!("/events/{}", event.id));
+    }
+    for rule in rules() {
+        paths.push(format!("/rules/{}", rule.id));
+    }
+    for text in HOSTILE {
+        paths.push(format!("/search?q={}", encode(text)));
+        paths.push(format!("/?q={}", encode(text)));
+        paths.push(format!("/silences?matchers={}", encode(text)));
+    }
+    for path in paths {
+        let (response, page) = send(&router, get(&path)).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}: {page}");
+        // What was typed stands unchanged in the field it was typed into.
+        let typed = path.contains("q=%") || path.contains("matchers=");
+        let body = page.split("</head>").nth(1).unwrap();
+        for forbidden in [
+            "<script",
+            "<img src=x",
+            "<svg onload",
+            "<iframe",
+            "<style",
+            "<base",
+            "<meta",
+            "href=\"javascript",
+            "href=\"http://192",
+            "action=\"http",
+            " onerror",
+            "hx-on:load=\"doc",
+            "\u{1b}",
+            "\u{202e}",
+            "\u{200b}",
+            " style=",
+        ] {
+            // As text these are harmless and wanted; as markup they would not have their quotes and brackets escaped.
+            let found = match forbidden {
+                "\u{1b}" | "\u{202e}" | "\u{200b}" => !typed && body.contains(forbidden),
+                " onerror" => body.contains("<img src=x onerror"),
+                _ => body.contains(forbidden),
+            };
+            assert!(!found, "{path} has {forbidden:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn health_metrics_and_assets() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    assert_eq!(json_of(&router, get("/healthz"), 200).await["status"], "ok");
+    assert_eq!(
+        json_of(&router, get("/readyz"), 200).await["checks"]["log"],
+        "ok"
+    );
+    let health = json_of(&router, get("/api/v1/health"), 200).await;
+    assert_eq!(health["stages"][0]["stage"], "match");
+    let (_, metrics) = send(&router, get("/metrics")).await;
+    assert!(
+        metrics.contains("trailwarden_console_requests_total{route=\"/healthz\",status=\"2xx\"} 1"),
+        "{metrics}"
+    );
+    let (_, page) = send(&router, get("/")).await;
+    for part in page.split("\"/assets/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        let (response, content) = send(&router, get(&format!("/assets/{name}"))).await;
+        assert_eq!(response.status(), StatusCode::OK, "{name}");
+        assert!(
+            response.headers()["cache-control"]
+                .to_str()
+                .unwrap()
+                .contains("immutable")
+        );
+        assert!(!content.is_empty());
+    }
+    let (response, _) = send(&router, get("/assets/..%2F..%2FCargo.toml")).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert!(Time::MIN < world.now());
+}
+
+fn encode(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}

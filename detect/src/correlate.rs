@@ -1,0 +1,360 @@
+//! The stage between `matches` and `findings`: every partition of `matches` has its windows.
+//!
+//! [`run`] is the loop of the program; it drives one [`Worker`] per partition. A worker reads a batch, feeds its
+//! [`Windows`] in the order of the log, and commits its new position, the findings and the changed rows of state
+//! as one: after a kill -9 anywhere it stands where the last commit left it and says the same findings with the
+//! same ids and revisions again. It decides nothing itself; what a window is stands in `window`, and what the
+//! findings mean to people in alerting.
+//!
+//! A finding's key on `findings` is its `id`, which is the first `episode` that it was said with: all its revisions
+//! meet in one partition, in order, even where a late event makes the episode begin earlier. A record that cannot be
+//! read is counted and passed over. When the log has dropped what was not read yet, the stage says so and goes on
+//! at the log's first record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Bus, BusError, Commit, Offset, Position, Record, Stop, Topic};
+use bytes::Bytes;
+use event::{Clock, Finding, Time};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::window::{Correlation, Counts, MatchRecord, Options, StateError, Windows};
+
+/// The name under which positions and state are kept.
+pub const CONSUMER: &str = "correlate";
+
+/// How much of a partition one commit takes in.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How long a call of the loop waits for news before it looks whether it should stop.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Why the stage ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CorrelateError {
+    /// The log failed.
+    #[error("cannot correlate matches-{partition}")]
+    Bus {
+        /// The partition of `matches`.
+        partition: u32,
+        /// The log's answer.
+        #[source]
+        source: BusError,
+    },
+    /// What was stored cannot be read.
+    #[error("cannot restore the windows of matches-{partition}")]
+    State {
+        /// The partition of `matches`.
+        partition: u32,
+        /// What does not fit.
+        #[source]
+        source: StateError,
+    },
+}
+
+/// What the stage counts.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    received: IntCounter,
+    sent: IntCounter,
+    dropped: IntCounterVec,
+    errors: IntCounterVec,
+    late: IntCounter,
+    lag: IntGauge,
+    groups: IntGauge,
+    watermark: IntGauge,
+    batch: Histogram,
+}
+
+impl Metrics {
+    /// Registers the stage's metrics.
+    pub fn new(registry: &Registry) -> prometheus::Result<Metrics> {
+        let metrics = Metrics {
+            received: IntCounter::new(
+                "trailwarden_correlate_events_received_total",
+                "Matches read from the log.",
+            )?,
+            sent: IntCounter::new(
+                "trailwarden_correlate_sent_total",
+                "Findings and revisions of findings put on the log.",
+            )?,
+            dropped: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_correlate_dropped_total",
+                    "Matches (repeated, unknown_rule, crowded) and groups (evicted) dropped, by reason.",
+                ),
+                &["reason"],
+            )?,
+            errors: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_correlate_errors_total",
+                    "Records that cannot be read (decode), gaps in the log (gap), commits put off for want of space (disk_full).",
+                ),
+                &["kind"],
+            )?,
+            late: IntCounter::new(
+                "trailwarden_correlate_late_total",
+                "Matches that came after the allowed lateness; they count, but not exactly.",
+            )?,
+            lag: IntGauge::new(
+                "trailwarden_correlate_lag_records",
+                "Records of matches not read yet.",
+            )?,
+            groups: IntGauge::new("trailwarden_correlate_groups", "Groups that have a window.")?,
+            watermark: IntGauge::new(
+                "trailwarden_correlate_watermark_timestamp_seconds",
+                "Event time up to which episodes are settled in every partition; 0 before it is known.",
+            )?,
+            batch: Histogram::with_opts(HistogramOpts::new(
+                "trailwarden_correlate_batch_duration_seconds",
+                "Time from a batch read to its commit.",
+            ))?,
+        };
+        for reason in ["repeated", "unknown_rule", "crowded", "evicted"] {
+            metrics.dropped.with_label_values(&[reason]);
+        }
+        for kind in ["decode", "gap", "disk_full"] {
+            metrics.errors.with_label_values(&[kind]);
+        }
+        registry.register(Box::new(metrics.received.clone()))?;
+        registry.register(Box::new(metrics.sent.clone()))?;
+        registry.register(Box::new(metrics.dropped.clone()))?;
+        registry.register(Box::new(metrics.errors.clone()))?;
+        registry.register(Box::new(metrics.late.clone()))?;
+        registry.register(Box::new(metrics.lag.clone()))?;
+        registry.register(Box::new(metrics.groups.clone()))?;
+        registry.register(Box::new(metrics.watermark.clone()))?;
+        registry.register(Box::new(metrics.batch.clone()))?;
+        Ok(metrics)
+    }
+
+    fn error(&self, kind: &str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+
+    fn count(&self, before: Counts, after: Counts) {
+        let dropped = |reason: &str, before: u64, after: u64| {
+            let counter = self.dropped.with_label_values(&[reason]);
+            counter.inc_by(after - before);
+        };
+        dropped("repeated", before.repeated, after.repeated);
+        dropped("unknown_rule", before.unknown, after.unknown);
+        dropped("crowded", before.crowded, after.crowded);
+        dropped("evicted", before.evicted, after.evicted);
+        self.late.inc_by(after.late - before.late);
+    }
+
+    fn show(&self, workers: &[Worker]) {
+        let lag: u64 = workers.iter().map(|w| w.lag).sum();
+        let groups: usize = workers.iter().map(|w| w.windows.groups()).sum();
+        let settled = workers.iter().map(|w| w.windows.settled_to()).min();
+        self.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        self.groups.set(i64::try_from(groups).unwrap_or(i64::MAX));
+        self.watermark
+            .set(settled.flatten().map_or(0, |time| time.millis() / 1_000));
+    }
+}
+
+/// Correlates until it is told to stop. `correlations` is asked before every round; a new set takes effect when it is
+/// another `Arc` than before. The number of partitions of `events` in `options` is taken from the log, and `max_groups`
+/// is shared out among the partitions of `matches`.
+pub fn run(
+    bus: Arc<dyn Bus>,
+    correlations: impl Fn() -> Arc<[Correlation]>,
+    options: Options,
+    metrics: &Metrics,
+    clock: Clock,
+    stop: Stop,
+) -> Result<(), CorrelateError> {
+    let mut rules = correlations();
+    let mut workers = (0..bus.partitions(Topic::Matches))
+        .map(|partition| Worker::open(Arc::clone(&bus), partition, &rules, options))
+        .collect::<Result<Vec<_>, _>>()?;
+    while !stop.is_stopped() {
+        let now = correlations();
+        if !Arc::ptr_eq(&rules, &now) {
+            rules = now;
+            workers
+                .iter_mut()
+                .for_each(|w| w.windows.set_correlations(&rules));
+        }
+        let mut moved = false;
+        for worker in &mut workers {
+            moved |= match worker.round(BATCH_BYTES, metrics, &clock) {
+                Err(CorrelateError::Bus {
+                    partition,
+                    source: BusError::DiskFull { path },
+                }) => {
+                    tracing::error!(partition, path, "no space left, windows wait");
+                    metrics.error("disk_full");
+                    *worker = Worker::open(Arc::clone(&bus), partition, &rules, options)?;
+                    std::thread::sleep(PATIENCE);
+                    false
+                }
+                moved => moved?,
+            };
+        }
+        metrics.show(&workers);
+        if !moved && !workers.is_empty() {
+            let from: Vec<(u32, Offset)> = workers.iter().map(|w| (w.partition, w.next)).collect();
+            bus.wait(Topic::Matches, &from, PATIENCE)
+                .map_err(|source| CorrelateError::Bus {
+                    partition: 0,
+                    source,
+                })?;
+        }
+    }
+    Ok(())
+}
+
+/// The windows of one partition of `matches`, at their place in the log.
+pub struct Worker {
+    bus: Arc<dyn Bus>,
+    partition: u32,
+    windows: Windows,
+    next: Offset,
+    lag: u64,
+}
+
+impl Worker {
+    /// The worker as its last commit left it.
+    pub fn open(
+        bus: Arc<dyn Bus>,
+        partition: u32,
+        correlations: &[Correlation],
+        options: Options,
+    ) -> Result<Worker, CorrelateError> {
+        let failed = |source| CorrelateError::Bus { partition, source };
+        let partitions = bus.partitions(Topic::Matches).max(1) as usize;
+        let options = Options {
+            events_partitions: bus.partitions(Topic::Events),
+            max_groups: options.max_groups.div_ceil(partitions),
+            ..options
+        };
+        let stored = bus
+            .position(CONSUMER, Topic::Matches, partition)
+            .map_err(failed)?;
+        let next = match stored {
+            Some(next) => next,
+            None => bus.bounds(Topic::Matches, partition).map_err(failed)?.start,
+        };
+        let rows = bus.state_scan(CONSUMER, partition, b"").map_err(failed)?;
+        let windows = Windows::restore(correlations, options, &rows)
+            .map_err(|source| CorrelateError::State { partition, source })?;
+        Ok(Worker {
+            bus,
+            partition,
+            windows,
+            next,
+            lag: 0,
+        })
+    }
+
+    /// Reads a batch of at most `max_bytes` and commits what follows from it. Tells whether there was one. After an
+    /// error the worker must be opened again.
+    pub fn round(
+        &mut self,
+        max_bytes: usize,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<bool, CorrelateError> {
+        let partition = self.partition;
+        self.attempt(max_bytes, metrics, clock)
+            .map_err(|source| CorrelateError::Bus { partition, source })
+    }
+
+    fn attempt(
+        &mut self,
+        max_bytes: usize,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<bool, BusError> {
+        let begin = clock();
+        let read = self
+            .bus
+            .read(Topic::Matches, self.partition, self.next, max_bytes);
+        let batch = match read {
+            Err(BusError::OutOfRange { asked, start, .. }) if asked < start => {
+                return self.skip_to(start, metrics);
+            }
+            batch => batch?,
+        };
+        if batch.records.is_empty() {
+            self.lag = 0;
+            return Ok(false);
+        }
+        let before = self.windows.counts();
+        let mut findings = Vec::new();
+        for (offset, record) in &batch.records {
+            match MatchRecord::decode(&record.value) {
+                Ok(MatchRecord::Match(m)) => {
+                    metrics.received.inc();
+                    self.windows.process(m, &mut findings);
+                }
+                Ok(MatchRecord::Watermark(watermark)) => {
+                    self.windows.watermark(watermark, &mut findings);
+                }
+                Err(error) => {
+                    metrics.error("decode");
+                    let partition = self.partition;
+                    tracing::error!(partition, offset, %error, "a match cannot be read");
+                }
+            }
+        }
+        let sent = findings.len() as u64;
+        let end = clock();
+        self.commit(batch.next, findings, end)?;
+        metrics.sent.inc_by(sent);
+        metrics.count(before, self.windows.counts());
+        metrics
+            .batch
+            .observe((clock().0 - begin.0).max(0) as f64 / 1e6);
+        let bounds = self.bus.bounds(Topic::Matches, self.partition)?;
+        self.lag = bounds.end.saturating_sub(self.next);
+        Ok(true)
+    }
+
+    fn commit(&mut self, to: Offset, findings: Vec<Finding>, now: Time) -> Result<(), BusError> {
+        let outputs = findings
+            .iter()
+            .map(|finding| (Topic::Findings, finding_record(finding, now)))
+            .collect();
+        self.bus.commit(Commit {
+            consumer: CONSUMER.into(),
+            positions: vec![Position {
+                topic: Topic::Matches,
+                partition: self.partition,
+                from: self.next,
+                to,
+            }],
+            outputs,
+            state: self.windows.changes(self.partition),
+        })?;
+        self.next = to;
+        Ok(())
+    }
+
+    /// The log has dropped what was not read yet.
+    fn skip_to(&mut self, start: Offset, metrics: &Metrics) -> Result<bool, BusError> {
+        let (partition, from) = (self.partition, self.next);
+        tracing::error!(
+            partition,
+            from,
+            start,
+            "matches were dropped by retention before they were read"
+        );
+        metrics.error("gap");
+        self.commit(start, Vec::new(), Time::default())?;
+        Ok(true)
+    }
+}
+
+fn finding_record(finding: &Finding, now: Time) -> Record {
+    let value = serde_json::to_vec(finding).expect("texts, numbers and maps with text keys");
+    Record {
+        key: Bytes::from(finding.id.to_string()),
+        value: Bytes::from(value),
+        time: now,
+    }
+}

@@ -1,0 +1,423 @@
+//! The stage between `events` and `findings` and `matches`: every event meets every rule once.
+//!
+//! [`run`] is the loop of the program; it drives one worker per partition of `events`. A worker reads a batch,
+//! drops repeats by the seen-set of the log, matches, and commits its new position, the findings of
+//! single-event rules, the matches that correlations count, the watermark and the seen ids as one: after a
+//! kill -9 anywhere it stands where its last commit left it. An id that comes again with other content is kept
+//! under a fallback id and raises a finding of its own. The rules are asked for before every round, so that a
+//! new set takes effect between two batches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::seen::{self, Seen};
+use bus::{Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic};
+use bytes::Bytes;
+use event::json::Doc;
+use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Time};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::engine::{Engine, Scratch};
+use crate::window::{Correlation, Match, WatermarkTicker, watermark_records};
+
+/// The name under which positions and state are kept.
+pub const CONSUMER: &str = "match";
+
+/// The `rule_id` of the finding that says that an id came again with other content.
+pub const ID_CONFLICT: &str = "trailwarden.id_conflict";
+
+/// How much of a partition one commit takes in.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// How long the loop waits for news before it looks whether it should stop.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+const TICKER_KEY: &[u8] = b"ticker";
+
+/// Rules as the stage needs them: compiled, with their correlations in the order of the rule set.
+#[derive(Debug)]
+pub struct Rules {
+    /// The compiled rules.
+    pub engine: Engine,
+    /// The correlations.
+    pub correlations: Arc<[Correlation]>,
+}
+
+/// What people read about the findings that no rule file stands for.
+pub fn own_rules() -> Vec<RuleInfo> {
+    let info = |id: &str, title: &str, severity, description: &str, step: &str| RuleInfo {
+        id: id.to_owned(),
+        title: title.to_owned(),
+        description: description.to_owned(),
+        author: "Trailwarden".to_owned(),
+        severity,
+        status: "stable".to_owned(),
+        next_steps: vec![step.to_owned()],
+        ..RuleInfo::default()
+    };
+    vec![
+        info(
+            ID_CONFLICT,
+            "An event id came again with other content",
+            Severity::Medium,
+            "A source delivered two different records under one event id. Both are kept, the later one under an id of its own. \
+             Sources repeat records, but they do not change them: somebody may have altered one of the two.",
+            "Compare the two records with the object in the source's own store.",
+        ),
+        info(
+            crate::window::KEY_FLOOD,
+            "A correlation has more groups than it may hold",
+            Severity::High,
+            "So many different group-by values arrived that windows had to be dropped. Flooding a correlation with made-up values \
+             is a way to push one's own out of it.",
+            "Look which values flood the correlation, and group by a field that the sender cannot choose.",
+        ),
+    ]
+}
+
+/// What the stage counts.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    received: IntCounter,
+    sent: IntCounter,
+    matches: IntCounter,
+    dropped: IntCounterVec,
+    errors: IntCounterVec,
+    lag: IntGauge,
+    batch: Histogram,
+}
+
+impl Metrics {
+    /// Registers the stage's metrics.
+    pub fn new(registry: &Registry) -> prometheus::Result<Metrics> {
+        let metrics = Metrics {
+            received: IntCounter::new(
+                "trailwarden_match_events_received_total",
+                "Events read from the log.",
+            )?,
+            sent: IntCounter::new(
+                "trailwarden_match_sent_total",
+                "Findings of single-event rules put on the log.",
+            )?,
+            matches: IntCounter::new(
+                "trailwarden_match_matches_sent_total",
+                "Matches put on the log for correlations.",
+            )?,
+            dropped: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_match_events_dropped_total",
+                    "Events not evaluated, by reason: repeat (seen before).",
+                ),
+                &["reason"],
+            )?,
+            errors: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_match_errors_total",
+                    "Records that cannot be read (decode), ids with other content (id_conflict), gaps in the log (gap), commits put off for want of space (disk_full).",
+                ),
+                &["kind"],
+            )?,
+            lag: IntGauge::new("trailwarden_match_lag_records", "Events not read yet.")?,
+            batch: Histogram::with_opts(HistogramOpts::new(
+                "trailwarden_match_batch_duration_seconds",
+                "Time from a batch read to its commit.",
+            ))?,
+        };
+        metrics.dropped.with_label_values(&["repeat"]);
+        for kind in ["decode", "id_conflict", "gap", "disk_full"] {
+            metrics.errors.with_label_values(&[kind]);
+        }
+        registry.register(Box::new(metrics.received.clone()))?;
+        registry.register(Box::new(metrics.sent.clone()))?;
+        registry.register(Box::new(metrics.matches.clone()))?;
+        registry.register(Box::new(metrics.dropped.clone()))?;
+        registry.register(Box::new(metrics.errors.clone()))?;
+        registry.register(Box::new(metrics.lag.clone()))?;
+        registry.register(Box::new(metrics.batch.clone()))?;
+        Ok(metrics)
+    }
+
+    fn error(&self, kind: &str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+}
+
+/// Matches until it is told to stop. `keep` is how long event ids are remembered.
+///
+/// # Errors
+/// The log failed in a way that waiting does not mend.
+pub fn run(
+    bus: Arc<dyn Bus>,
+    rules: impl Fn() -> Arc<Rules>,
+    keep: Duration,
+    metrics: &Metrics,
+    clock: Clock,
+    stop: Stop,
+) -> Result<(), BusError> {
+    let open = |partition| Worker::open(Arc::clone(&bus), partition, keep);
+    let mut workers = (0..bus.partitions(Topic::Events))
+        .map(open)
+        .collect::<Result<Vec<_>, _>>()?;
+    while !stop.is_stopped() {
+        let rules = rules();
+        let mut moved = false;
+        for worker in &mut workers {
+            moved |= match worker.round(&rules, BATCH_BYTES, metrics, &clock) {
+                Err(BusError::DiskFull { path }) => {
+                    tracing::error!(
+                        partition = worker.partition,
+                        path,
+                        "no space left, matching waits"
+                    );
+                    metrics.error("disk_full");
+                    *worker = open(worker.partition)?;
+                    std::thread::sleep(PATIENCE);
+                    false
+                }
+                moved => moved?,
+            };
+        }
+        let lag: u64 = workers.iter().map(|w| w.lag).sum();
+        metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        if !moved {
+            let from: Vec<(u32, Offset)> = workers.iter().map(|w| (w.partition, w.next)).collect();
+            bus.wait(Topic::Events, &from, PATIENCE)?;
+        }
+    }
+    Ok(())
+}
+
+/// The matching of one partition of `events`, at its place in the log.
+pub struct Worker {
+    bus: Arc<dyn Bus>,
+    partition: u32,
+    next: Offset,
+    ticker: WatermarkTicker,
+    keep: Duration,
+    scratch: Scratch,
+    doc: Doc,
+    lag: u64,
+}
+
+/// What a batch gives, until it is committed.
+#[derive(Default)]
+struct Outputs {
+    records: Vec<(Topic, Record)>,
+    findings: u64,
+    matches: u64,
+}
+
+impl Worker {
+    /// The worker as its last commit left it.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn open(bus: Arc<dyn Bus>, partition: u32, keep: Duration) -> Result<Worker, BusError> {
+        let next = match bus.position(CONSUMER, Topic::Events, partition)? {
+            Some(next) => next,
+            None => bus.bounds(Topic::Events, partition)?.start,
+        };
+        let stored = bus
+            .state_get(CONSUMER, partition, &[TICKER_KEY.to_vec()])?
+            .pop()
+            .flatten();
+        let ticker = stored
+            .and_then(|t| serde_json::from_slice(&t).ok())
+            .unwrap_or_else(|| WatermarkTicker::new(partition));
+        Ok(Worker {
+            bus,
+            partition,
+            next,
+            ticker,
+            keep,
+            scratch: Scratch::new(),
+            doc: Doc::new(),
+            lag: 0,
+        })
+    }
+
+    /// Reads a batch of at most `max_bytes` and commits what follows from it. Tells whether there was one. After an
+    /// error the worker must be opened again.
+    ///
+    /// # Errors
+    /// The log failed; nothing took effect.
+    pub fn round(
+        &mut self,
+        rules: &Rules,
+        max_bytes: usize,
+        metrics: &Metrics,
+        clock: &Clock,
+    ) -> Result<bool, BusError> {
+        let begin = clock();
+        let batch = match self
+            .bus
+            .read(Topic::Events, self.partition, self.next, max_bytes)
+        {
+            Err(BusError::OutOfRange { asked, start, .. }) if asked < start => {
+                tracing::error!(
+                    partition = self.partition,
+                    from = asked,
+                    start,
+                    "events were dropped by retention before they were matched"
+                );
+                metrics.error("gap");
+                self.commit(start, Outputs::default(), Vec::new())?;
+                return Ok(true);
+            }
+            batch => batch?,
+        };
+        let end = self.bus.bounds(Topic::Events, self.partition)?.end;
+        self.lag = end.saturating_sub(batch.next);
+        if batch.records.is_empty() {
+            // That the partition was read to its end is worth a commit once: it lets the watermark move.
+            return match self.ticker.tick(true) {
+                Some(watermark) => {
+                    let mut outputs = Outputs::default();
+                    self.say(watermark, begin, &mut outputs);
+                    self.commit(batch.next, outputs, Vec::new())?;
+                    Ok(true)
+                }
+                None => Ok(false),
+            };
+        }
+        let mut events = Vec::with_capacity(batch.records.len());
+        for (offset, record) in &batch.records {
+            match Event::decode(&record.value) {
+                Ok(event) => events.push((*offset, event)),
+                Err(error) => {
+                    metrics.error("decode");
+                    tracing::error!(partition = self.partition, offset, %error, "an event cannot be read");
+                }
+            }
+        }
+        metrics.received.inc_by(events.len() as u64);
+        let ids: Vec<_> = events
+            .iter()
+            .map(|(_, e)| (e.id, e.content_hash()))
+            .collect();
+        let (verdicts, state) =
+            seen::filter(&*self.bus, CONSUMER, self.partition, &ids, begin, self.keep)?;
+        let mut outputs = Outputs::default();
+        for ((offset, event), verdict) in events.iter_mut().zip(verdicts) {
+            match verdict {
+                Seen::Repeat => {
+                    metrics.dropped.with_label_values(&["repeat"]).inc();
+                    continue;
+                }
+                Seen::Conflict => {
+                    metrics.error("id_conflict");
+                    event.id = event.id.conflict(event.content_hash());
+                    event.flags.set(Flag::IdConflict);
+                    outputs.finding(&conflict(event), begin);
+                }
+                Seen::New => {}
+            }
+            self.ticker.see(event);
+            self.event(rules, *offset, event, begin, &mut outputs);
+        }
+        if let Some(watermark) = self.ticker.tick(batch.next == end) {
+            self.say(watermark, begin, &mut outputs);
+        }
+        let (findings, matches) = (outputs.findings, outputs.matches);
+        self.commit(batch.next, outputs, state)?;
+        metrics.sent.inc_by(findings);
+        metrics.matches.inc_by(matches);
+        metrics
+            .batch
+            .observe((clock().0 - begin.0).max(0) as f64 / 1e6);
+        Ok(true)
+    }
+
+    fn event(
+        &mut self,
+        rules: &Rules,
+        offset: Offset,
+        event: &Event,
+        now: Time,
+        outputs: &mut Outputs,
+    ) {
+        let is_json = event.raw.first() == Some(&b'{') && self.doc.scan(&event.raw, 0).is_ok();
+        let json = is_json.then(|| self.doc.root(&event.raw));
+        let engine = &rules.engine;
+        engine.matches(event, json, &mut self.scratch);
+        for &rule in self.scratch.matched() {
+            if engine.generates(rule) {
+                outputs.finding(&engine.finding(rule, event), now);
+            }
+        }
+        // An amendment says what is already known once more: it is linked, and not counted.
+        if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {
+            for found in engine.correlation_matches(event, json, &mut self.scratch) {
+                let correlation = &rules.correlations[found.correlation];
+                let record = Match::new(correlation, found.group, event, self.partition, offset)
+                    .into_record(now);
+                outputs.records.push((Topic::Matches, record));
+                outputs.matches += 1;
+            }
+        }
+    }
+
+    fn say(&self, watermark: crate::window::Watermark, now: Time, outputs: &mut Outputs) {
+        let records = watermark_records(watermark, self.bus.partitions(Topic::Matches), now);
+        outputs
+            .records
+            .extend(records.into_iter().map(|r| (Topic::Matches, r)));
+    }
+
+    fn commit(
+        &mut self,
+        to: Offset,
+        outputs: Outputs,
+        mut state: Vec<StateChange>,
+    ) -> Result<(), BusError> {
+        let ticker = serde_json::to_vec(&self.ticker).expect("numbers and truth values");
+        state.push(StateChange {
+            partition: self.partition,
+            key: TICKER_KEY.to_vec(),
+            value: Some(ticker),
+            expires: None,
+        });
+        let position = Position {
+            topic: Topic::Events,
+            partition: self.partition,
+            from: self.next,
+            to,
+        };
+        self.bus.commit(Commit {
+            consumer: CONSUMER.into(),
+            positions: vec![position],
+            outputs: outputs.records,
+            state,
+        })?;
+        self.next = to;
+        Ok(())
+    }
+}
+
+impl Outputs {
+    fn finding(&mut self, finding: &Finding, now: Time) {
+        let value = serde_json::to_vec(finding).expect("texts, numbers and maps with text keys");
+        self.records.push((
+            Topic::Findings,
+            Record {
+                key: Bytes::from(finding.id.to_string()),
+                value: Bytes::from(value),
+                time: now,
+            },
+        ));
+        self.findings += 1;
+    }
+}
+
+/// The finding that an id came again with other content.
+pub fn conflict(event: &Event) -> Finding {
+    let id = Finding::event_id(ID_CONFLICT, event.id);
+    Finding {
+        id,
+        episode: id,
+        rule_id: ID_CONFLICT.into(),
+        title: "An event id came again with other content".into(),
+        severity: Severity::Medium,
+        ..Finding::from_event(event)
+    }
+}

@@ -1,0 +1,93 @@
+//! What intake counts.
+//!
+//! [`Metrics`] is made once and given to every source; labels are closed sets of words from this code, never
+//! from what is read.
+
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::decode::Summary;
+
+/// The counters of intake.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Records decoded, by source.
+    pub events_received: IntCounterVec,
+    /// Events appended to the log, by source.
+    pub events_sent: IntCounterVec,
+    /// What is no event and was passed over on purpose, by reason.
+    pub events_dropped: IntCounterVec,
+    /// Dead letters appended, by reason.
+    pub dead_letters: IntCounterVec,
+    /// What failed and is tried again, by kind.
+    pub errors: IntCounterVec,
+    /// How far the time of the latest event taken in lies behind the clock, in seconds.
+    pub lag: IntGauge,
+    /// How long one object or request took.
+    pub seconds: Histogram,
+}
+
+impl Metrics {
+    /// Makes the counters and registers them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Metrics> {
+        let counters = |name: &str, help: &str, label: &str| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let lag = IntGauge::new(
+            "trailwarden_ingest_lag_seconds",
+            "How far the latest event taken in lies behind the clock",
+        )?;
+        registry.register(Box::new(lag.clone()))?;
+        let seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "trailwarden_ingest_object_seconds",
+                "How long one object or request took to decode and append",
+            )
+            .buckets(vec![
+                0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0,
+            ]),
+        )?;
+        registry.register(Box::new(seconds.clone()))?;
+        Ok(Metrics {
+            events_received: counters(
+                "trailwarden_ingest_events_received_total",
+                "Records decoded",
+                "source",
+            )?,
+            events_sent: counters(
+                "trailwarden_ingest_events_sent_total",
+                "Events appended to the log",
+                "source",
+            )?,
+            events_dropped: counters(
+                "trailwarden_ingest_events_dropped_total",
+                "What is no event and was passed over on purpose",
+                "reason",
+            )?,
+            dead_letters: counters(
+                "trailwarden_ingest_dead_letters_total",
+                "Dead letters appended",
+                "reason",
+            )?,
+            errors: counters(
+                "trailwarden_ingest_errors_total",
+                "What failed and is tried again",
+                "kind",
+            )?,
+            lag,
+            seconds,
+        })
+    }
+
+    /// Counts what is no event and was passed over on purpose.
+    pub(crate) fn count_dropped(&self, summary: &Summary) {
+        for (reason, n) in [
+            ("control_message", summary.control_messages),
+            ("digest", summary.digests),
+            ("test_message", summary.test_messages),
+        ] {
+            self.events_dropped.with_label_values(&[reason]).inc_by(n);
+        }
+    }
+}

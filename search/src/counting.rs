@@ -1,0 +1,279 @@
+//! Counting what matches: over time, and by the values of a field.
+//!
+//! [`Searcher::histogram`] and [`Searcher::top`] look at everything that matches, so they take no page; a count that
+//! would take too long is refused with [`SearchError::Timeout`], since a count of a part misleads. The common normalized
+//! fields have columns and are counted without their terms; any other field is counted by walking its terms.
+
+use std::collections::HashMap;
+
+use event::{Event, Time};
+use tantivy::query::EnableScoring;
+use tantivy::schema::IndexRecordOption;
+use tantivy::{BitSet, DocId, DocSet, SegmentReader, TERMINATED, TantivyError};
+
+use crate::compile::{Context, compile, stored};
+use crate::query::matches::Subject;
+use crate::query::{Field, Query};
+use crate::request::{Bucket, Kind, MAX_BUCKETS, Request, SearchError};
+use crate::schema::{COLUMNS, FINDING_COLUMNS, VALUE, value_term_into};
+use crate::searcher::{Order, Run, Searcher};
+use crate::text::fold;
+
+impl Searcher {
+    /// How many match over time, in `buckets` bars between the request's times, or those of the index where it has none.
+    pub fn histogram(&self, request: &Request, buckets: usize) -> Result<Vec<Bucket>, SearchError> {
+        if buckets > MAX_BUCKETS {
+            return Err(SearchError::Limit {
+                asked: buckets,
+                allowed: MAX_BUCKETS,
+            });
+        }
+        let query = self.checked(request)?;
+        let run = self.run(request);
+        let edges = self.edges(&run).map_err(|e| self.error(e))?;
+        let Some((from, to)) = edges.filter(|_| buckets > 0) else {
+            return Ok(Vec::new());
+        };
+        let span = i128::from(to) - i128::from(from) + 1;
+        let width = ((span + buckets as i128 - 1) / buckets as i128).max(1) as i64;
+        let mut bars: Vec<Bucket> = (0..buckets as i64)
+            .map(|i| Bucket {
+                from: Time(from).plus(width.saturating_mul(i)),
+                to: Time(from).plus(width.saturating_mul(i + 1)),
+                count: 0,
+            })
+            .filter(|b| b.from.0 <= to)
+            .collect();
+        self.each_match(&query, &run, |_, order, doc| {
+            let time = order.time.get_val(doc);
+            if (from..=to).contains(&time)
+                && let Some(bar) = bars.get_mut(((time - from) / width) as usize)
+            {
+                bar.count += 1;
+            }
+        })?;
+        Ok(bars)
+    }
+
+    /// The time range asked for, or that of what there is.
+    fn edges(&self, run: &Run<'_>) -> tantivy::Result<Option<(i64, i64)>> {
+        let known = match run.request.kind {
+            Kind::Events => {
+                let splits = self.splits(run)?;
+                let first = splits.iter().map(|s| s.meta.earliest.0).min();
+                first.zip(splits.iter().map(|s| s.meta.latest.0).max())
+            }
+            Kind::Findings => match self.catalog().findings()? {
+                None => None,
+                Some(findings) => {
+                    let searcher = findings.searcher();
+                    let mut edges = None;
+                    for reader in searcher.segment_readers() {
+                        let time = Order::of(reader)?.time;
+                        let (low, high) = edges.unwrap_or((i64::MAX, i64::MIN));
+                        edges = Some((time.min_value().min(low), time.max_value().max(high)));
+                    }
+                    edges
+                }
+            },
+        };
+        let from = run.request.from.map(|t| t.0).or(known.map(|k| k.0));
+        let to = run.request.to.map(|t| t.0).or(known.map(|k| k.1));
+        Ok(from.zip(to).filter(|(from, to)| from <= to))
+    }
+
+    /// Calls `each` for all that match.
+    fn each_match(
+        &self,
+        query: &Query,
+        run: &Run<'_>,
+        mut each: impl FnMut(&SegmentReader, &Order, DocId),
+    ) -> Result<(), SearchError> {
+        let context = self.context(run.request.kind, &run.budget);
+        let compiled = compile(query, &context);
+        let searchers = self.searchers(run).map_err(|e| self.error(e))?;
+        for searcher in searchers {
+            let mut search = || -> tantivy::Result<()> {
+                let weight = compiled.weight(EnableScoring::disabled_from_searcher(&searcher))?;
+                for reader in searcher.segment_readers() {
+                    let order = Order::of(reader)?;
+                    let mut docs = weight.scorer(reader, 1.0)?;
+                    let mut doc = docs.doc();
+                    let mut seen = 0_usize;
+                    while doc != TERMINATED {
+                        seen += 1;
+                        if seen.is_multiple_of(4_096) && run.budget.is_over() {
+                            return Ok(());
+                        }
+                        let alive = reader.alive_bitset().is_none_or(|a| a.is_alive(doc));
+                        if alive && (run.from..=run.to).contains(&order.time.get_val(doc)) {
+                            each(reader, &order, doc);
+                        }
+                        doc = docs.advance();
+                    }
+                }
+                Ok(())
+            };
+            let searched = search();
+            if run.budget.is_over() {
+                return Err(SearchError::Timeout(self.timeout()));
+            }
+            searched.map_err(|e| self.error(e))?;
+        }
+        Ok(())
+    }
+
+    fn searchers(&self, run: &Run<'_>) -> tantivy::Result<Vec<tantivy::Searcher>> {
+        Ok(match run.request.kind {
+            Kind::Events => self.splits(run)?.iter().map(|s| s.searcher()).collect(),
+            Kind::Findings => {
+                let findings = self.catalog().findings()?;
+                findings.iter().map(|f| f.searcher()).collect()
+            }
+        })
+    }
+
+    /// The most frequent values of a field among what matches, and how often they come: the most frequent first, equal
+    /// ones by value.
+    pub fn top(
+        &self,
+        request: &Request,
+        field: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        let query = self.checked(request)?;
+        let run = self.run(request);
+        let field = Field::named(field);
+        let columns = match request.kind {
+            Kind::Events => COLUMNS,
+            Kind::Findings => FINDING_COLUMNS,
+        };
+        let column = columns
+            .iter()
+            .find(|c| **c == field.name && (!field.original || request.kind == Kind::Findings));
+        let mut matched: Vec<(SegmentReader, BitSet)> = Vec::new();
+        self.each_match(&query, &run, |reader, _, doc| {
+            if matched
+                .last()
+                .is_none_or(|m| m.0.segment_id() != reader.segment_id())
+            {
+                matched.push((reader.clone(), BitSet::with_max_value(reader.max_doc())));
+            }
+            if let Some((_, docs)) = matched.last_mut() {
+                docs.insert(doc);
+            }
+        })?;
+        let context = self.context(request.kind, &run.budget);
+        let counted = match column {
+            Some(column) => count_column(&matched, &format!("column_{column}"), limit),
+            None => count_terms(&matched, &context.path(&field), &context, limit),
+        };
+        counted.map_err(|e| match run.budget.is_over() {
+            true => SearchError::Timeout(self.timeout()),
+            false => self.error(e),
+        })
+    }
+}
+
+/// The `limit` most frequent, equal ones by value.
+fn most<T>(counts: HashMap<String, (u64, T)>, limit: usize) -> Vec<(String, (u64, T))> {
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by(|a, b| b.1.0.cmp(&a.1.0).then_with(|| a.0.cmp(&b.0)));
+    counts.truncate(limit);
+    counts
+}
+
+/// Counts the values of a column among the documents that matched.
+fn count_column(
+    matched: &[(SegmentReader, BitSet)],
+    name: &str,
+    limit: usize,
+) -> tantivy::Result<Vec<(String, u64)>> {
+    let mut counts: HashMap<String, (u64, ())> = HashMap::new();
+    for (reader, docs) in matched {
+        let Some(column) = reader.fast_fields().str(name)? else {
+            continue;
+        };
+        let mut by_ordinal: HashMap<u64, u64> = HashMap::new();
+        for doc in (0..reader.max_doc()).filter(|doc| docs.contains(*doc)) {
+            for ordinal in column.term_ords(doc) {
+                *by_ordinal.entry(ordinal).or_default() += 1;
+            }
+        }
+        for (ordinal, count) in by_ordinal {
+            let mut value = String::new();
+            if column.ord_to_str(ordinal, &mut value)? {
+                counts.entry(value).or_default().0 += count;
+            }
+        }
+    }
+    Ok(most(counts, limit)
+        .into_iter()
+        .map(|(v, (n, ()))| (v, n))
+        .collect())
+}
+
+/// Counts the values of a path among the documents that matched. Terms are in lower case and long ones are cut; how the
+/// most frequent values are written is read from a document that has them.
+fn count_terms(
+    matched: &[(SegmentReader, BitSet)],
+    path: &str,
+    context: &Context,
+    limit: usize,
+) -> tantivy::Result<Vec<(String, u64)>> {
+    let prefix = format!("{path}{VALUE}");
+    let end = [prefix.as_bytes(), &[0xff]].concat();
+    let mut counts: HashMap<String, (u64, (usize, DocId))> = HashMap::new();
+    let mut seen = 0_usize;
+    for (segment, (reader, docs)) in matched.iter().enumerate() {
+        let index = reader.inverted_index(context.fields.fields)?;
+        let mut terms = index.terms().range().ge(&prefix).lt(&end).into_stream()?;
+        while terms.advance() {
+            seen += 1;
+            if seen.is_multiple_of(1_024) && context.budget.is_over() {
+                return Err(TantivyError::InternalError("out of time".to_owned()));
+            }
+            let mut postings =
+                index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+            let (mut count, mut example) = (0, 0);
+            while postings.doc() != TERMINATED {
+                if docs.contains(postings.doc()) {
+                    count += 1;
+                    example = postings.doc();
+                }
+                postings.advance();
+            }
+            if count > 0 {
+                let value = String::from_utf8_lossy(&terms.key()[prefix.len()..]).into_owned();
+                counts.entry(value).or_insert((0, (segment, example))).0 += count;
+            }
+        }
+    }
+    most(counts, limit)
+        .into_iter()
+        .map(|(value, (count, (segment, doc)))| {
+            let store = matched[segment].0.get_store_reader(1)?;
+            let written = match stored(&store, doc, &context.fields)? {
+                Some(bytes) => as_written(&value, &bytes, context.kind),
+                None => None,
+            };
+            Ok((written.unwrap_or(value), count))
+        })
+        .collect()
+}
+
+/// A value as its document writes it.
+fn as_written(term: &str, stored: &bytes::Bytes, kind: Kind) -> Option<String> {
+    let same = |value: &String| {
+        let mut own = String::new();
+        value_term_into(&fold(value), &mut own);
+        own == term
+    };
+    match kind {
+        Kind::Events => {
+            let event = Event::decode(stored).ok()?;
+            Subject::event(&event).texts(false).into_iter().find(same)
+        }
+        Kind::Findings => Subject::finding(stored).texts(false).into_iter().find(same),
+    }
+}

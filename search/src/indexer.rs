@@ -1,0 +1,554 @@
+//! The index stage: reads events from the bus and publishes splits.
+//!
+//! [`run`] loops over [`Indexer::step`]: read what is new in every partition, drop repeats, add the rest to the split
+//! that is being built, and publish it when it is full or its first event has waited long enough. Publishing is one
+//! commit of the consumer `index`: the split's [`Meta`] under the key `split/<number>` of partition 0, the positions and
+//! the seen ids. What was built but not committed before a crash is a folder that no key names: [`Indexer::open`]
+//! deletes it and the log is read again from the committed position. So an event is in exactly one published split.
+//!
+//! Beside it run two threads: one merges and expires splits ([`crate::maintain`]), one keeps the index of findings. A
+//! failure that may pass (a full disk) puts the stage back to what is committed and is tried again.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bus::seen::{self, Seen};
+use bus::{Bus, BusError, Commit, Offset, Position, StateChange, Stop, Topic};
+use event::{Clock, Event, Flag, Id, Time};
+use tantivy::TantivyError;
+
+use crate::manifest::Manifest;
+use crate::split::{Meta, Writer};
+use crate::{Config, Metrics, Searcher, maintain};
+
+/// The consumer's name on the bus.
+pub const CONSUMER: &str = "index";
+
+/// How much is read of one partition at a time.
+const READ_BYTES: usize = 1 << 20;
+/// How long a wait for new records lasts at most, so that a stop is seen.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// Why indexing stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The log failed.
+    #[error("index stage cannot use the log")]
+    Bus(#[from] BusError),
+    /// A split could not be written or read.
+    #[error("cannot {action} in index `{path}`")]
+    Split {
+        /// What was attempted.
+        action: &'static str,
+        /// In which folder.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: TantivyError,
+    },
+    /// The consumer's state has something that is no split.
+    #[error("state key `{0}` of the index cannot be read")]
+    State(String),
+}
+
+impl IndexError {
+    /// Can it be tried again?
+    fn is_transient(&self) -> bool {
+        match self {
+            IndexError::Bus(error) => {
+                matches!(error, BusError::Io { .. } | BusError::DiskFull { .. })
+            }
+            IndexError::Split { source, .. } => matches!(
+                source,
+                TantivyError::IoError(_) | TantivyError::OpenWriteError(_)
+            ),
+            IndexError::State(_) => false,
+        }
+    }
+}
+
+/// Runs the stage until it is told to stop. What it publishes is visible through `searcher` at once.
+pub fn run(
+    bus: Arc<dyn Bus>,
+    searcher: Searcher,
+    config: &Config,
+    metrics: Metrics,
+    clock: Clock,
+    stop: Stop,
+) -> Result<(), IndexError> {
+    let shelf = Shelf::open(bus, searcher, config, metrics, clock)?;
+    let failed = AtomicBool::new(false);
+    let ended = || stop.is_stopped() || failed.load(Ordering::SeqCst);
+    let guard = |result: Result<(), IndexError>| {
+        if result.is_err() {
+            failed.store(true, Ordering::SeqCst);
+        }
+        result
+    };
+    let (shelf, ended, guard) = (&shelf, &ended, &guard);
+    std::thread::scope(|scope| {
+        let merging = scope.spawn(move || guard(maintain::run(shelf, ended)));
+        let findings = scope.spawn(move || guard(maintain::run_findings(shelf, ended)));
+        let indexing = guard(index(shelf, ended));
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        indexing.and(join(merging)).and(join(findings))
+    })
+}
+
+fn index(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
+    let mut indexer = Indexer::open(shelf)?;
+    let mut failures = 0;
+    while !ended() {
+        match indexer.step() {
+            Ok(true) => failures = 0,
+            Ok(false) => {
+                failures = 0;
+                indexer.wait()?;
+            }
+            Err(error) => {
+                indexer.discard();
+                retry(shelf, error, &mut failures, ended)?;
+                indexer = Indexer::open(shelf)?;
+            }
+        }
+    }
+    indexer.publish()
+}
+
+/// Waits before another attempt, or gives the error back where that is of no use.
+pub(crate) fn retry(
+    shelf: &Shelf,
+    error: IndexError,
+    failures: &mut u32,
+    ended: &dyn Fn() -> bool,
+) -> Result<(), IndexError> {
+    shelf.metrics.errors.with_label_values(&["publish"]).inc();
+    if !error.is_transient() {
+        return Err(error);
+    }
+    *failures = (*failures + 1).min(5);
+    tracing::warn!(
+        error = &error as &dyn std::error::Error,
+        "indexing failed, trying again"
+    );
+    for _ in 0..5_u32 << *failures {
+        if !ended() {
+            std::thread::sleep(WAIT);
+        }
+    }
+    Ok(())
+}
+
+/// The published splits: in the bus state, in the searcher's list and in the manifest.
+pub(crate) struct Shelf {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) searcher: Searcher,
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: Clock,
+    metas: Mutex<Vec<Meta>>,
+    next: AtomicU64,
+}
+
+impl Shelf {
+    /// Takes over an index folder: opens what is published, deletes what is not.
+    pub(crate) fn open(
+        bus: Arc<dyn Bus>,
+        searcher: Searcher,
+        config: &Config,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Result<Shelf, IndexError> {
+        let mut metas = Vec::new();
+        for (key, value) in bus.state_scan(CONSUMER, 0, b"split/")? {
+            let meta: Meta = serde_json::from_slice(&value)
+                .map_err(|_| IndexError::State(String::from_utf8_lossy(&key).into_owned()))?;
+            metas.push(meta);
+        }
+        metas.sort_by_key(|m| m.order);
+        let shelf = Shelf {
+            bus,
+            searcher,
+            config: config.clone(),
+            metrics,
+            clock,
+            next: AtomicU64::new(metas.iter().map(|m| m.number + 1).max().unwrap_or(1)),
+            metas: Mutex::new(metas.clone()),
+        };
+        shelf
+            .clean(&metas)
+            .map_err(|e| shelf.error("delete unpublished splits", e.into()))?;
+        shelf.searcher.catalog().own();
+        shelf.show(&metas)?;
+        Ok(shelf)
+    }
+
+    fn clean(&self, metas: &[Meta]) -> std::io::Result<()> {
+        let folder = self.folder();
+        std::fs::create_dir_all(&folder)?;
+        let published: Vec<PathBuf> = metas
+            .iter()
+            .map(|m| Meta::folder(&folder, m.number))
+            .collect();
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if !published.contains(&path) {
+                tracing::info!(folder = %path.display(), "deleting an unpublished split");
+                std::fs::remove_dir_all(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder of the splits.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.searcher.catalog().folder()
+    }
+
+    pub(crate) fn error(&self, action: &'static str, source: TantivyError) -> IndexError {
+        IndexError::Split {
+            action,
+            path: self.searcher.catalog().dir().to_owned(),
+            source,
+        }
+    }
+
+    /// A number that no split has had.
+    pub(crate) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// The published splits in their order.
+    pub(crate) fn metas(&self) -> Vec<Meta> {
+        self.metas
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Publishes `added` in place of `removed`, together with what else is in the commit.
+    pub(crate) fn publish(
+        &self,
+        added: Option<Meta>,
+        removed: &[Meta],
+        mut commit: Commit,
+    ) -> Result<(), IndexError> {
+        let mut metas = self.metas.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = |meta: &Meta| format!("split/{:016x}", meta.number).into_bytes();
+        let change = |meta: &Meta, value| StateChange {
+            partition: 0,
+            key: key(meta),
+            value,
+            expires: None,
+        };
+        commit.consumer = CONSUMER.to_owned();
+        commit.state.extend(removed.iter().map(|m| change(m, None)));
+        commit.state.extend(added.iter().map(|m| {
+            change(
+                m,
+                Some(serde_json::to_vec(m).expect("numbers and times are JSON")),
+            )
+        }));
+        self.bus.commit(commit)?;
+        metas.retain(|m| !removed.iter().any(|r| r.number == m.number));
+        metas.extend(added);
+        metas.sort_by_key(|m| m.order);
+        self.show(&metas)
+    }
+
+    /// Deletes the folder of a split that could not be published.
+    pub(crate) fn discard(&self, number: u64) {
+        if self.metas().iter().any(|m| m.number == number) {
+            return;
+        }
+        let folder = Meta::folder(&self.folder(), number);
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "cannot delete an unpublished split");
+        }
+    }
+
+    /// Makes searches of this process and others see the published splits.
+    fn show(&self, metas: &[Meta]) -> Result<(), IndexError> {
+        let catalog = self.searcher.catalog();
+        Manifest::write(catalog.dir(), metas.to_vec())
+            .map_err(|e| self.error("write the manifest", e.into()))?;
+        catalog
+            .replace(metas.to_vec(), true)
+            .map_err(|e| self.error("open a published split", e))?;
+        self.metrics.splits.set(metas.len() as i64);
+        self.metrics
+            .events
+            .set(metas.iter().map(|m| m.events as i64).sum());
+        Ok(())
+    }
+}
+
+/// How far one partition was read.
+struct Reading {
+    partition: u32,
+    committed: Offset,
+    next: Offset,
+}
+
+/// Builds splits from what is new on the bus.
+pub(crate) struct Indexer<'s> {
+    shelf: &'s Shelf,
+    partitions: Vec<Reading>,
+    /// The number of the split that is being built or published.
+    building: Option<u64>,
+    writer: Option<Writer>,
+    /// When the first record that is not committed yet was read.
+    since: Option<Time>,
+    /// Ids of this split, which the seen-set does not have yet.
+    pending: HashMap<(u32, Id), u64>,
+    changes: Vec<StateChange>,
+}
+
+impl<'s> Indexer<'s> {
+    /// Begins at the committed positions.
+    pub(crate) fn open(shelf: &'s Shelf) -> Result<Indexer<'s>, IndexError> {
+        let mut partitions = Vec::new();
+        for partition in 0..shelf.bus.partitions(Topic::Events) {
+            let committed = match shelf.bus.position(CONSUMER, Topic::Events, partition)? {
+                Some(offset) => offset,
+                None => shelf.bus.bounds(Topic::Events, partition)?.start,
+            };
+            partitions.push(Reading {
+                partition,
+                committed,
+                next: committed,
+            });
+        }
+        Ok(Indexer {
+            shelf,
+            partitions,
+            building: None,
+            writer: None,
+            since: None,
+            pending: HashMap::new(),
+            changes: Vec::new(),
+        })
+    }
+
+    /// Reads once from every partition and publishes if it is time. Tells whether there was anything.
+    pub(crate) fn step(&mut self) -> Result<bool, IndexError> {
+        let mut any = false;
+        for place in 0..self.partitions.len() {
+            any |= self.read(place)?;
+            if self.is_full() {
+                self.publish()?;
+            }
+        }
+        let waited = self
+            .since
+            .map_or(0, |since| (self.shelf.clock)().millis() - since.millis());
+        if waited >= self.shelf.config.publish_after_ms as i64 && self.since.is_some() {
+            self.publish()?;
+        }
+        Ok(any)
+    }
+
+    fn is_full(&self) -> bool {
+        let config = &self.shelf.config;
+        self.writer.as_ref().is_some_and(|w| {
+            w.events() >= config.split_events as u64 || w.memory() >= config.writer_memory_mib << 20
+        })
+    }
+
+    /// Waits until there is something to read or to publish.
+    fn wait(&self) -> Result<(), IndexError> {
+        let from: Vec<(u32, Offset)> = self
+            .partitions
+            .iter()
+            .map(|p| (p.partition, p.next))
+            .collect();
+        self.shelf.bus.wait(Topic::Events, &from, WAIT)?;
+        Ok(())
+    }
+
+    fn read(&mut self, place: usize) -> Result<bool, IndexError> {
+        let (bus, metrics) = (&self.shelf.bus, &self.shelf.metrics);
+        let Reading {
+            partition, next, ..
+        } = self.partitions[place];
+        let batch = match bus.read(Topic::Events, partition, next, READ_BYTES) {
+            Err(BusError::OutOfRange { start, .. }) if start > next => {
+                // Retention of the log has overtaken the index; what is gone cannot be searched.
+                tracing::error!(
+                    partition,
+                    from = next,
+                    to = start,
+                    "events were dropped before they were indexed"
+                );
+                metrics
+                    .dropped
+                    .with_label_values(&["expired"])
+                    .inc_by(start - next);
+                self.partitions[place].next = start;
+                return Ok(true);
+            }
+            other => other?,
+        };
+        let end = bus.bounds(Topic::Events, partition)?.end;
+        let committed = self.partitions[place].committed;
+        let lag = metrics.lag.with_label_values(&[&partition.to_string()]);
+        lag.set(end.saturating_sub(committed) as i64);
+        if batch.records.is_empty() {
+            return Ok(false);
+        }
+        metrics.received.inc_by(batch.records.len() as u64);
+        let mut events = Vec::with_capacity(batch.records.len());
+        for (offset, record) in &batch.records {
+            match Event::decode(&record.value) {
+                Ok(event) => events.push(event),
+                Err(error) => {
+                    tracing::error!(partition, offset, %error, "a record is no event");
+                    metrics.errors.with_label_values(&["decode"]).inc();
+                    metrics.dropped.with_label_values(&["unreadable"]).inc();
+                }
+            }
+        }
+        let verdicts = self.verdicts(partition, &events)?;
+        self.since.get_or_insert_with(|| (self.shelf.clock)());
+        for (event, seen) in events.into_iter().zip(verdicts) {
+            match seen {
+                Seen::Repeat => metrics.dropped.with_label_values(&["repeat"]).inc(),
+                Seen::New => self.add(&event)?,
+                Seen::Conflict => {
+                    let mut event = event;
+                    event.id = event.id.conflict(event.content_hash());
+                    event.flags.set(Flag::IdConflict);
+                    self.add(&event)?;
+                }
+            }
+        }
+        self.partitions[place].next = batch.next;
+        Ok(true)
+    }
+
+    /// What the seen-set and the ids of this split say about each event.
+    fn verdicts(&mut self, partition: u32, events: &[Event]) -> Result<Vec<Seen>, IndexError> {
+        let mut verdicts = vec![Seen::Repeat; events.len()];
+        let mut asked = Vec::with_capacity(events.len());
+        let mut places = Vec::with_capacity(events.len());
+        for (place, event) in events.iter().enumerate() {
+            let hash = event.content_hash();
+            match self.pending.get(&(partition, event.id)) {
+                Some(seen) if *seen == hash => continue,
+                // A conflict with an event of this split: is it new under its fallback id?
+                Some(_) => {
+                    let fallback = event.id.conflict(hash);
+                    if !self.pending.contains_key(&(partition, fallback)) {
+                        asked.push((fallback, hash));
+                        places.push((place, true));
+                    }
+                }
+                None => {
+                    asked.push((event.id, hash));
+                    places.push((place, false));
+                }
+            }
+        }
+        let keep = Duration::from_secs(u64::from(self.shelf.config.seen_days) * 86_400);
+        let now = (self.shelf.clock)();
+        let (found, changes) =
+            seen::filter(&*self.shelf.bus, CONSUMER, partition, &asked, now, keep)?;
+        for (((place, conflict), (id, hash)), seen) in places.into_iter().zip(asked).zip(found) {
+            verdicts[place] = match seen {
+                Seen::Repeat => Seen::Repeat,
+                _ if conflict => Seen::Conflict,
+                seen => seen,
+            };
+            match seen {
+                Seen::Repeat => {}
+                Seen::New => drop(self.pending.insert((partition, id), hash)),
+                Seen::Conflict => drop(self.pending.insert((partition, id.conflict(hash)), hash)),
+            }
+        }
+        self.changes.extend(changes);
+        Ok(verdicts)
+    }
+
+    fn add(&mut self, event: &Event) -> Result<(), IndexError> {
+        let shelf = self.shelf;
+        let failed = |e| shelf.error("build a split", e);
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => {
+                let memory = shelf.config.writer_memory_mib << 20;
+                let writer =
+                    Writer::create(&shelf.folder(), shelf.number(), memory).map_err(failed)?;
+                self.writer.insert(writer)
+            }
+        };
+        if writer.add(event, &event.encode()).map_err(failed)? {
+            shelf.metrics.overflow.inc();
+        }
+        Ok(())
+    }
+
+    /// Publishes what was read since the last time.
+    pub(crate) fn publish(&mut self) -> Result<(), IndexError> {
+        let moved: Vec<&Reading> = self
+            .partitions
+            .iter()
+            .filter(|p| p.next != p.committed)
+            .collect();
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let timer = self.shelf.metrics.publish_seconds.start_timer();
+        let offsets = moved
+            .iter()
+            .map(|p| (p.partition, p.committed, p.next))
+            .collect();
+        let positions = moved
+            .iter()
+            .map(|p| Position {
+                topic: Topic::Events,
+                partition: p.partition,
+                from: p.committed,
+                to: p.next,
+            })
+            .collect();
+        let meta = match self.writer.take() {
+            Some(writer) => Some(
+                writer
+                    .finish(offsets)
+                    .map_err(|e| self.shelf.error("write a split", e))?,
+            ),
+            None => None,
+        };
+        let events = meta.as_ref().map_or(0, |m| m.events);
+        let commit = Commit {
+            positions,
+            state: std::mem::take(&mut self.changes),
+            ..Commit::default()
+        };
+        self.shelf.publish(meta, &[], commit)?;
+        timer.observe_duration();
+        self.shelf.metrics.sent.inc_by(events);
+        for reading in &mut self.partitions {
+            reading.committed = reading.next;
+        }
+        self.pending.clear();
+        self.building = None;
+        self.since = None;
+        Ok(())
+    }
+
+    /// Deletes what was built and not published.
+    fn discard(&mut self) {
+        self.writer = None;
+        if let Some(number) = self.building.take() {
+            self.shelf.discard(number);
+        }
+    }
+}

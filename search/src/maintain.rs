@@ -1,0 +1,266 @@
+//! What is done to published splits and findings beside indexing: merging, retention, findings.
+//!
+//! Small splits make searches slow, so [`plan`] picks neighbours of like size to be made into one; the merge is built
+//! beside the old splits and published in their place by one commit. A split goes when its last event was taken in
+//! longer ago than the retention: time of intake and not of the event, so that old logs which are loaded today stay, and
+//! events from the future do not stay for ever. The findings' index has its own position and is committed every few
+//! seconds.
+
+use std::time::Duration;
+
+use bus::{BusError, Commit, Offset, Position, Topic};
+use event::{Finding, Time};
+
+use crate::Config;
+use crate::findings::FindingWriter;
+use crate::indexer::{CONSUMER, IndexError, Shelf, retry};
+use crate::split::{Meta, merge};
+
+const DAY: i64 = 86_400_000_000;
+/// How long the thread rests when there is nothing to merge.
+const REST: Duration = Duration::from_millis(200);
+
+/// Merges and expires splits until `ended`.
+pub(crate) fn run(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
+    let mut failures = 0;
+    while !ended() {
+        match expire(shelf).and_then(|()| merge_once(shelf)) {
+            Ok(true) => failures = 0,
+            Ok(false) => std::thread::sleep(REST),
+            Err(error) => retry(shelf, error, &mut failures, ended)?,
+        }
+    }
+    Ok(())
+}
+
+/// Drops splits that are older than the retention.
+pub(crate) fn expire(shelf: &Shelf) -> Result<(), IndexError> {
+    let limit = oldest(&shelf.config, (shelf.clock)());
+    let expired: Vec<Meta> = shelf
+        .metas()
+        .into_iter()
+        .filter(|m| m.last_ingested < limit)
+        .collect();
+    if expired.is_empty() {
+        return Ok(());
+    }
+    for meta in &expired {
+        tracing::info!(split = meta.number, events = meta.events, latest = %meta.latest, "split expired");
+    }
+    shelf.publish(None, &expired, Commit::default())
+}
+
+fn oldest(config: &Config, now: Time) -> Time {
+    now.plus(-(i64::from(config.retention_days) * DAY))
+}
+
+/// Does one merge, if one is due. Tells whether it did.
+pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
+    let metas = shelf.metas();
+    let Some(range) = plan(&metas, &shelf.config) else {
+        return Ok(false);
+    };
+    let old = &metas[range];
+    let failed = |e| shelf.error("merge splits", e);
+    let current = shelf.searcher.catalog().current().map_err(failed)?;
+    let splits: Vec<_> = current
+        .iter()
+        .filter(|s| old.iter().any(|m| m.number == s.meta.number))
+        .cloned()
+        .collect();
+    let number = shelf.number();
+    let merged = merge(&shelf.folder(), &splits, number)
+        .map_err(failed)
+        .and_then(|meta| shelf.publish(Some(meta), old, Commit::default()));
+    match merged {
+        Ok(()) => shelf.metrics.merges.inc(),
+        Err(error) => {
+            shelf.discard(number);
+            return Err(error);
+        }
+    }
+    Ok(true)
+}
+
+/// The neighbours to merge next: as many as the configuration says, none much larger than the smallest.
+pub(crate) fn plan(metas: &[Meta], config: &Config) -> Option<std::ops::Range<usize>> {
+    let width = config.merge_splits.max(2);
+    let level = |events: u64| events.max(1).ilog(width as u64);
+    let top = level(config.merged_events.max(1));
+    // Merged splits should expire together: they span a thirtieth of the retention at most.
+    let span = (i64::from(config.retention_days) * DAY / 30).max(DAY);
+    (0..=top).find_map(|limit| {
+        let mut start = 0;
+        (0..metas.len()).find_map(|end| {
+            let fits = level(metas[end].events) <= limit;
+            if !fits || metas[end].events > config.merged_events / 2 {
+                start = end + 1;
+                return None;
+            }
+            while end + 1 - start > width
+                || !is_close(&metas[start..=end], span, config.merged_events)
+            {
+                start += 1;
+            }
+            (end + 1 - start == width).then_some(start..end + 1)
+        })
+    })
+}
+
+fn is_close(metas: &[Meta], span: i64, most: u64) -> bool {
+    let first = metas.iter().map(|m| m.first_ingested.0).min().unwrap_or(0);
+    let last = metas.iter().map(|m| m.last_ingested.0).max().unwrap_or(0);
+    metas.len() < 2
+        || (last.saturating_sub(first) <= span
+            && metas.iter().map(|m| m.events).sum::<u64>() <= most)
+}
+
+/// Keeps the index of findings until `ended`.
+pub(crate) fn run_findings(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
+    let mut failures = 0;
+    let mut indexer = FindingIndexer::open(shelf)?;
+    while !ended() {
+        match indexer.step() {
+            Ok(true) => failures = 0,
+            Ok(false) => indexer.wait()?,
+            Err(error) => {
+                retry(shelf, error, &mut failures, ended)?;
+                // The old writer holds the lock of the folder.
+                drop(indexer);
+                indexer = FindingIndexer::open(shelf)?;
+            }
+        }
+    }
+    indexer.commit()
+}
+
+/// Reads findings from the bus into their index.
+pub(crate) struct FindingIndexer<'s> {
+    shelf: &'s Shelf,
+    writer: FindingWriter,
+    /// Partition, what is committed, what is read.
+    partitions: Vec<(u32, Offset, Offset)>,
+    since: Option<Time>,
+    expired: Time,
+}
+
+impl<'s> FindingIndexer<'s> {
+    pub(crate) fn open(shelf: &'s Shelf) -> Result<FindingIndexer<'s>, IndexError> {
+        let dir = shelf.searcher.catalog().dir();
+        let writer =
+            FindingWriter::open(dir).map_err(|e| shelf.error("open the index of findings", e))?;
+        let mut partitions = Vec::new();
+        for partition in 0..shelf.bus.partitions(Topic::Findings) {
+            let start = match writer.position(partition) {
+                Some(offset) => offset,
+                None => shelf.bus.bounds(Topic::Findings, partition)?.start,
+            };
+            partitions.push((partition, start, start));
+        }
+        Ok(FindingIndexer {
+            shelf,
+            writer,
+            partitions,
+            since: None,
+            expired: Time::MIN,
+        })
+    }
+
+    /// Reads once from every partition and commits if it is time. Tells whether there was anything.
+    pub(crate) fn step(&mut self) -> Result<bool, IndexError> {
+        let shelf = self.shelf;
+        let now = (shelf.clock)();
+        let mut any = false;
+        for (partition, _, next) in &mut self.partitions {
+            let batch = match shelf.bus.read(Topic::Findings, *partition, *next, 1 << 20) {
+                Err(BusError::OutOfRange { start, .. }) if start > *next => {
+                    tracing::error!(
+                        partition,
+                        from = *next,
+                        to = start,
+                        "findings were dropped before they were indexed"
+                    );
+                    *next = start;
+                    continue;
+                }
+                other => other?,
+            };
+            for (offset, record) in &batch.records {
+                any = true;
+                match serde_json::from_slice::<Finding>(&record.value) {
+                    Ok(finding) => self
+                        .writer
+                        .put(&finding, &record.value, record.time)
+                        .map_err(|e| shelf.error("index a finding", e))?,
+                    Err(error) => {
+                        tracing::error!(partition, offset, %error, "a record is no finding");
+                        shelf.metrics.errors.with_label_values(&["decode"]).inc();
+                    }
+                }
+            }
+            *next = batch.next;
+        }
+        if any {
+            self.since.get_or_insert(now);
+        }
+        let waited = self.since.map_or(0, |since| now.millis() - since.millis());
+        if self.since.is_some() && waited >= shelf.config.publish_after_ms as i64 {
+            self.commit()?;
+        }
+        Ok(any)
+    }
+
+    fn wait(&self) -> Result<(), IndexError> {
+        let from: Vec<(u32, Offset)> = self.partitions.iter().map(|p| (p.0, p.2)).collect();
+        self.shelf.bus.wait(Topic::Findings, &from, REST)?;
+        Ok(())
+    }
+
+    /// Makes what was read durable and visible.
+    pub(crate) fn commit(&mut self) -> Result<(), IndexError> {
+        let shelf = self.shelf;
+        if self.since.is_none() {
+            return Ok(());
+        }
+        let failed = |e| shelf.error("commit findings", e);
+        let limit = oldest(&shelf.config, (shelf.clock)());
+        if limit > self.expired.plus(DAY / 24) {
+            self.writer.drop_before(limit).map_err(failed)?;
+            self.expired = limit;
+        }
+        let positions: Vec<(u32, u64)> = self.partitions.iter().map(|p| (p.0, p.2)).collect();
+        self.writer.commit(&positions).map_err(failed)?;
+        let findings = shelf.searcher.catalog().findings().map_err(failed)?;
+        if let Some(findings) = findings {
+            findings.reload().map_err(failed)?;
+        }
+        self.since = None;
+        // The position that counts is in the index; this one is for those who show the lag.
+        let mut positions = Vec::new();
+        for (partition, _, next) in &self.partitions {
+            let from = match shelf.bus.position(CONSUMER, Topic::Findings, *partition)? {
+                Some(offset) => offset,
+                None => shelf.bus.bounds(Topic::Findings, *partition)?.start,
+            };
+            if from < *next {
+                positions.push(Position {
+                    topic: Topic::Findings,
+                    partition: *partition,
+                    from,
+                    to: *next,
+                });
+            }
+        }
+        if !positions.is_empty() {
+            shelf.bus.commit(Commit {
+                consumer: CONSUMER.to_owned(),
+                positions,
+                ..Commit::default()
+            })?;
+        }
+        for partition in &mut self.partitions {
+            partition.1 = partition.2;
+        }
+        Ok(())
+    }
+}

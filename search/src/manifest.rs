@@ -1,0 +1,67 @@
+//! `manifest.json`: the list of published splits for readers in other processes.
+//!
+//! The truth is the consumer state on the bus. The manifest is written after each commit, next to the splits, and
+//! replaced as a whole by a rename, so that a reader sees either the old list or the new one. An index without a bus
+//! ([`crate::offline`]) has nothing but the manifest.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::split::{Meta, sync_folder};
+
+/// The version of the index folder. A folder of another version is refused.
+pub(crate) const FORMAT: u32 = 1;
+
+/// The content of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// The version of the index folder.
+    pub(crate) format: u32,
+    /// The published splits in their order.
+    pub(crate) splits: Vec<Meta>,
+}
+
+/// Tells one version of the file from the next.
+pub(crate) type Stamp = (SystemTime, u64);
+
+impl Manifest {
+    /// Reads the manifest of an index folder; `None` if there is none.
+    pub(crate) fn read(dir: &Path) -> std::io::Result<Option<Manifest>> {
+        let text = match std::fs::read(dir.join("manifest.json")) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let manifest: Manifest = serde_json::from_slice(&text)?;
+        if manifest.format != FORMAT {
+            return Err(std::io::Error::other(format!(
+                "index folder has format {}, this program reads {FORMAT}",
+                manifest.format
+            )));
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Replaces the manifest of an index folder.
+    pub(crate) fn write(dir: &Path, splits: Vec<Meta>) -> std::io::Result<()> {
+        let manifest = Manifest {
+            format: FORMAT,
+            splits,
+        };
+        let new = dir.join("manifest.json.new");
+        let mut file = std::fs::File::create(&new)?;
+        serde_json::to_writer(&mut file, &manifest)?;
+        file.flush()?;
+        file.sync_all()?;
+        std::fs::rename(&new, dir.join("manifest.json"))?;
+        sync_folder(dir)
+    }
+
+    pub(crate) fn stamp(dir: &Path) -> Option<Stamp> {
+        let meta = std::fs::metadata(dir.join("manifest.json")).ok()?;
+        Some((meta.modified().ok()?, meta.len()))
+    }
+}

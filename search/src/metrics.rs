@@ -1,0 +1,112 @@
+//! What the index stage counts, under the names that all stages share (STYLE §11).
+//!
+//! [`Metrics`] is made once for a registry and cloned into the indexer and the searcher. No label is ever taken from
+//! the content of a log.
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// The counters of this crate.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Records read from the events topic.
+    pub received: IntCounter,
+    /// Events that stand in a published split.
+    pub sent: IntCounter,
+    /// Events not indexed, by reason: `repeat`, `expired`.
+    pub dropped: IntCounterVec,
+    /// Failures by kind: `decode`, `publish`, `merge`, `query`.
+    pub errors: IntCounterVec,
+    /// Events indexed in part and otherwise compared with their original.
+    pub overflow: IntCounter,
+    /// Records of the events topic that are not in a published split yet, by partition.
+    pub lag: IntGaugeVec,
+    /// Published splits.
+    pub splits: IntGauge,
+    /// Events in published splits.
+    pub events: IntGauge,
+    /// Merges done.
+    pub merges: IntCounter,
+    /// How long building and publishing a split took.
+    pub publish_seconds: Histogram,
+    /// How long answering took.
+    pub search_seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers the counters.
+    pub fn new(registry: &Registry) -> prometheus::Result<Metrics> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(format!("trailwarden_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let counters = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
+            let opts = Opts::new(format!("trailwarden_{name}"), help);
+            let counters = IntCounterVec::new(opts, &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok(counters)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(format!("trailwarden_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let seconds = |name: &str, help: &str| -> prometheus::Result<Histogram> {
+            let buckets = prometheus::exponential_buckets(0.001, 2.0, 15)?;
+            let opts = HistogramOpts::new(format!("trailwarden_{name}"), help).buckets(buckets);
+            let histogram = Histogram::with_opts(opts)?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let lag = IntGaugeVec::new(
+            Opts::new(
+                "trailwarden_index_lag",
+                "Records of the events topic that are not searchable yet",
+            ),
+            &["partition"],
+        )?;
+        registry.register(Box::new(lag.clone()))?;
+        Ok(Metrics {
+            received: counter(
+                "index_events_received_total",
+                "Records read from the events topic",
+            )?,
+            sent: counter("index_events_sent_total", "Events made searchable")?,
+            dropped: counters(
+                "index_events_dropped_total",
+                "Events not indexed, by reason",
+                "reason",
+            )?,
+            errors: counters(
+                "index_errors_total",
+                "Failures of indexing and searching",
+                "kind",
+            )?,
+            overflow: counter(
+                "index_overflow_events_total",
+                "Events beyond the bounds of the index, found through their original",
+            )?,
+            lag,
+            splits: gauge("index_splits", "Published splits")?,
+            events: gauge("index_events", "Events in published splits")?,
+            merges: counter("index_merges_total", "Merges of splits")?,
+            publish_seconds: seconds("index_publish_seconds", "Time to build and publish a split")?,
+            search_seconds: seconds("search_seconds", "Time to answer a search")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_free_in_a_new_registry() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.dropped.with_label_values(&["repeat"]).inc();
+        assert!(Metrics::new(&registry).is_err());
+    }
+}

@@ -1,0 +1,556 @@
+//! How an event stands in the index: two lists of terms, a few columns, and the event itself.
+//!
+//! [`Builder::event`] turns an [`Event`] into a [`Document`]. Instead of one index field for every name there is one,
+//! `fields`, whose terms carry the name, and vendors' names need no mapping and cannot explode one:
+//!
+//! ```text
+//! fields   \2 action \1 createuser                   a normalized field and its folded value
+//!          userIdentity.type \1 iamuser              a field of the original record
+//!          userIdentity.type                         the field is there at all
+//!          path \1 <first 200 bytes> \2 <32 digits>  a value longer than 256 bytes: its start and its hash
+//!          \2                                        the event exceeds the bounds below
+//! words    createuser                                a word of some value, with its position
+//! ```
+//!
+//! A document goes to tantivy as one text per index field, its terms joined by NUL; an empty term leaves a gap in the
+//! positions, so that no phrase runs from one value into the next. Columns hold time and id for the order, and the
+//! values that people count by. The framed event is stored, so that an answer needs nothing but the split.
+//!
+//! Beyond [`MAX_LEAVES`], [`MAX_PATH`] and [`MAX_WORDS_BYTES`] an event is indexed in part and marked; searches compare
+//! marked events, and values that were cut, with the stored event. Nothing is refused and nothing is lost.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+
+use bytes::Bytes;
+use event::json::{self, Kind};
+use event::{Event, Finding, Id, Invocation, Time};
+use tantivy::schema::{
+    FAST, Field, IndexRecordOption, STORED, Schema, SchemaBuilder, TextFieldIndexing, TextOptions,
+};
+use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerManager};
+use tantivy::{IndexSettings, IndexSortByField, Order, TantivyDocument};
+
+use crate::text::{fold_into, key_into, words};
+
+/// Values of an event that are indexed by field; further ones are found by comparing the stored event.
+pub(crate) const MAX_LEAVES: usize = 1_000;
+/// Longer paths are not indexed.
+pub(crate) const MAX_PATH: usize = 512;
+/// Longer values are indexed by their start and their hash.
+pub(crate) const MAX_VALUE: usize = 256;
+/// How much text of one event is indexed word by word.
+pub(crate) const MAX_WORDS_BYTES: usize = 256 * 1024;
+/// How much of a longer value stands in its term.
+pub(crate) const CUT: usize = 200;
+
+/// Stands between path and value.
+pub(crate) const VALUE: char = '\u{1}';
+/// Begins normalized names, and the hash of a cut value.
+pub(crate) const MARK: char = '\u{2}';
+/// The term of events that exceed the bounds.
+pub(crate) const OVERFLOW: &str = "\u{2}";
+
+/// The normalized fields that can be counted by without loading events.
+pub(crate) const COLUMNS: &[&str] = &[
+    "source",
+    "account",
+    "region",
+    "service",
+    "action",
+    "outcome",
+    "error_code",
+    "actor",
+    "identity",
+    "src_ip",
+    "function",
+];
+
+/// The columns of findings.
+pub(crate) const FINDING_COLUMNS: &[&str] = &["title", "severity", "account", "actor"];
+
+/// The index fields.
+#[derive(Debug, Clone)]
+pub(crate) struct Fields {
+    /// The schema that they belong to.
+    pub(crate) schema: Schema,
+    /// Terms of names and values.
+    pub(crate) fields: Field,
+    /// Terms of words.
+    pub(crate) words: Field,
+    /// Microseconds since 1970; the order within a split.
+    pub(crate) time: Field,
+    /// Microseconds since 1970.
+    pub(crate) ingest_time: Field,
+    /// The more significant half of the id.
+    pub(crate) id_high: Field,
+    /// The less significant half of the id.
+    pub(crate) id_low: Field,
+    /// The framed event, or the finding as JSON.
+    pub(crate) stored: Field,
+    /// [`COLUMNS`] or [`FINDING_COLUMNS`].
+    pub(crate) columns: Vec<Field>,
+}
+
+impl Fields {
+    /// The fields of events.
+    pub(crate) fn events() -> Fields {
+        Fields::new(COLUMNS)
+    }
+
+    /// The fields of findings.
+    pub(crate) fn findings() -> Fields {
+        Fields::new(FINDING_COLUMNS)
+    }
+
+    fn new(columns: &[&str]) -> Fields {
+        let indexed = |record| {
+            TextOptions::default().set_indexing_options(
+                TextFieldIndexing::default()
+                    .set_tokenizer(TERMS)
+                    .set_index_option(record)
+                    .set_fieldnorms(false),
+            )
+        };
+        let mut schema = SchemaBuilder::new();
+        let fields = schema.add_text_field("fields", indexed(IndexRecordOption::Basic));
+        let words =
+            schema.add_text_field("words", indexed(IndexRecordOption::WithFreqsAndPositions));
+        let time = schema.add_i64_field("time", FAST);
+        let ingest_time = schema.add_i64_field("ingest_time", FAST);
+        let id_high = schema.add_u64_field("id_high", FAST);
+        let id_low = schema.add_u64_field("id_low", FAST);
+        let stored = schema.add_bytes_field("stored", STORED);
+        let columns = columns
+            .iter()
+            .map(|name| schema.add_text_field(&format!("column_{name}"), FAST))
+            .collect();
+        Fields {
+            schema: schema.build(),
+            fields,
+            words,
+            time,
+            ingest_time,
+            id_high,
+            id_low,
+            stored,
+            columns,
+        }
+    }
+}
+
+/// The settings of a split: newest first, and large blocks for the stored events, which are much alike.
+pub(crate) fn settings() -> IndexSettings {
+    IndexSettings {
+        sort_by_field: Some(IndexSortByField {
+            field: "time".to_owned(),
+            order: Order::Desc,
+        }),
+        ..findings_settings()
+    }
+}
+
+/// The settings of the index of findings.
+pub(crate) fn findings_settings() -> IndexSettings {
+    IndexSettings {
+        docstore_compression: tantivy::store::Compressor::Zstd(Default::default()),
+        docstore_blocksize: 64 * 1024,
+        docstore_compress_dedicated_thread: false,
+        ..IndexSettings::default()
+    }
+}
+
+const TERMS: &str = "terms";
+
+/// The tokenizers that an index of ours needs.
+pub(crate) fn tokenizers() -> TokenizerManager {
+    let manager = TokenizerManager::default();
+    manager.register(TERMS, TextAnalyzer::from(Terms::default()));
+    manager
+}
+
+/// Cuts a document's text into the terms that were joined by NUL.
+#[derive(Debug, Clone, Default)]
+struct Terms {
+    token: Token,
+}
+
+struct TermStream<'a> {
+    rest: &'a str,
+    position: usize,
+    token: &'a mut Token,
+}
+
+impl Tokenizer for Terms {
+    type TokenStream<'a> = TermStream<'a>;
+
+    fn token_stream<'a>(&'a mut self, text: &'a str) -> TermStream<'a> {
+        self.token.reset();
+        TermStream {
+            rest: text,
+            position: 0,
+            token: &mut self.token,
+        }
+    }
+}
+
+impl TokenStream for TermStream<'_> {
+    fn advance(&mut self) -> bool {
+        while !self.rest.is_empty() {
+            let (term, rest) = self.rest.split_once('\0').unwrap_or((self.rest, ""));
+            self.rest = rest;
+            self.position += 1;
+            if !term.is_empty() {
+                self.token.position = self.position;
+                self.token.text.clear();
+                self.token.text.push_str(term);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn token(&self) -> &Token {
+        self.token
+    }
+
+    fn token_mut(&mut self) -> &mut Token {
+        self.token
+    }
+}
+
+/// What goes to the index for one event or finding.
+#[derive(Debug, Clone)]
+pub(crate) struct Document {
+    /// For tantivy.
+    pub(crate) document: TantivyDocument,
+    /// Does it exceed the bounds?
+    pub(crate) overflow: bool,
+}
+
+/// Makes documents; keeps its buffers from one to the next.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    fields: Fields,
+    terms: String,
+    words: String,
+    path: String,
+    folded: String,
+    seen: HashSet<u64>,
+    hasher: std::collections::hash_map::RandomState,
+    doc: json::Doc,
+    leaves: usize,
+    overflow: bool,
+}
+
+impl Builder {
+    /// A builder for these fields.
+    pub(crate) fn new(fields: Fields) -> Builder {
+        Builder {
+            fields,
+            terms: String::new(),
+            words: String::new(),
+            path: String::new(),
+            folded: String::new(),
+            seen: HashSet::new(),
+            hasher: Default::default(),
+            doc: json::Doc::new(),
+            leaves: 0,
+            overflow: false,
+        }
+    }
+
+    /// The document of an event. `frame` is the event as it stands on the log.
+    pub(crate) fn event(&mut self, event: &Event, frame: &[u8]) -> Document {
+        self.clear();
+        for_each_normalized(event, &mut |name, value, free| {
+            self.normalized(name, value, free);
+        });
+        self.original(&event.raw);
+        let mut document = self.finish(event.time, event.ingest_time, event.id, frame);
+        for (field, name) in self.fields.columns.iter().zip(COLUMNS) {
+            let value = match *name {
+                "outcome" => Some(event.outcome.as_str()),
+                name => event.text(name),
+            };
+            if let Some(value) = value {
+                document.add_text(*field, cut(value));
+            }
+        }
+        Document {
+            document,
+            overflow: self.overflow,
+        }
+    }
+
+    /// The document of a finding that was put on the log at `recorded`.
+    pub(crate) fn finding(&mut self, finding: &Finding, json: &[u8], recorded: Time) -> Document {
+        self.clear();
+        // Every name of a finding is a normalized one.
+        self.path.push(MARK);
+        self.json(json);
+        let mut document = self.finish(finding.time, recorded, finding.episode, json);
+        let values = [
+            finding.title.as_str(),
+            finding.severity.as_str(),
+            finding.account.as_str(),
+            finding.actor.as_str(),
+        ];
+        for (field, value) in self.fields.columns.iter().zip(values) {
+            document.add_text(*field, cut(value));
+        }
+        Document {
+            document,
+            overflow: self.overflow,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.terms.clear();
+        self.words.clear();
+        self.path.clear();
+        self.seen.clear();
+        self.leaves = 0;
+        self.overflow = false;
+    }
+
+    fn finish(&mut self, time: Time, ingest_time: Time, id: Id, stored: &[u8]) -> TantivyDocument {
+        if self.overflow {
+            self.terms.push_str(OVERFLOW);
+        }
+        let mut document = TantivyDocument::new();
+        document.add_text(self.fields.fields, &self.terms);
+        document.add_text(self.fields.words, &self.words);
+        document.add_i64(self.fields.time, time.0);
+        document.add_i64(self.fields.ingest_time, ingest_time.0);
+        document.add_u64(self.fields.id_high, (id.0 >> 64) as u64);
+        document.add_u64(self.fields.id_low, id.0 as u64);
+        document.add_bytes(self.fields.stored, stored);
+        document
+    }
+
+    fn normalized(&mut self, name: &str, value: &str, free: bool) {
+        self.path.clear();
+        self.path.push(MARK);
+        key_into(name, &mut self.path);
+        self.leaf(value, free);
+        self.exists();
+    }
+
+    fn original(&mut self, raw: &Bytes) {
+        self.path.clear();
+        if !self.json(raw) {
+            // A record that is no JSON is one value, named as it is in our own JSON.
+            self.path.push_str("raw");
+            self.leaf(&String::from_utf8_lossy(raw), true);
+            self.exists();
+        }
+    }
+
+    fn json(&mut self, text: &[u8]) -> bool {
+        let mut doc = std::mem::take(&mut self.doc);
+        let good = doc
+            .scan(text, 0)
+            .is_ok_and(|end| json::skip_space(text, end) == text.len());
+        if good {
+            self.value(doc.root(text), true);
+        }
+        self.doc = doc;
+        good
+    }
+
+    /// Indexes what is at and below a value. Tells whether there is anything but `null`.
+    fn value(&mut self, value: json::Value<'_>, root: bool) -> bool {
+        match value.kind() {
+            Kind::Null => false,
+            Kind::Object => {
+                let length = self.path.len();
+                let mut any = false;
+                for child in value.children() {
+                    if !root {
+                        self.path.push('.');
+                    }
+                    key_into(&child.key().unwrap_or_default(), &mut self.path);
+                    if self.value(child, false) {
+                        self.exists();
+                        any = true;
+                    }
+                    self.path.truncate(length);
+                }
+                any
+            }
+            // The path of an array stands for its elements.
+            Kind::Array => {
+                let mut any = false;
+                for child in value.children() {
+                    any |= self.value(child, root);
+                }
+                any
+            }
+            kind => {
+                let text = value.text().unwrap_or_default();
+                self.leaf(&text, matches!(kind, Kind::String | Kind::Number));
+                true
+            }
+        }
+    }
+
+    fn exists(&mut self) {
+        if self.path.len() > MAX_PATH || self.leaves > MAX_LEAVES {
+            self.overflow = true;
+        } else if !self.path.is_empty() && self.path != OVERFLOW {
+            self.terms.push_str(&self.path);
+            self.terms.push('\0');
+        }
+    }
+
+    fn leaf(&mut self, value: &str, free: bool) {
+        let mut folded = std::mem::take(&mut self.folded);
+        folded.clear();
+        fold_into(value, &mut folded);
+        if free {
+            self.free(&folded);
+        }
+        self.leaves += 1;
+        if self.leaves > MAX_LEAVES || self.path.len() > MAX_PATH {
+            self.overflow = true;
+        } else {
+            self.terms.push_str(&self.path);
+            self.terms.push(VALUE);
+            value_term_into(&folded, &mut self.terms);
+            self.terms.push('\0');
+        }
+        self.folded = folded;
+    }
+
+    fn free(&mut self, folded: &str) {
+        if !self.seen.insert(self.hasher.hash_one(folded)) {
+            return;
+        }
+        for word in words(folded) {
+            if self.words.len() + word.len() > MAX_WORDS_BYTES {
+                self.overflow = true;
+                return;
+            }
+            self.words.push_str(word);
+            self.words.push('\0');
+        }
+        self.words.push('\0');
+    }
+}
+
+/// Column values are cut like values of terms, since tantivy takes 65,530 bytes at most.
+fn cut(value: &str) -> &str {
+    let mut end = value.len().min(MAX_VALUE);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    &value[..end]
+}
+
+/// Appends the part of a term that stands for a folded value.
+pub(crate) fn value_term_into(folded: &str, out: &mut String) {
+    if folded.len() <= MAX_VALUE {
+        out.push_str(folded);
+        return;
+    }
+    let mut end = CUT;
+    while !folded.is_char_boundary(end) {
+        end -= 1;
+    }
+    out.push_str(&folded[..end]);
+    out.push(MARK);
+    out.push_str(&Id::of("search.value", &[folded.as_bytes()]).to_string());
+}
+
+/// The term of a folded value at a path.
+pub(crate) fn term(path: &str, folded: &str) -> String {
+    let mut term = format!("{path}{VALUE}");
+    value_term_into(folded, &mut term);
+    term
+}
+
+/// Calls `each` with the name and value of all normalized fields, and whether free text looks into it.
+fn for_each_normalized(event: &Event, each: &mut dyn FnMut(&str, &str, bool)) {
+    each("id", event.id.encode(&mut [0; 32]), true);
+    for name in Event::NAMES {
+        if let Some(value) = event.text(name) {
+            each(name, value, true);
+        }
+    }
+    each("outcome", event.outcome.as_str(), false);
+    each("integrity", event.integrity.as_str(), false);
+    each("late", if event.late { "true" } else { "false" }, false);
+    if let Some(mfa) = event.mfa {
+        each("mfa", if mfa { "true" } else { "false" }, false);
+    }
+    for resource in &event.resources {
+        each("resources", resource, true);
+    }
+    for flag in event.flags.iter() {
+        each("flags", flag.as_str(), false);
+    }
+    for (label, value) in &event.labels {
+        each(&format!("labels.{label}"), value, true);
+    }
+    if !event.origin.object.is_empty() {
+        each("origin.object", &event.origin.object, true);
+    }
+    each("origin.position", &event.origin.position.to_string(), false);
+    if !event.origin.sha256.is_empty() {
+        each("origin.sha256", &event.origin.sha256, true);
+    }
+    if let Some(invocation) = event.invocation.as_deref() {
+        for_each_invocation(invocation, each);
+    }
+}
+
+fn for_each_invocation(invocation: &Invocation, each: &mut dyn FnMut(&str, &str, bool)) {
+    let numbers = [
+        (
+            "invocation.duration_ms",
+            invocation.duration_ms.map(|n| n.to_string()),
+        ),
+        (
+            "invocation.billed_ms",
+            invocation.billed_ms.map(|n| n.to_string()),
+        ),
+        (
+            "invocation.memory_mb",
+            invocation.memory_mb.map(|n| n.to_string()),
+        ),
+        (
+            "invocation.memory_used_mb",
+            invocation.memory_used_mb.map(|n| n.to_string()),
+        ),
+        (
+            "invocation.init_ms",
+            invocation.init_ms.map(|n| n.to_string()),
+        ),
+    ];
+    for (name, value) in numbers {
+        if let Some(value) = value {
+            each(name, &value, false);
+        }
+    }
+    let cold = if invocation.cold_start {
+        "true"
+    } else {
+        "false"
+    };
+    let texts: [(&str, Cow<'_, str>, bool); 3] = [
+        ("invocation.cold_start", cold.into(), false),
+        ("invocation.status", invocation.status.as_str().into(), true),
+        (
+            "invocation.error_type",
+            invocation.error_type.as_str().into(),
+            true,
+        ),
+    ];
+    for (name, value, free) in texts {
+        if !value.is_empty() {
+            each(name, &value, free);
+        }
+    }
+}

@@ -1,0 +1,595 @@
+//! The index stage on a real log: repeats, crashes, merges, retention, findings.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bus::embedded::EmbeddedBus;
+use bus::{Batch, Bus, BusError, Commit, Entry, Offset, Record, Stop, Topic};
+use bytes::Bytes;
+use event::{Event, Finding, Flag, Id, Severity, Time};
+
+use super::{NOW, TestClock, all, check, event, ids, metrics};
+use crate::indexer::{CONSUMER, Indexer, Shelf, run};
+use crate::maintain::{FindingIndexer, expire, merge_once, plan};
+use crate::split::Meta;
+use crate::{Config, Kind, Request, Searcher};
+
+/// The log, with commits that can be made to fail.
+struct TestBus {
+    inner: EmbeddedBus,
+    fail: AtomicBool,
+}
+
+impl Bus for TestBus {
+    fn partitions(&self, topic: Topic) -> u32 {
+        self.inner.partitions(topic)
+    }
+    fn append(&self, topic: Topic, records: Vec<Record>) -> Result<(), BusError> {
+        self.inner.append(topic, records)
+    }
+    fn read(
+        &self,
+        topic: Topic,
+        partition: u32,
+        from: Offset,
+        max_bytes: usize,
+    ) -> Result<Batch, BusError> {
+        self.inner.read(topic, partition, from, max_bytes)
+    }
+    fn wait(
+        &self,
+        topic: Topic,
+        from: &[(u32, Offset)],
+        timeout: std::time::Duration,
+    ) -> Result<bool, BusError> {
+        self.inner.wait(topic, from, timeout)
+    }
+    fn bounds(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<Offset>, BusError> {
+        self.inner.bounds(topic, partition)
+    }
+    fn commit(&self, commit: Commit) -> Result<(), BusError> {
+        if self.fail.load(Ordering::SeqCst) {
+            return Err(BusError::DiskFull {
+                path: "test".to_owned(),
+            });
+        }
+        self.inner.commit(commit)
+    }
+    fn position(
+        &self,
+        consumer: &str,
+        topic: Topic,
+        partition: u32,
+    ) -> Result<Option<Offset>, BusError> {
+        self.inner.position(consumer, topic, partition)
+    }
+    fn state_get(
+        &self,
+        consumer: &str,
+        partition: u32,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
+        self.inner.state_get(consumer, partition, keys)
+    }
+    fn state_scan(
+        &self,
+        consumer: &str,
+        partition: u32,
+        prefix: &[u8],
+    ) -> Result<Vec<Entry>, BusError> {
+        self.inner.state_scan(consumer, partition, prefix)
+    }
+    fn retain(&self, now: Time) -> Result<(), BusError> {
+        self.inner.retain(now)
+    }
+}
+
+struct Stage {
+    dir: tempfile::TempDir,
+    bus: Arc<TestBus>,
+    clock: TestClock,
+    config: Config,
+}
+
+impl Stage {
+    fn new(config: Config) -> Stage {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = EmbeddedBus::open(&dir.path().join("bus"), Default::default()).unwrap();
+        Stage {
+            dir,
+            bus: Arc::new(TestBus {
+                inner,
+                fail: AtomicBool::new(false),
+            }),
+            clock: TestClock::new(),
+            config,
+        }
+    }
+
+    fn index(&self) -> PathBuf {
+        self.dir.path().join("index")
+    }
+
+    fn append(&self, events: &[Event]) {
+        let records = events
+            .iter()
+            .map(|e| Record {
+                key: Bytes::copy_from_slice(e.partition_key().as_bytes()),
+                value: e.encode().into(),
+                time: NOW,
+            })
+            .collect();
+        self.bus.append(Topic::Events, records).unwrap();
+    }
+
+    /// As after a start of the program.
+    fn start(&self) -> Shelf {
+        let searcher =
+            Searcher::open(&self.index(), &self.config, metrics(), self.clock.clock()).unwrap();
+        Shelf::open(
+            self.bus.clone(),
+            searcher,
+            &self.config,
+            metrics(),
+            self.clock.clock(),
+        )
+        .unwrap()
+    }
+
+    fn folders(&self) -> usize {
+        std::fs::read_dir(self.index().join("splits"))
+            .unwrap()
+            .count()
+    }
+}
+
+fn read_all(indexer: &mut Indexer<'_>) {
+    while indexer.step().unwrap() {}
+}
+
+fn numbers(range: std::ops::Range<u128>) -> Vec<u128> {
+    range.collect()
+}
+
+fn batch(range: std::ops::Range<u128>) -> Vec<Event> {
+    range
+        .map(|i| event(i, i as i64, &format!(r#"{{"n":{i}}}"#)))
+        .collect()
+}
+
+#[test]
+fn repeats_are_dropped_and_conflicts_are_kept() {
+    let stage = Stage::new(Config::default());
+    let shelf = stage.start();
+    let other = event(3, 3, r#"{"n":"other"}"#);
+    stage.append(&batch(0..5));
+    stage.append(&batch(0..5));
+    stage.append(std::slice::from_ref(&other));
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    read_all(&mut indexer);
+    // Not published yet: the repeats within the split count as well.
+    stage.append(&batch(2..7));
+    stage.append(std::slice::from_ref(&other));
+    read_all(&mut indexer);
+    check(&shelf.searcher, "", &[]);
+    indexer.publish().unwrap();
+    stage.append(&batch(0..8));
+    stage.append(&[other]);
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    check(&shelf.searcher, "NOT flags:*", &numbers(0..8));
+    let conflicts = shelf
+        .searcher
+        .search(&all("flags:id_conflict"))
+        .unwrap()
+        .hits;
+    assert_eq!(conflicts.len(), 1);
+    assert!(conflicts[0].flags.has(Flag::IdConflict) && conflicts[0].id != Id(3));
+    assert_eq!(
+        shelf.searcher.event(conflicts[0].id).as_ref(),
+        Some(&conflicts[0])
+    );
+    assert_eq!(shelf.metas().len(), 2);
+}
+
+#[test]
+fn a_split_is_published_when_it_is_full_or_old() {
+    let stage = Stage::new(Config {
+        split_events: 10,
+        ..Config::default()
+    });
+    let shelf = stage.start();
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    stage.append(&batch(0..3));
+    read_all(&mut indexer);
+    check(&shelf.searcher, "", &[]);
+    stage.clock.forward(2_000_000);
+    indexer.step().unwrap();
+    check(&shelf.searcher, "", &numbers(0..3));
+    stage.append(&batch(3..40));
+    read_all(&mut indexer);
+    assert!(shelf.metas().len() > 1);
+}
+
+#[test]
+fn a_crash_between_building_and_publishing_loses_and_doubles_nothing() {
+    let stage = Stage::new(Config::default());
+    {
+        let shelf = stage.start();
+        let mut indexer = Indexer::open(&shelf).unwrap();
+        stage.append(&batch(0..20));
+        read_all(&mut indexer);
+        indexer.publish().unwrap();
+        stage.append(&batch(20..50));
+        read_all(&mut indexer);
+        stage.bus.fail.store(true, Ordering::SeqCst);
+        // The split is on the disk, and the commit that publishes it fails: as if the program had been killed there.
+        indexer.publish().unwrap_err();
+        assert_eq!(stage.folders(), 2);
+        check(&shelf.searcher, "", &numbers(0..20));
+    }
+    stage.bus.fail.store(false, Ordering::SeqCst);
+    let shelf = stage.start();
+    assert_eq!(stage.folders(), 1);
+    check(&shelf.searcher, "", &numbers(0..20));
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    check(&shelf.searcher, "", &numbers(0..50));
+    // A crash after the commit and before the manifest is made good by the next start.
+    std::fs::remove_file(stage.index().join("manifest.json")).unwrap();
+    drop(indexer);
+    drop(shelf);
+    let shelf = stage.start();
+    check(&shelf.searcher, "", &numbers(0..50));
+    let reader = Searcher::open(
+        &stage.index(),
+        &stage.config,
+        metrics(),
+        stage.clock.clock(),
+    )
+    .unwrap();
+    check(&reader, "", &numbers(0..50));
+}
+
+#[test]
+fn merging_keeps_every_event_once_and_searches_go_on() {
+    let config = Config {
+        split_events: 1,
+        merge_splits: 3,
+        ..Config::default()
+    };
+    let stage = Stage::new(config);
+    let shelf = stage.start();
+    let other = Searcher::open(
+        &stage.index(),
+        &stage.config,
+        metrics(),
+        stage.clock.clock(),
+    )
+    .unwrap();
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    for i in 0..28 {
+        // Later splits are newer, so that merging has to put them in order; every third is older than all.
+        let seconds = if i % 3 == 0 {
+            500 + i as i64
+        } else {
+            100 - i as i64
+        };
+        stage.append(&[event(i, seconds, "{}")]);
+        read_all(&mut indexer);
+    }
+    check(&other, "", &numbers(0..28));
+    let before = shelf.metas();
+    assert_eq!(before.len(), 28);
+    let held = shelf.searcher.catalog().current().unwrap();
+    while merge_once(&shelf).unwrap() {
+        check(&shelf.searcher, "", &numbers(0..28));
+        check(&other, "", &numbers(0..28));
+    }
+    let after = shelf.metas();
+    assert_eq!(after.iter().map(|m| m.events).collect::<Vec<_>>(), [27, 1]);
+    // Whoever still reads the old splits can; they go with the last reader.
+    assert!(stage.folders() > 28);
+    assert_eq!(
+        held.iter().map(|s| s.searcher().num_docs()).sum::<u64>(),
+        28
+    );
+    drop(held);
+    assert_eq!(stage.folders(), 2);
+    let newest: Vec<u128> = ids(&shelf
+        .searcher
+        .search(&Request {
+            limit: 5,
+            ..all("")
+        })
+        .unwrap());
+    assert_eq!(newest, [26, 25, 23, 22, 20]);
+    let range = Request {
+        from: Some(NOW.plus(-503_000_000)),
+        to: Some(NOW.plus(-95_000_000)),
+        ..all("")
+    };
+    assert_eq!(
+        ids(&shelf.searcher.search(&range).unwrap()),
+        [5, 4, 2, 1, 0, 3]
+    );
+    // Every offset is covered once.
+    let mut covered: Vec<(u32, u64, u64)> = after.iter().flat_map(|m| m.offsets.clone()).collect();
+    covered.sort_unstable();
+    assert_eq!(covered.iter().map(|c| c.2 - c.1).sum::<u64>(), 28);
+    drop(indexer);
+    drop(shelf);
+    check(&stage.start().searcher, "", &numbers(0..28));
+}
+
+#[test]
+fn a_merge_that_cannot_be_published_leaves_no_trace() {
+    let config = Config {
+        split_events: 1,
+        merge_splits: 2,
+        ..Config::default()
+    };
+    let stage = Stage::new(config);
+    let shelf = stage.start();
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    for i in 0..2 {
+        stage.append(&batch(i..i + 1));
+        read_all(&mut indexer);
+    }
+    stage.bus.fail.store(true, Ordering::SeqCst);
+    merge_once(&shelf).unwrap_err();
+    assert_eq!(stage.folders(), 2);
+    check(&shelf.searcher, "", &[0, 1]);
+    stage.bus.fail.store(false, Ordering::SeqCst);
+    assert!(merge_once(&shelf).unwrap());
+    assert_eq!(stage.folders(), 1);
+    check(&shelf.searcher, "", &[0, 1]);
+}
+
+#[test]
+fn splits_expire_by_the_time_of_intake() {
+    let stage = Stage::new(Config::default());
+    let shelf = stage.start();
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    // An old event taken in today, and one from the future.
+    let old = event(1, 400 * 86_400, "{}");
+    let future = event(2, -4_000 * 86_400, "{}");
+    stage.append(&[old, future]);
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    stage.clock.forward(89 * 86_400_000_000);
+    expire(&shelf).unwrap();
+    check(&shelf.searcher, "", &[1, 2]);
+    stage.clock.forward(2 * 86_400_000_000);
+    expire(&shelf).unwrap();
+    check(&shelf.searcher, "", &[]);
+    assert_eq!(stage.folders(), 0);
+}
+
+#[test]
+fn what_is_merged_next() {
+    let metas = |events: &[u64]| -> Vec<Meta> {
+        events
+            .iter()
+            .enumerate()
+            .map(|(i, n)| Meta {
+                number: i as u64,
+                order: i as u64,
+                events: *n,
+                ..Meta::default()
+            })
+            .collect()
+    };
+    let config = Config {
+        merge_splits: 3,
+        merged_events: 1_000,
+        ..Config::default()
+    };
+    let planned = |events: &[u64]| plan(&metas(events), &config);
+    assert_eq!(planned(&[1, 1]), None);
+    assert_eq!(planned(&[1, 1, 1]), Some(0..3));
+    assert_eq!(planned(&[100, 1, 1, 1, 1]), Some(1..4));
+    assert_eq!(planned(&[600, 1, 1, 600]), None);
+    // A small one between larger ones goes with them in the end.
+    assert_eq!(planned(&[100, 1, 100]), Some(0..3));
+    assert_eq!(planned(&[400, 400, 400]), None);
+    let mut spread = metas(&[1, 1, 1, 1]);
+    spread[0].first_ingested = Time(0);
+    for meta in &mut spread[1..] {
+        (meta.first_ingested, meta.last_ingested) =
+            (Time(200 * 86_400_000_000), Time(200 * 86_400_000_000));
+    }
+    assert_eq!(plan(&spread, &config), Some(1..4));
+}
+
+fn finding(episode: u128, revision: u64, severity: Severity) -> Finding {
+    Finding {
+        id: Id(episode),
+        episode: Id(episode),
+        revision,
+        severity,
+        title: "Root login".into(),
+        time: NOW.plus(-(episode as i64) * 1_000_000),
+        group: [("sourceIPAddress".into(), Some("203.0.113.7".into()))].into(),
+        tags: vec!["attack.t1110".into()],
+        ..Finding::default()
+    }
+}
+
+fn append_finding(stage: &Stage, finding: &Finding) {
+    let record = Record {
+        key: finding.episode.to_string().into(),
+        value: serde_json::to_vec(finding).unwrap().into(),
+        time: NOW,
+    };
+    stage.bus.append(Topic::Findings, vec![record]).unwrap();
+}
+
+fn found(searcher: &Searcher, query: &str) -> Vec<(u128, u64)> {
+    let answer = searcher
+        .search(&Request {
+            kind: Kind::Findings,
+            ..all(query)
+        })
+        .unwrap();
+    answer
+        .findings
+        .iter()
+        .map(|f| (f.episode.0, f.revision))
+        .collect()
+}
+
+#[test]
+fn findings_are_kept_by_episode() {
+    let stage = Stage::new(Config::default());
+    {
+        let shelf = stage.start();
+        let mut indexer = FindingIndexer::open(&shelf).unwrap();
+        for (episode, revision, severity) in [
+            (1, 0, Severity::Low),
+            (2, 0, Severity::High),
+            (1, 1, Severity::High),
+        ] {
+            append_finding(&stage, &finding(episode, revision, severity));
+        }
+        while indexer.step().unwrap() {}
+        indexer.commit().unwrap();
+        assert_eq!(found(&shelf.searcher, ""), [(1, 1), (2, 0)]);
+        for query in [
+            "severity:high",
+            "title:\"root login\"",
+            "login",
+            "group.sourceIPAddress:203.0.113.0/24",
+            "tags:attack.*",
+            "time:>-1m",
+            "id:* AND NOT revision:5",
+            "raw.severity:high",
+        ] {
+            assert_eq!(found(&shelf.searcher, query), [(1, 1), (2, 0)], "{query}");
+        }
+        assert_eq!(found(&shelf.searcher, "severity:low"), []);
+        // An older revision that comes again changes nothing.
+        append_finding(&stage, &finding(1, 0, Severity::Low));
+        append_finding(&stage, &finding(2, 1, Severity::Critical));
+        while indexer.step().unwrap() {}
+        indexer.commit().unwrap();
+        assert_eq!(found(&shelf.searcher, ""), [(1, 1), (2, 1)]);
+        let request = Request {
+            kind: Kind::Findings,
+            ..all("")
+        };
+        let top = shelf.searcher.top(&request, "severity", 5).unwrap();
+        assert_eq!(top, [("critical".to_owned(), 1), ("high".to_owned(), 1)]);
+        let bars = shelf.searcher.histogram(&request, 2).unwrap();
+        assert_eq!(bars.iter().map(|b| b.count).collect::<Vec<_>>(), [1, 1]);
+    }
+    // After a restart nothing is read again, and other processes see the same.
+    let shelf = stage.start();
+    let mut indexer = FindingIndexer::open(&shelf).unwrap();
+    assert!(!indexer.step().unwrap());
+    let other = Searcher::open(
+        &stage.index(),
+        &stage.config,
+        metrics(),
+        stage.clock.clock(),
+    )
+    .unwrap();
+    assert_eq!(found(&other, ""), [(1, 1), (2, 1)]);
+    assert!(stage.bus.position(CONSUMER, Topic::Findings, 0).is_ok());
+    stage.clock.forward(91 * 86_400_000_000);
+    append_finding(&stage, &finding(3, 0, Severity::Low));
+    while indexer.step().unwrap() {}
+    indexer.commit().unwrap();
+    assert_eq!(found(&other, ""), []);
+}
+
+#[test]
+fn what_is_no_event_does_not_stop_the_stage() {
+    let stage = Stage::new(Config::default());
+    let shelf = stage.start();
+    let bad = Record {
+        key: "k".into(),
+        value: "no event".into(),
+        time: NOW,
+    };
+    stage.bus.append(Topic::Events, vec![bad]).unwrap();
+    stage.append(&batch(0..2));
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    check(&shelf.searcher, "", &[0, 1]);
+    assert_eq!(
+        shelf
+            .metrics
+            .dropped
+            .with_label_values(&["unreadable"])
+            .get(),
+        1
+    );
+}
+
+#[test]
+fn the_whole_stage_stops_when_it_is_told_and_publishes_what_it_has() {
+    let stage = Stage::new(Config::default());
+    let searcher = Searcher::open(
+        &stage.index(),
+        &stage.config,
+        metrics(),
+        stage.clock.clock(),
+    )
+    .unwrap();
+    stage.append(&batch(0..9));
+    let stop = Stop::default();
+    let bus: Arc<dyn Bus> = stage.bus.clone();
+    std::thread::scope(|scope| {
+        let stage_thread = scope.spawn(|| {
+            run(
+                bus,
+                searcher.clone(),
+                &stage.config,
+                metrics(),
+                stage.clock.clock(),
+                stop.clone(),
+            )
+        });
+        // The clock stands still, so that only the stop publishes; the stage is done reading when the log is quiet.
+        while stage.folders_or_none() == 0 {
+            std::thread::yield_now();
+        }
+        stop.stop();
+        stage_thread.join().unwrap().unwrap();
+    });
+    let left = searcher.search(&all("")).unwrap().hits.len();
+    let shelf = stage.start();
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    assert!(left > 0);
+    check(&shelf.searcher, "", &numbers(0..9));
+}
+
+impl Stage {
+    fn folders_or_none(&self) -> usize {
+        std::fs::read_dir(self.index().join("splits")).map_or(0, Iterator::count)
+    }
+}
+
+#[test]
+fn an_index_without_a_bus() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = crate::offline::OfflineIndex::create(dir.path(), &Config::default()).unwrap();
+    for event in batch(0..30) {
+        index.add(&event).unwrap();
+    }
+    assert_eq!(index.finish().unwrap(), 30);
+    check(
+        &super::searcher(dir.path(), &Config::default()),
+        "n:>=28",
+        &[28, 29],
+    );
+    assert!(
+        crate::offline::OfflineIndex::create(Path::new(dir.path()), &Config::default()).is_err()
+    );
+}
