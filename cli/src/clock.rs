@@ -24,7 +24,8 @@ pub(crate) fn parse(text: &str, now: Time) -> anyhow::Result<Time> {
         return Ok(now);
     }
     if let Some(age) = age.strip_prefix('-') {
-        let number: Option<i64> = age.get(..age.len() - 1).and_then(|n| n.parse().ok());
+        let digits = age.len().checked_sub(1).and_then(|end| age.get(..end));
+        let number: Option<i64> = digits.and_then(|n| n.parse().ok());
         let unit = match age.as_bytes().last() {
             Some(b's') => Some(1),
             Some(b'm') => Some(60),

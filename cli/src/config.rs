@@ -256,6 +256,9 @@ pub(crate) fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<
         .enumerate()
         .map(|(n, line)| fill(line, n + 1, env, &mut problems))
         .collect();
+    if !problems.is_empty() {
+        return Err(problems.join("\n"));
+    }
     let config: Config = serde_saphyr::from_str(&filled.join("\n")).map_err(|e| e.to_string())?;
     if !config.allow_inline_secrets {
         inline_secrets(text, &mut problems);
@@ -293,7 +296,10 @@ fn fill(
                     .replace('"', "\\\"")
                     .replace('\n', "\\n"),
             ),
-            Some(value) if out.trim_end().ends_with([':', '-', '[', ',']) => {
+            Some(value)
+                if out.ends_with([' ', '[', ','])
+                    && after.chars().next().is_none_or(|c| " ,]".contains(c)) =>
+            {
                 out.push_str(&serde_json::Value::from(value).to_string())
             }
             Some(_) => problems.push(format!(

@@ -57,7 +57,7 @@ impl RuleArgs {
 
     /// The rules, checked and ready.
     pub(crate) fn load(&self) -> anyhow::Result<RuleSet> {
-        let files = self.files()?;
+        let files = self.files().context(crate::exit::Usage)?;
         anyhow::ensure!(
             !files.is_empty(),
             "there is no rule file (*.yml) in {}",

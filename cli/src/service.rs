@@ -25,6 +25,7 @@ use event::json::Doc;
 use event::{Event, RuleInfo};
 use prometheus::Registry;
 use search::Searcher;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
 use crate::config::Config;
@@ -281,7 +282,11 @@ impl Service {
             .context(Usage)?;
         let tls = config.tls.clone();
         let stop = self.stop.clone();
-        self.spawn("http", move || serve(listener, tls, router, stop))
+        let (ready, is_ready) = sync_channel(1);
+        self.spawn("http", move || serve(listener, tls, router, stop, &ready))?;
+        // From here on a signal ends the service in order; without an answer the thread has failed and said so.
+        let _ = is_ready.recv();
+        Ok(())
     }
 
     /// What people do on the console goes to the log through a thread of its own, so that no request waits for a disk.
@@ -519,6 +524,7 @@ fn serve(
     tls: Option<crate::config::Tls>,
     router: axum::Router,
     stop: Stop,
+    ready: &SyncSender<()>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -535,7 +541,9 @@ fn serve(
             }
             closing.graceful_shutdown(Some(Duration::from_secs(5)));
         });
-        tokio::spawn(signals(stop));
+        tokio::spawn(signals(stop, listen_to_signals()?));
+        // Nobody waits any more when the start has failed elsewhere.
+        let _ = ready.send(());
         let app = router.into_make_service_with_connect_info::<SocketAddr>();
         match tls {
             None => {
@@ -561,16 +569,15 @@ fn serve(
     result.context("http server")
 }
 
+fn listen_to_signals() -> std::io::Result<(Signal, Signal)> {
+    Ok((
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    ))
+}
+
 /// The first signal asks to stop; the second ends the process at once.
-async fn signals(stop: Stop) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        tracing::error!("cannot listen to signals");
-        return;
-    };
+async fn signals(stop: Stop, (mut terminate, mut interrupt): (Signal, Signal)) {
     loop {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -51,7 +51,7 @@ fn every_bad_body_has_its_answer() {
         &[("content-encoding", "br")],
         b"x",
         415,
-        "unknown_encoding",
+        "unsupported_encoding",
     );
     check(
         "B4 truncated gzip",

@@ -129,29 +129,40 @@ impl Service {
         )
     }
 
-    /// Waits until every stage has read its input to the end and nothing is left to send.
+    /// Waits until every stage has read its input to the end and nothing is left to send. The stages are asked in the
+    /// order of the flow: what an earlier one has committed is there for the next.
     pub(crate) fn settle(&self, events: u64) {
         let begin = Instant::now();
-        loop {
+        let mut until = |what: &str, done: &dyn Fn() -> bool| {
+            while !done() {
+                assert!(
+                    begin.elapsed() < PATIENCE,
+                    "not settled: {what}\n{:#}",
+                    self.get("/api/v1/health")
+                );
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        };
+        let lag = |stage: &str| {
             let health = self.get("/api/v1/health");
             let stages = health["stages"].as_array().unwrap();
-            let lag: u64 = stages.iter().map(|s| s["records"].as_u64().unwrap()).sum();
-            let found = self.get("/api/v1/search?q=source:aws.*&limit=1&count=true")["total"]
+            stages.iter().find(|s| s["stage"] == stage).unwrap()["records"]
                 .as_u64()
-                .unwrap_or(0);
-            let pending = self.get("/api/v1/notifications?delivery=pending")["notifications"]
+                .unwrap()
+        };
+        for stage in ["index", "match", "correlate", "alert"] {
+            until(stage, &|| lag(stage) == 0);
+        }
+        until("index", &|| {
+            self.get("/api/v1/search?q=source:aws.*&limit=1&count=true")["total"].as_u64()
+                >= Some(events)
+        });
+        until("outbox", &|| {
+            self.get("/api/v1/notifications?delivery=pending")["notifications"]
                 .as_array()
                 .unwrap()
-                .len();
-            if lag == 0 && found >= events && pending == 0 {
-                return;
-            }
-            assert!(
-                begin.elapsed() < PATIENCE,
-                "not settled: lag {lag}, {found} of {events} events, {pending} notifications pending\n{health:#}"
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+                .is_empty()
+        });
     }
 }
 

@@ -55,7 +55,7 @@ fn one_event_from_the_wire_to_the_pager() {
     service.settle(2);
 
     let found = service.get("/api/v1/search?q=eventName:DeleteTrail");
-    assert_eq!(found["events"][0]["source_id"], "filed", "{found:#}");
+    assert_eq!(found["hits"][0]["source_id"], "filed", "{found:#}");
     let alerts = service.get("/api/v1/alerts");
     let alert = &alerts["alerts"][0];
     assert_eq!(
