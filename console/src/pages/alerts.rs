@@ -270,7 +270,7 @@ pub(crate) fn row(client: &Client, alert: &Alert, now: Time) -> Markup {
                         (actor(&alert.actor))
                         @if !finding.action.is_empty() { " · " (Inert(&finding.action)) }
                         @for (key, value) in &alert.group {
-                            " · " span.dim { (Inert(key)) " " } (inert::value(value.as_deref().unwrap_or("")))
+                            " · " span.dim { (Inert(key)) " " } (actor(value.as_deref().unwrap_or("")))
                         }
                     }
                 }
