@@ -174,7 +174,13 @@ impl Config {
         );
         if let Err(errors) = alerting::Policy::new(&self.alerting) {
             problems.extend(errors.iter().map(ToString::to_string));
+        } else if let Err(errors) = alerting::notifier::build(&self.alerting) {
+            problems.extend(errors.iter().map(ToString::to_string));
         }
+        if let Err(error) = self.bus.check() {
+            problems.push(format!("bus: {error}"));
+        }
+        problems.extend(self.ingest.check().iter().map(|e| format!("ingest.{e}")));
         problems.extend(
             self.console
                 .check(loopback || insecure)

@@ -82,9 +82,9 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
     let feeder = std::thread::Builder::new()
         .name("demo".into())
         .spawn(move || {
-            let result = feed(address, seed, hours, stop_after, &injected, &stop);
-            stop.stop();
-            result
+            // However it ends, the service must not stay alone.
+            let _ends = StopOnDrop(stop.clone());
+            feed(address, seed, hours, stop_after, &injected, &stop)
         })?;
     let ended = service.wait();
     let fed = feeder
@@ -93,6 +93,14 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
     ended?;
     fed?;
     Ok(Outcome::Clean)
+}
+
+struct StopOnDrop(bus::Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 fn show(injection: &Injection) -> console::Injection {
@@ -192,13 +200,11 @@ fn push(
         bodies.push(tick.lambda.join(&b'\n'));
     }
     for body in bodies {
-        let sent = runtime.block_on(
-            client
-                .post(url)
-                .header("content-type", "application/json")
-                .body(body)
-                .send(),
-        );
+        let request = client
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body);
+        let sent = runtime.block_on(async { request.send().await });
         let answer = sent.context("the demo cannot reach its own intake")?;
         anyhow::ensure!(
             answer.status().is_success(),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bus::embedded::EmbeddedBus;
+use bus::metrics::Metered;
 use bus::{Bus, Record, Stop, Topic};
 use bytes::Bytes;
 use detect::engine::Engine;
@@ -47,6 +48,7 @@ pub(crate) struct Service {
 
 struct Parts {
     bus: Arc<dyn Bus>,
+    log: Arc<Metered<EmbeddedBus>>,
     searcher: Searcher,
     search_metrics: search::Metrics,
     store: Arc<alerting::Store>,
@@ -237,19 +239,8 @@ impl Service {
             Ok(alerting::notify::run(&sender, &receivers, &ended)?)
         })?;
 
-        let (bus, ended) = (Arc::clone(&parts.bus), stop.clone());
-        self.spawn("retain", move || {
-            let mut next = 0;
-            while !ended.is_stopped() {
-                let now = clock::now();
-                if now.0 >= next {
-                    bus.retain(now)?;
-                    next = now.0 + 60_000_000;
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
-            Ok(())
-        })
+        let (log, ended) = (Arc::clone(&parts.log), stop.clone());
+        self.spawn("retain", move || keep_house(&log, &ended))
     }
 
     fn http(
@@ -356,17 +347,28 @@ impl Service {
                 position: Arc::new(move |partition| store.position(partition).ok().flatten()),
             },
         ];
-        let checks = vec![console::Check {
-            name: "stages",
-            run: Arc::new(move || {
-                let running = running.load(Ordering::SeqCst);
-                if running >= expected {
-                    Ok(format!("{running} running"))
-                } else {
-                    Err(format!("{running} of {expected} running"))
-                }
+        let log = Arc::clone(&parts.log);
+        let writable = console::Check {
+            name: "log",
+            run: Arc::new(move || match log.inner().poisoned() {
+                None => Ok("takes writes".to_owned()),
+                Some(path) => Err(format!("takes no writes: an fsync of `{path}` failed")),
             }),
-        }];
+        };
+        let checks = vec![
+            writable,
+            console::Check {
+                name: "stages",
+                run: Arc::new(move || {
+                    let running = running.load(Ordering::SeqCst);
+                    if running >= expected {
+                        Ok(format!("{running} running"))
+                    } else {
+                        Err(format!("{running} of {expected} running"))
+                    }
+                }),
+            },
+        ];
         Ok(console::App {
             searcher: parts.searcher,
             store: parts.store,
@@ -389,6 +391,36 @@ impl Service {
             stop: self.stop.clone(),
         })
     }
+}
+
+/// Drops what is older than its retention, tells the lag of every consumer, and ends the service when the log takes no
+/// more writes: only a new start can tell what reached the disk.
+fn keep_house(log: &Metered<EmbeddedBus>, stop: &Stop) -> anyhow::Result<()> {
+    let mut next = 0;
+    while !stop.is_stopped() {
+        if let Some(path) = log.inner().poisoned() {
+            anyhow::bail!("an fsync of `{path}` failed; the service must be started again");
+        }
+        let now = clock::now();
+        if now.0 >= next {
+            match log.retain(now) {
+                Err(error @ bus::BusError::DiskFull { .. }) => tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "retention waits for space"
+                ),
+                result => result?,
+            }
+            next = now.0 + 60_000_000;
+        }
+        if let Err(error) = log.metrics().observe_lag(log.inner()) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot tell the lag"
+            );
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
 }
 
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -416,7 +448,7 @@ fn open(config: &Config, set: &RuleSet) -> anyhow::Result<Parts> {
     let registry = Registry::new();
     let log = EmbeddedBus::open(&config.bus_dir(), config.bus.clone())
         .with_context(|| format!("cannot open the log in `{}`", config.bus_dir().display()))?;
-    let bus: Arc<dyn Bus> = Arc::new(log);
+    let log = Arc::new(Metered::new(log, bus::metrics::Metrics::new(&registry)?));
     let search_metrics = search::Metrics::new(&registry)?;
     let searcher = Searcher::open(
         &config.index_dir(),
@@ -445,7 +477,8 @@ fn open(config: &Config, set: &RuleSet) -> anyhow::Result<Parts> {
     let mut infos = set.infos();
     infos.extend(match_stage::own_rules());
     Ok(Parts {
-        bus,
+        bus: log.clone(),
+        log,
         searcher,
         search_metrics,
         store: Arc::new(store),

@@ -511,7 +511,7 @@ fn find_quote_or_backslash(text: &[u8], mut at: usize) -> Option<usize> {
 /// The text of a JSON string's content. Lone surrogates and bytes that are not UTF-8 become U+FFFD.
 fn unescape(content: &[u8]) -> Cow<'_, str> {
     if !content.contains(&b'\\') {
-        return String::from_utf8_lossy(content);
+        return lossy(content);
     }
     let mut out = Vec::with_capacity(content.len());
     let mut rest = content;
@@ -562,6 +562,14 @@ fn unicode_escape(rest: &[u8]) -> (usize, char) {
             )
         }
         _ => (5, char::REPLACEMENT_CHARACTER),
+    }
+}
+
+/// Text as it is; bytes that are not UTF-8 become U+FFFD. Nearly all text is UTF-8, and checking that is faster.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
     }
 }
 
@@ -620,7 +628,7 @@ impl<'a> Value<'a> {
         }
         let content = &self.text[node.start as usize..node.end as usize];
         Some(if node.flags & VALUE_ESCAPED == 0 {
-            String::from_utf8_lossy(content)
+            lossy(content)
         } else {
             unescape(content)
         })
@@ -631,7 +639,7 @@ impl<'a> Value<'a> {
         match self.kind() {
             Kind::Null => None,
             Kind::String => self.as_str(),
-            _ => Some(String::from_utf8_lossy(self.raw())),
+            _ => Some(lossy(self.raw())),
         }
     }
 
@@ -689,7 +697,7 @@ impl<'a> Value<'a> {
         }
         let key = &self.text[node.key_start as usize..node.key_end as usize];
         Some(if node.flags & KEY_ESCAPED == 0 {
-            String::from_utf8_lossy(key)
+            lossy(key)
         } else {
             unescape(key)
         })
@@ -781,7 +789,7 @@ impl<'a> Value<'a> {
 
 impl std::fmt::Debug for Value<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&String::from_utf8_lossy(self.raw()))
+        f.write_str(&lossy(self.raw()))
     }
 }
 

@@ -119,12 +119,18 @@ impl<'b> Appender<'b> {
         }
     }
 
+    /// Appends what was gathered. On `Ok` all that was taken until now is durable.
+    pub(crate) fn sync(&mut self) -> Result<(), BusError> {
+        self.flush();
+        match self.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
     /// Appends what is left. On `Ok` all of it is durable.
     pub(crate) fn finish(mut self) -> Result<Appended, BusError> {
-        self.flush();
-        match self.failure {
-            Some(error) => Err(error),
-            None => Ok(self.appended),
-        }
+        self.sync()?;
+        Ok(self.appended)
     }
 }

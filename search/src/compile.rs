@@ -369,14 +369,20 @@ impl Leaf {
             };
             let read =
                 || index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic);
-            if value.contains(MARK) {
-                let mut postings = read()?;
-                while postings.doc() != TERMINATED {
-                    doubtful.push(postings.doc());
-                    postings.advance();
+            let passes = match value.split_once(MARK) {
+                Some((start, _)) => check.passes_by_start(start),
+                None => Some(check.passes(value)),
+            };
+            match passes {
+                Some(true) => insert(read()?, found),
+                Some(false) => {}
+                None => {
+                    let mut postings = read()?;
+                    while postings.doc() != TERMINATED {
+                        doubtful.push(postings.doc());
+                        postings.advance();
+                    }
                 }
-            } else if check.passes(value) {
-                insert(read()?, found);
             }
         }
         Ok(())

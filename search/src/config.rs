@@ -1,6 +1,7 @@
 //! What can be set about the index and the search, with defaults for one machine.
 //!
-//! [`Config`] is the `search` section of the one configuration file; `cli` composes and checks it.
+//! [`Config`] is the `search` section of the one configuration file; `cli` composes and checks it. Times and sizes are
+//! whole numbers with their unit in the name. [`Config::problems`] says what a value would break before anything starts.
 
 use serde::{Deserialize, Serialize};
 

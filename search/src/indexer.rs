@@ -1,12 +1,12 @@
 //! The index stage: reads events from the bus and publishes splits.
 //!
-//! [`run`] loops over [`Indexer::step`]: read what is new in every partition, drop repeats, add the rest to the split
+//! [`run`] loops over `Indexer::step`: read what is new in every partition, drop repeats, add the rest to the split
 //! that is being built, and publish it when it is full or its first event has waited long enough. Publishing is one
-//! commit of the consumer `index`: the split's [`Meta`] under the key `split/<number>` of partition 0, the positions and
-//! the seen ids. What was built but not committed before a crash is a folder that no key names: [`Indexer::open`]
+//! commit of the consumer `index`: the split's `Meta` under the key `split/<number>` of partition 0, the positions and
+//! the seen ids. What was built but not committed before a crash is a folder that no key names: `Shelf::open`
 //! deletes it and the log is read again from the committed position. So an event is in exactly one published split.
 //!
-//! Beside it run two threads: one merges and expires splits ([`crate::maintain`]), one keeps the index of findings. A
+//! Beside it run two threads: one merges and expires splits (`maintain`), one keeps the index of findings. A
 //! failure that may pass (a full disk) puts the stage back to what is committed and is tried again.
 
 use std::collections::HashMap;

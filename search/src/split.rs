@@ -215,6 +215,7 @@ impl Drop for Split {
     fn drop(&mut self) {
         if self.doomed.load(Ordering::SeqCst)
             && let Err(error) = std::fs::remove_dir_all(&self.folder)
+            && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(folder = %self.folder.display(), %error, "cannot delete a replaced split");
         }

@@ -101,6 +101,7 @@ fn time(text: &[u8]) -> Option<usize> {
     if text.get(end) == Some(&b'.') {
         let digits = text[end + 1..]
             .iter()
+            .take(9)
             .take_while(|b| b.is_ascii_digit())
             .count();
         end += if digits > 0 { 1 + digits } else { 0 };

@@ -1,9 +1,9 @@
 //! The log of one machine, in one folder, with no other service.
 //!
-//! [`EmbeddedBus`] puts the bulk, the topic `events`, into plain compressed files ([`log`], [`segment`], [`frame`]), and
-//! everything small into one SQLite file ([`store`]): the other topics, consumer positions and consumer state, so that a
-//! stage's step is one transaction. Both publish what is durable in [`ends`], which readers and waiters ask. The data
-//! folder belongs to one process at a time ([`folder`]). Damage, lost parts and foreign formats are refused; what a
+//! [`EmbeddedBus`] puts the bulk, the topic `events`, into plain compressed files (`log`, `segment`, `frame`), and
+//! everything small into one SQLite file (`store`): the other topics, consumer positions and consumer state, so that a
+//! stage's step is one transaction. Both publish what is durable in `ends`, which readers and waiters ask. The data
+//! folder belongs to one process at a time (`folder`). Damage, lost parts and foreign formats are refused; what a
 //! crash left half written is cut off, since nobody was told that it is stored.
 
 mod disk;

@@ -84,10 +84,10 @@ impl Scan {
         self.began.get_or_insert(header.newest);
     }
 
-    /// The byte of a frame at or before the one that holds `offset`.
-    fn seek(&self, offset: Offset) -> u64 {
-        let after = self.index.partition_point(|(base, _)| *base <= offset);
-        after.checked_sub(1).map_or(0, |i| self.index[i].1)
+    /// Offset and byte of a frame at or before the one that holds `offset`, in the file that begins with `base`.
+    fn seek(&self, base: Offset, offset: Offset) -> (Offset, u64) {
+        let after = self.index.partition_point(|(first, _)| *first <= offset);
+        after.checked_sub(1).map_or((base, 0), |i| self.index[i])
     }
 }
 
@@ -288,11 +288,13 @@ impl Segments {
             let Some(base) = base else {
                 return self.gone(batch, end);
             };
-            match self.read_file(disk, base, &mut batch, &mut room, &mut decompressor) {
+            match self.read_file(disk, base, end, &mut batch, &mut room, &mut decompressor) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // Retention may have removed the file since it was looked up.
                 Err(_) if batch.next < self.start() => return self.gone(batch, end),
+                // Whoever reads up to the damage may have what lies before it.
+                Err(_) if !batch.records.is_empty() => break,
                 Err(e) => return Err(e),
             }
         }
@@ -318,18 +320,14 @@ impl Segments {
         &self,
         disk: &dyn Disk,
         base: Offset,
+        end: Offset,
         batch: &mut Batch,
         room: &mut usize,
         decompressor: &mut zstd::bulk::Decompressor<'_>,
     ) -> Result<bool, BusError> {
         let scan = self.scan(disk, base)?;
         let path = self.dir.join(file_name(base));
-        let at = scan.seek(batch.next);
-        let first = scan
-            .index
-            .iter()
-            .find(|(_, byte)| *byte == at)
-            .map_or(base, |(offset, _)| *offset);
+        let (first, at) = scan.seek(base, batch.next);
         let mut frames = Frames::open(disk, &path, self.partition, first, at, scan.len)?;
         while let Some((at, header)) = frames.next()? {
             if header.next() <= batch.next {
@@ -343,7 +341,9 @@ impl Segments {
                     continue;
                 }
                 let size = record.key.len() + record.value.len();
-                if size > *room && !batch.records.is_empty() {
+                // What is durable but not yet published could not be committed yet.
+                let published = offset < end;
+                if !published || (size > *room && !batch.records.is_empty()) {
                     return Ok(false);
                 }
                 *room = room.saturating_sub(size);

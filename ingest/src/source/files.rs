@@ -38,6 +38,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How much of a growing file is read between two commits.
 const SLICE: u64 = 64 << 20;
 
+/// So many files are made durable together: small ones would each cost as much as all of them.
+const BATCH_FILES: usize = 256;
+
 /// The first bytes that tell one file from another at the same path.
 const PREFIX: usize = 256;
 
@@ -165,6 +168,12 @@ fn wait(config: &Files, notices: &Receiver<()>, watched: bool, settling: bool, s
     }
 }
 
+/// Events on their way, and the files that are done with once these are durable.
+struct Batch<'b> {
+    appender: Appender<'b>,
+    done: Vec<(PathBuf, Progress, Time)>,
+}
+
 /// The state of watching.
 struct Source<'b> {
     bus: &'b dyn Bus,
@@ -225,12 +234,18 @@ impl<'b> Source<'b> {
         paths.dedup();
         self.unsettled
             .retain(|path, _| paths.binary_search(path).is_ok());
+        let metrics = self.metrics.clone();
+        let mut batch = Batch {
+            appender: Appender::new(self.bus, &metrics, "files"),
+            done: Vec::new(),
+        };
         for path in paths {
             if self.stop.is_stopped() {
                 break;
             }
-            match self.file(&path) {
-                Ok(()) => {}
+            match self.file(&path, &mut batch) {
+                Ok(()) if batch.done.len() < BATCH_FILES => {}
+                Ok(()) => self.settle(&mut batch)?,
                 Err(FileError::Bus(error)) => return Err(error),
                 Err(FileError::Read(error)) => {
                     tracing::warn!(path = %path.display(), %error, "cannot read file, tried again");
@@ -238,10 +253,10 @@ impl<'b> Source<'b> {
                 }
             }
         }
-        Ok(())
+        self.settle(&mut batch)
     }
 
-    fn file(&mut self, path: &Path) -> Result<(), FileError> {
+    fn file(&mut self, path: &Path, batch: &mut Batch<'_>) -> Result<(), FileError> {
         let look = look(path)?;
         let known = self.known.get(path);
         if known.is_some_and(|p| p.is_done(look)) {
@@ -260,16 +275,15 @@ impl<'b> Source<'b> {
             if !self.settled(path, look, now) {
                 return Ok(());
             }
-            self.whole(path, look, progress, now)?
+            self.whole(path, look, progress, now, batch)?
         } else {
             // Writers flush in the middle of lines: only one that is left alone for long is at its end.
             let abandoned = look.modified > 0 && now.0 - look.modified >= ABANDONED_MICROS;
-            self.growing(path, look, progress, abandoned, now)?
+            self.growing(path, look, progress, abandoned, now, batch)?
         };
-        let Some(progress) = progress else {
-            return Ok(());
-        };
-        self.remember(path, progress, now)?;
+        if let Some(progress) = progress.filter(|p| self.known.get(path) != Some(p)) {
+            batch.done.push((path.to_owned(), progress, now));
+        }
         Ok(())
     }
 
@@ -298,22 +312,23 @@ impl<'b> Source<'b> {
         look: Look,
         progress: Progress,
         now: Time,
+        batch: &mut Batch<'_>,
     ) -> Result<Option<Progress>, FileError> {
         let job = Job {
             sha256: true,
             ..Job::default()
         };
         let object = object(path, progress.generation);
-        let mut appender = Appender::new(self.bus, &self.metrics, "files");
         let (normalizer, stop) = (&mut self.normalizer, &self.stop);
-        let read = self.decoder.file(
+        let summary = self.decoder.file(
             path,
             &job,
-            &mut taking(&mut appender, normalizer, &object, now, stop),
-        );
-        appender.finish()?;
-        let summary = read?;
+            &mut taking(&mut batch.appender, normalizer, &object, now, stop),
+        )?;
         self.count(path, &summary, now);
+        if summary.stopped {
+            batch.appender.sync()?;
+        }
         Ok((!summary.stopped).then(|| progress.done(look, look.size, &summary)))
     }
 
@@ -325,6 +340,7 @@ impl<'b> Source<'b> {
         mut progress: Progress,
         abandoned: bool,
         now: Time,
+        batch: &mut Batch<'_>,
     ) -> Result<Option<Progress>, FileError> {
         let object = object(path, progress.generation);
         let mut file = File::open(path)?;
@@ -338,17 +354,15 @@ impl<'b> Source<'b> {
                 ..Job::default()
             };
             file.seek(SeekFrom::Start(progress.offset))?;
-            let mut appender = Appender::new(self.bus, &self.metrics, "files");
             let (normalizer, stop) = (&mut self.normalizer, &self.stop);
-            let read = self.decoder.reader(
+            let summary = self.decoder.reader(
                 (&mut file).take(length),
                 &job,
-                &mut taking(&mut appender, normalizer, &object, now, stop),
-            );
-            appender.finish()?;
-            let summary = read?;
+                &mut taking(&mut batch.appender, normalizer, &object, now, stop),
+            )?;
             self.count(path, &summary, now);
             if summary.stopped {
+                batch.appender.sync()?;
                 return Ok(None);
             }
             let consumed = match summary.unknown {
@@ -362,8 +376,10 @@ impl<'b> Source<'b> {
             let offset = progress.offset + consumed;
             progress = progress.done(look, offset, &summary);
             if !last {
+                // Not done: the next look must not take it for read to its end.
                 progress.size = 0;
-                self.remember(path, progress.clone(), now)?;
+                batch.done.push((path.to_owned(), progress.clone(), now));
+                self.settle(batch)?;
             }
         }
         Ok(Some(progress))
@@ -378,23 +394,26 @@ impl<'b> Source<'b> {
         }
     }
 
-    fn remember(&mut self, path: &Path, progress: Progress, now: Time) -> Result<(), BusError> {
-        if self.known.get(path) == Some(&progress) {
+    /// Makes durable what was gathered, and only then remembers the files that it came from.
+    fn settle(&mut self, batch: &mut Batch<'_>) -> Result<(), BusError> {
+        batch.appender.sync()?;
+        if batch.done.is_empty() {
             return Ok(());
         }
-        let key = [KEY, path.to_string_lossy().as_bytes()].concat();
-        let value = serde_json::to_vec(&progress).expect("progress has only text keys");
+        let state = batch.done.iter().map(|(path, progress, now)| StateChange {
+            partition: 0,
+            key: [KEY, path.to_string_lossy().as_bytes()].concat(),
+            value: Some(serde_json::to_vec(progress).expect("progress has only text keys")),
+            expires: Some(now.plus(REMEMBERED_MICROS)),
+        });
         self.bus.commit(Commit {
             consumer: CONSUMER.to_owned(),
-            state: vec![StateChange {
-                partition: 0,
-                key,
-                value: Some(value),
-                expires: Some(now.plus(REMEMBERED_MICROS)),
-            }],
+            state: state.collect(),
             ..Commit::default()
         })?;
-        self.known.insert(path.to_owned(), progress);
+        for (path, progress, _) in batch.done.drain(..) {
+            self.known.insert(path, progress);
+        }
         Ok(())
     }
 }
@@ -744,6 +763,121 @@ mod tests {
         .unwrap();
         drop(bus);
         assert_eq!(setup.pass().0.len(), 10);
+    }
+
+    /// A log that fails at its n-th write, as if the program had died there.
+    struct Dying {
+        bus: EmbeddedBus,
+        writes_left: AtomicI64,
+    }
+
+    impl Dying {
+        fn write(&self) -> Result<(), BusError> {
+            match self.writes_left.fetch_sub(1, Ordering::SeqCst) {
+                ..=0 => Err(BusError::Refused("dead".to_owned())),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl Bus for Dying {
+        fn partitions(&self, topic: Topic) -> u32 {
+            self.bus.partitions(topic)
+        }
+        fn append(&self, topic: Topic, records: Vec<bus::Record>) -> Result<(), BusError> {
+            self.write()?;
+            self.bus.append(topic, records)
+        }
+        fn read(
+            &self,
+            topic: Topic,
+            partition: u32,
+            from: u64,
+            max_bytes: usize,
+        ) -> Result<bus::Batch, BusError> {
+            self.bus.read(topic, partition, from, max_bytes)
+        }
+        fn wait(
+            &self,
+            topic: Topic,
+            from: &[(u32, u64)],
+            timeout: Duration,
+        ) -> Result<bool, BusError> {
+            self.bus.wait(topic, from, timeout)
+        }
+        fn bounds(&self, topic: Topic, partition: u32) -> Result<std::ops::Range<u64>, BusError> {
+            self.bus.bounds(topic, partition)
+        }
+        fn commit(&self, commit: Commit) -> Result<(), BusError> {
+            self.write()?;
+            self.bus.commit(commit)
+        }
+        fn position(
+            &self,
+            consumer: &str,
+            topic: Topic,
+            partition: u32,
+        ) -> Result<Option<u64>, BusError> {
+            self.bus.position(consumer, topic, partition)
+        }
+        fn state_get(
+            &self,
+            consumer: &str,
+            partition: u32,
+            keys: &[Vec<u8>],
+        ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
+            self.bus.state_get(consumer, partition, keys)
+        }
+        fn state_scan(
+            &self,
+            consumer: &str,
+            partition: u32,
+            prefix: &[u8],
+        ) -> Result<Vec<bus::Entry>, BusError> {
+            self.bus.state_scan(consumer, partition, prefix)
+        }
+        fn retain(&self, now: Time) -> Result<(), BusError> {
+            self.bus.retain(now)
+        }
+    }
+
+    #[test]
+    fn dying_at_any_write_loses_nothing() {
+        for writes in 0..5 {
+            let setup = Setup::new();
+            setup.now.store(i64::MAX / 2, Ordering::SeqCst);
+            setup.put("a.jsonl", b"{\"n\":1}\n{\"n\":2}\n");
+            setup.put("b.json", b"{\"Records\":[{\"n\":3},oops]}");
+            let bus = EmbeddedBus::open(setup.data.path(), Options::default()).unwrap();
+            let dying = Dying {
+                bus,
+                writes_left: AtomicI64::new(writes),
+            };
+            let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+            let clock: Clock = Arc::new(|| Time(i64::MAX / 2));
+            let limits = Limits::of_files();
+            let (config, stop) = (&setup.config, Stop::default());
+            let died = Source::open(&dying, config, limits, metrics, clock, stop)
+                .and_then(|mut source| source.pass())
+                .is_err();
+            assert_eq!(
+                died,
+                writes < 3,
+                "events, letters and progress are three writes"
+            );
+            drop(dying);
+            let (mut events, dead) = setup.pass();
+            events.dedup();
+            assert_eq!(
+                events,
+                [
+                    "a.jsonl:0 {\"n\":1}",
+                    "a.jsonl:1 {\"n\":2}",
+                    "b.json:0 {\"n\":3}"
+                ]
+            );
+            assert!(dead >= 1, "{writes} writes");
+        }
     }
 
     #[test]

@@ -77,6 +77,28 @@ impl Check {
         }
     }
 
+    /// Does a value pass that is longer than a term, and of which only the start is known? `None` if the rest decides.
+    pub(crate) fn passes_by_start(&self, start: &str) -> Option<bool> {
+        match self {
+            // No address is that long.
+            Check::Cidr(_) => Some(false),
+            Check::Wildcard(parts) if parts.last() == Some(&Part::Any) => {
+                wildcard(parts, start).then_some(true)
+            }
+            Check::Phrase(text) => {
+                // Words near the end may be cut themselves; none that stays whole for its shape is longer than this.
+                let sure = start.len().saturating_sub(48);
+                let end =
+                    |word: &str| word.as_ptr() as usize - start.as_ptr() as usize + word.len();
+                let known: Vec<&str> = words(start).take_while(|w| end(w) <= sure).collect();
+                let phrase: Vec<&str> = words(text).collect();
+                let found = !phrase.is_empty() && known.windows(phrase.len()).any(|w| w == phrase);
+                found.then_some(true)
+            }
+            _ => None,
+        }
+    }
+
     /// What every passing value begins with.
     pub(crate) fn prefix(&self) -> &str {
         match self {
@@ -102,7 +124,7 @@ pub(crate) fn is_about_words(test: &Test) -> bool {
     }
 }
 
-/// Linear in the length of both: on a mismatch only the last `*` is tried again.
+/// At most the product of both lengths: on a mismatch only the last `*` is tried again.
 fn wildcard(parts: &[Part], value: &str) -> bool {
     let (mut part, mut rest) = (0, value);
     let mut retry: Option<(usize, &str)> = None;

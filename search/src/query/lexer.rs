@@ -8,6 +8,9 @@ use event::Time;
 use super::parser::Parser;
 use super::{ErrorKind, Moment, Part, Pattern, QueryError, Regex};
 
+/// A value with wildcards is no longer than this and has no more of them: matching is bounded by length times pattern.
+const MAX_PATTERN: usize = 1_024;
+const MAX_WILDCARDS: usize = 64;
 /// Compiled regular expressions take at most this much memory.
 const REGEX_SIZE: usize = 1 << 20;
 
@@ -142,6 +145,13 @@ impl<'t> Parser<'t> {
                 .map(String::from)
                 .unwrap_or_default();
             return self.fail(self.at, ErrorKind::UnknownOperator(sign));
+        }
+        let signs = word.parts.iter().filter(|p| !matches!(p, Part::Literal(_)));
+        if signs.count() > MAX_WILDCARDS {
+            return self.too_large("wildcards in one value", MAX_WILDCARDS);
+        }
+        if word.parts.len() > 1 && end > MAX_PATTERN {
+            return self.too_large("bytes in a value with wildcards", MAX_PATTERN);
         }
         self.at += end;
         Ok(word)

@@ -571,6 +571,17 @@ mod tests {
             0,
             "query is too large: bytes 65536 at most",
         );
+        check_error(
+            &"*a".repeat(65),
+            0,
+            "query is too large: wildcards in one value 64 at most",
+        );
+        let long = format!("*{}", "a".repeat(1_024));
+        check_error(
+            &long,
+            0,
+            "query is too large: bytes in a value with wildcards 1024 at most",
+        );
         assert!(parse(r"a:/(a{1,9999}){9999}/").is_err());
         assert!(parse(r"a:/(?=b)/").is_err());
     }

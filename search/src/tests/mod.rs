@@ -1,6 +1,7 @@
 //! Tests of the crate as a whole: search against a linear scan, and the index stage through crashes and merges.
 //!
-//! [`Folder`] is an index folder of its own; [`event`] and its kin make events.
+//! [`folder`] makes an index folder; [`event`] makes events by number and age. What is tested
+//! here needs an index on the disk; what one function does by itself is tested beside it.
 
 mod property;
 mod stage;

@@ -1,4 +1,8 @@
 //! Searching an index gives what a linear scan gives, whatever the events and the query.
+//!
+//! Events are made of few texts, chosen so that queries meet them and so that folding, cutting and joining terms could go
+//! wrong; some events exceed the bounds of the index. Queries use every operator, nested, with time ranges, both orders
+//! and short pages. The parser gets texts of its own that are no queries at all.
 
 use event::{Event, Flag, Invocation, Outcome};
 use proptest::prelude::*;

@@ -1,4 +1,8 @@
 //! The index stage on a real log: repeats, crashes, merges, retention, findings.
+//!
+//! [`Stage`] is a data folder with the embedded log and a clock that stands still, so that every test says itself when time
+//! passes. A crash is a commit that fails after the split is on the disk, followed by opening everything anew. Threads are
+//! used in one test only; all others call the steps of the stage by themselves.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -271,7 +275,13 @@ fn merging_keeps_every_event_once_and_searches_go_on() {
     .unwrap();
     let mut indexer = Indexer::open(&shelf).unwrap();
     for i in 0..28 {
-        stage.append(&batch(i..i + 1));
+        // Later splits are newer, so that merging has to put them in order; every third is older than all.
+        let seconds = if i % 3 == 0 {
+            500 + i as i64
+        } else {
+            100 - i as i64
+        };
+        stage.append(&[event(i, seconds, "{}")]);
         read_all(&mut indexer);
     }
     check(&other, "", &numbers(0..28));
@@ -299,7 +309,16 @@ fn merging_keeps_every_event_once_and_searches_go_on() {
             ..all("")
         })
         .unwrap());
-    assert_eq!(newest, [0, 1, 2, 3, 4]);
+    assert_eq!(newest, [26, 25, 23, 22, 20]);
+    let range = Request {
+        from: Some(NOW.plus(-503_000_000)),
+        to: Some(NOW.plus(-95_000_000)),
+        ..all("")
+    };
+    assert_eq!(
+        ids(&shelf.searcher.search(&range).unwrap()),
+        [5, 4, 2, 1, 0, 3]
+    );
     // Every offset is covered once.
     let mut covered: Vec<(u32, u64, u64)> = after.iter().flat_map(|m| m.offsets.clone()).collect();
     covered.sort_unstable();

@@ -1,0 +1,308 @@
+//! `hunt` on real events, against what an independent evaluator found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::program::{command, corpus, run, text};
+
+fn findings(args: &[&str]) -> Vec<Value> {
+    let output = run(args);
+    assert!(
+        output.status.code().is_some_and(|c| c <= 1),
+        "{}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
+}
+
+fn check_oracle(rules: &str, oracle: &str) {
+    let Some(corpus) = corpus() else { return };
+    let path = |p: &str| corpus.join(p).display().to_string();
+    let found = findings(&[
+        "hunt",
+        &path("events"),
+        "--rules",
+        &path(rules),
+        "--format",
+        "jsonl",
+    ]);
+    let mut by_rule: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for finding in &found {
+        let ids = finding["event_ids"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i.as_str().unwrap().to_owned());
+        by_rule
+            .entry(finding["rule_id"].as_str().unwrap().to_owned())
+            .or_default()
+            .extend(ids);
+    }
+    let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in std::fs::read_to_string(corpus.join("oracle").join(oracle))
+        .unwrap()
+        .lines()
+    {
+        let line: Value = serde_json::from_str(line).unwrap();
+        if line.get("summary").is_none() {
+            let ids = line["event_ids"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|i| i.as_str().unwrap().to_owned());
+            expected.insert(line["rule_id"].as_str().unwrap().to_owned(), ids.collect());
+        }
+    }
+    assert_eq!(by_rule, expected);
+    let matches: usize = expected.values().map(BTreeSet::len).sum();
+    assert_eq!(found.len(), matches, "every match is written once");
+}
+
+#[test]
+fn sigma_aws_rules_find_what_the_oracle_found() {
+    check_oracle("sigma/cloud/rules/cloud/aws", "sigma_aws_matches.jsonl");
+}
+
+#[test]
+fn suzaku_aws_rules_find_what_the_oracle_found() {
+    check_oracle("sigma/suzaku-aws", "suzaku_aws_matches.jsonl");
+}
+
+#[test]
+fn windows_regression_cases() {
+    let Some(corpus) = corpus() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (rule, events) = (
+        folder.path().join("rule.yml"),
+        folder.path().join("events.json"),
+    );
+    let mut cases = 0;
+    for line in std::fs::read_to_string(corpus.join("sigma/regression_windows.jsonl"))
+        .unwrap()
+        .lines()
+    {
+        let case: Value = serde_json::from_str(line).unwrap();
+        std::fs::write(&rule, case["rule_yaml"].as_str().unwrap()).unwrap();
+        std::fs::write(&events, case["events"].to_string()).unwrap();
+        let found = findings(&[
+            "hunt",
+            events.to_str().unwrap(),
+            "--rules",
+            rule.to_str().unwrap(),
+            "--format",
+            "jsonl",
+        ]);
+        assert_eq!(
+            found.len() as u64,
+            case["oracle_count"].as_u64().unwrap(),
+            "{}",
+            case["rule_path"]
+        );
+        cases += 1;
+    }
+    assert_eq!(cases, 117);
+}
+
+#[test]
+fn correlations_give_the_episodes_of_their_definition() {
+    let folder = tempfile::tempdir().unwrap();
+    let rule = "title: base\nname: base\nlogsource: {product: aws, service: cloudtrail}\ndetection:\n  sel: {eventName: ConsoleLogin}\n  condition: sel\nlevel: low\n---\ntitle: burst\nid: 5d3a8f9e-3c1b-4a7a-9d0c-2f6a1b7c8d9e\ncorrelation:\n  type: event_count\n  rules: [base]\n  group-by: [sourceIPAddress]\n  timespan: 5m\n  condition: {gte: 3}\nlevel: high\n";
+    std::fs::write(folder.path().join("rule.yml"), rule).unwrap();
+    let event = |n: u32, ip: &str, minute: u32| {
+        format!(
+            "{{\"eventVersion\":\"1.08\",\"eventSource\":\"signin.amazonaws.com\",\"eventName\":\"ConsoleLogin\",\"eventTime\":\"2026-03-02T10:{minute:02}:00Z\",\"eventID\":\"e{n}\",\"recipientAccountId\":\"123456789012\",\"sourceIPAddress\":\"{ip}\"}}\n"
+        )
+    };
+    // Out of order, one of them twice, and a second episode after a quiet half hour.
+    let lines = [
+        event(3, "a", 4),
+        event(1, "a", 0),
+        event(2, "a", 2),
+        event(2, "a", 2),
+        event(4, "b", 1),
+        event(5, "a", 40),
+        event(6, "a", 41),
+        event(7, "a", 42),
+    ];
+    std::fs::write(folder.path().join("events.jsonl"), lines.concat()).unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let found = findings(&[
+        "hunt",
+        &path("events.jsonl"),
+        "--rules",
+        &path("rule.yml"),
+        "--format",
+        "jsonl",
+    ]);
+    let seen: Vec<(Value, Value, Value)> = found
+        .iter()
+        .map(|f| {
+            (
+                f["group"]["sourceIPAddress"].clone(),
+                f["count"].clone(),
+                f["event_ids"].clone(),
+            )
+        })
+        .collect();
+    let expected =
+        |count: u64, ids: [&str; 3]| (Value::from("a"), Value::from(count), serde_json::json!(ids));
+    assert_eq!(
+        seen,
+        [
+            expected(3, ["e1", "e2", "e3"]),
+            expected(3, ["e5", "e6", "e7"])
+        ]
+    );
+    assert_eq!(found[0]["time"], "2026-03-02T10:04:00Z");
+    assert_eq!(found[0]["first_event_time"], "2026-03-02T10:00:00Z");
+}
+
+fn cloudtrail(id: &str, name: &str, content: &str) -> String {
+    format!(
+        "{{\"eventVersion\":\"1.08\",\"eventSource\":\"cloudtrail.amazonaws.com\",\"eventName\":\"{name}\",\"eventTime\":\"2026-03-02T10:00:00Z\",\"eventID\":\"{id}\",\"recipientAccountId\":\"123456789012\",\"requestParameters\":{{\"name\":\"{content}\"}}}}\n"
+    )
+}
+
+#[test]
+fn repeats_count_once_and_conflicts_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = [
+        cloudtrail("x", "StopLogging", "one"),
+        cloudtrail("x", "StopLogging", "one"),
+        cloudtrail("x", "StopLogging", "two"),
+    ];
+    std::fs::write(folder.path().join("events.jsonl"), lines.concat()).unwrap();
+    std::fs::write(folder.path().join("again.jsonl"), &lines[0]).unwrap();
+    let rule = folder.path().join("r.yml");
+    std::fs::write(&rule, "title: stop\nlogsource: {product: aws, service: cloudtrail}\ndetection: {sel: {eventName: StopLogging}, condition: sel}\nlevel: high\n").unwrap();
+    let logs = folder.path().display().to_string();
+    let found = findings(&[
+        "hunt",
+        &format!("{logs}/events.jsonl"),
+        &format!("{logs}/again.jsonl"),
+        "--rules",
+        rule.to_str().unwrap(),
+        "--format",
+        "jsonl",
+    ]);
+    let rules: Vec<&str> = found
+        .iter()
+        .map(|f| f["rule_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(rules, ["stop", "stop", "trailwarden.id_conflict"]);
+    assert_eq!(found[0]["event_ids"], serde_json::json!(["x"]));
+    assert_ne!(found[1]["event_ids"], found[0]["event_ids"]);
+    assert_ne!(found[1]["id"], found[0]["id"]);
+}
+
+#[test]
+fn the_output_is_the_same_whatever_the_number_of_threads() {
+    let Some(corpus) = corpus() else { return };
+    let events = corpus.join("events").display().to_string();
+    let with =
+        |threads: &str| run(&["hunt", &events, "--format", "jsonl", "--threads", threads]).stdout;
+    let one = with("1");
+    assert!(!one.is_empty());
+    for threads in ["2", "7"] {
+        assert!(with(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn formats_time_limits_and_exit_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = folder.path().join("e.jsonl");
+    std::fs::write(&events, cloudtrail("x", "StopLogging", "one")).unwrap();
+    let events = events.to_str().unwrap();
+    let table = run(&["hunt", events, "--format", "table"]);
+    assert_eq!(table.status.code(), Some(1));
+    assert!(
+        text(&table.stdout).starts_with("TIME (UTC)"),
+        "{}",
+        text(&table.stdout)
+    );
+    let json: Value =
+        serde_json::from_slice(&run(&["hunt", events, "--format", "json"]).stdout).unwrap();
+    assert!(!json.as_array().unwrap().is_empty());
+    let early = run(&[
+        "hunt",
+        events,
+        "--to",
+        "2026-03-02T09:00:00Z",
+        "--format",
+        "jsonl",
+    ]);
+    assert_eq!((early.status.code(), early.stdout.len()), (Some(0), 0));
+    for (args, code) in [
+        (vec!["hunt", "/nonexistent"], 2),
+        (vec!["hunt", events, "--rules", "/nonexistent"], 2),
+        (vec!["hunt", events, "--from", "yesterday"], 2),
+        (
+            vec!["hunt", events, "--from", "2026-01-02", "--to", "2026-01-01"],
+            2,
+        ),
+        (vec!["hunt"], 2),
+    ] {
+        let output = run(&args);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(
+            !text(&output.stderr).contains("panicked"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let Some(corpus) = corpus() else { return };
+    let mut child = command()
+        .args([
+            "hunt",
+            &corpus.join("events").display().to_string(),
+            "--format",
+            "jsonl",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        !text(&output.stderr).contains("error"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn hostile_fields_are_inert_in_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = std::fs::File::create(folder.path().join("e.jsonl")).unwrap();
+    let record = r#"{"eventVersion":"1.08","eventSource":"cloudtrail.amazonaws.com","eventName":"StopLogging","eventTime":"2026-03-02T10:00:00Z","eventID":"x","recipientAccountId":"123456789012","userIdentity":{"type":"IAMUser","arn":"arn:aws:iam::1:user/\u001b[31mred\u202e\r\nfake line","userName":"\u001b[31mred\u202e\r\nfake line"},"sourceIPAddress":"\u001b]0;title\u0007"}"#;
+    writeln!(file, "{record}").unwrap();
+    let output = run(&[
+        "hunt",
+        Path::new(folder.path()).to_str().unwrap(),
+        "--format",
+        "table",
+    ]);
+    let table = text(&output.stdout);
+    assert!(
+        table.contains("␛[31mred") && !table.contains(['\u{1b}', '\u{202e}', '\u{7}', '\r']),
+        "{table}"
+    );
+    assert!(!table.contains("\nfake line"), "{table}");
+}

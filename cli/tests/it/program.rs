@@ -1,0 +1,256 @@
+//! Starting the program, waiting for it, talking to it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up; generous, since machines are shared.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_trailwarden"))
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(args: &[&str]) -> Output {
+    command()
+        .args(args)
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap()
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The public corpus, if it lies beside the checkout.
+pub(crate) fn corpus() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
+    if !path.is_dir() {
+        eprintln!("skipped: no corpus at {}", path.display());
+    }
+    path.is_dir().then_some(path)
+}
+
+/// A number from the environment, for the full counts of `./test --long`.
+pub(crate) fn count(name: &str, default: usize) -> usize {
+    std::env::var(name)
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(default)
+}
+
+/// A running service.
+pub(crate) struct Service {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) started: Duration,
+}
+
+impl Service {
+    /// Starts `run` with a configuration and waits until it is ready.
+    pub(crate) fn start(config: &Path, data: &Path) -> Service {
+        let begin = Instant::now();
+        let mut child = command()
+            .args(["run", "--listen", "127.0.0.1:0", "--config"])
+            .arg(config)
+            .arg("--data")
+            .arg(data)
+            .env("NO_COLOR", "1")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut seen = String::new();
+        let address = loop {
+            let mut line = String::new();
+            if lines.read_line(&mut line).unwrap() == 0 {
+                panic!("the service did not start:\n{seen}");
+            }
+            seen.push_str(&line);
+            if let Some((_, rest)) = line.split_once("console=\"http://") {
+                break rest.split('"').next().unwrap().parse().unwrap();
+            }
+        };
+        let started = begin.elapsed();
+        // Errors of the service show up beside those of the test.
+        std::thread::spawn(move || {
+            for line in lines
+                .lines()
+                .map_while(Result::ok)
+                .filter(|l| l.contains("ERROR"))
+            {
+                eprintln!("service: {line}");
+            }
+        });
+        Service {
+            child,
+            address,
+            started,
+        }
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop and tells its exit code.
+    pub(crate) fn stop(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+        self.child.wait().unwrap().code()
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Value {
+        let (status, body) = request(self.address, "GET", path, &[], b"").unwrap();
+        assert_eq!(status, 200, "{path}: {}", text(&body));
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        text(
+            &request(self.address, "GET", "/metrics", &[], b"")
+                .unwrap()
+                .1,
+        )
+    }
+
+    /// Waits until every stage has read its input to the end and nothing is left to send.
+    pub(crate) fn settle(&self, events: u64) {
+        let begin = Instant::now();
+        loop {
+            let health = self.get("/api/v1/health");
+            let stages = health["stages"].as_array().unwrap();
+            let lag: u64 = stages.iter().map(|s| s["records"].as_u64().unwrap()).sum();
+            let found = self.get("/api/v1/search?q=source:aws.*&limit=1&count=true")["total"]
+                .as_u64()
+                .unwrap_or(0);
+            let pending = self.get("/api/v1/notifications?delivery=pending")["notifications"]
+                .as_array()
+                .unwrap()
+                .len();
+            if lag == 0 && found >= events && pending == 0 {
+                return;
+            }
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "not settled: lag {lag}, {found} of {events} events, {pending} notifications pending\n{health:#}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Only a test that failed leaves it running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One HTTP request; `None` where nobody answers.
+pub(crate) fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
+    // The server may answer, and close, before it has read a body that it refuses.
+    let _ = stream.write_all(body);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let split = answer.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let head = text(&answer[..split]);
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let body = answer[split + 4..].to_vec();
+    let chunked = head.to_lowercase().contains("transfer-encoding: chunked");
+    Some((status, if chunked { unchunk(&body) } else { body }))
+}
+
+fn unchunk(mut body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(at) = body.windows(2).position(|w| w == b"\r\n") {
+        let size = usize::from_str_radix(&text(&body[..at]), 16).unwrap_or(0);
+        if size == 0 || body.len() < at + 2 + size {
+            break;
+        }
+        out.extend_from_slice(&body[at + 2..at + 2 + size]);
+        body = &body[(at + 4 + size).min(body.len())..];
+    }
+    out
+}
+
+/// What a webhook receiver was sent: the idempotency key and the body of every request.
+pub(crate) type Received = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// A receiver that takes everything.
+pub(crate) fn receiver() -> (SocketAddr, Received) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let received = Received::default();
+    let shared = Arc::clone(&received);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            take(stream, &shared);
+        }
+    });
+    (address, received)
+}
+
+fn take(stream: TcpStream, received: &Received) -> Option<()> {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let (mut key, mut length) = (String::new(), 0);
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("idempotency-key") => {
+                key = value.to_owned()
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.parse().ok()?
+            }
+            Some(_) => {}
+            None if line.trim().is_empty() => break,
+            None => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    received
+        .lock()
+        .unwrap()
+        .push((key, serde_json::from_slice(&body).ok()?));
+    (&stream)
+        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        .ok()
+}
