@@ -21,8 +21,9 @@ use crate::error::{ApiError, blocking};
 use crate::inert::{self, Inert};
 use crate::params::{self, Form};
 
-/// The most events of the evidence that the page shows.
+/// The most events of the evidence that the page shows, and how many of them without being asked.
 const MAX_EVIDENCE: usize = 50;
+const AT_ONCE: usize = 10;
 
 struct Found {
     alert: Alert,
@@ -159,11 +160,7 @@ fn body(
         div.columns {
             div {
                 (glance(alert, now))
-                @if !found.why.is_empty() {
-                    section.panel { h2 { "Why the rule matched" }
-                        ul.why { @for line in &found.why { li { code { (Inert(line)) } } } }
-                    }
-                }
+                (why(found, rule))
                 (evidence(found))
                 (siblings(client, found, now))
             }
@@ -223,6 +220,27 @@ fn around(alert: &Alert) -> String {
     )
 }
 
+/// For a correlation what was counted together, for a single event what in it matched.
+fn why(found: &Found, rule: Option<&RuleInfo>) -> Markup {
+    let alert = &found.alert;
+    let correlation = rule.and_then(|r| r.correlation.as_deref());
+    if found.why.is_empty() && correlation.is_none() {
+        return html! {};
+    }
+    html! {
+        section.panel { h2 { "Why the rule matched" }
+            @if let Some(kind) = correlation {
+                p { b { (alert.count) } " events "
+                    @for (i, key) in alert.group.keys().enumerate() { @if i == 0 { "with the same " } @else { " and " } code { (Inert(key)) } }
+                    " from " (when(alert.finding.first_event_time)) " to " (when(alert.finding.last_event_time))
+                    " (" code { (kind) } "); the rule says how many within which time."
+                }
+            }
+            @if !found.why.is_empty() { ul.why { @for line in &found.why { li { code { (Inert(line)) } } } } }
+        }
+    }
+}
+
 fn evidence(found: &Found) -> Markup {
     let alert = &found.alert;
     html! {
@@ -231,7 +249,11 @@ fn evidence(found: &Found) -> Markup {
                 p.dim { "The events are not in the index: they are being indexed, or older than what is kept. Their ids:" }
                 ul.ids { @for id in alert.finding.event_ids.iter().take(20) { li { code { (Inert(id)) } } } }
             } @else {
-                div.hits { @for event in &found.evidence { (super::search::hit(event, found.evidence.len() == 1)) } }
+                @let (first, rest) = found.evidence.split_at(found.evidence.len().min(AT_ONCE));
+                div.hits { @for event in first { (super::search::hit(event, found.evidence.len() == 1)) } }
+                @if !rest.is_empty() {
+                    details.rest { summary { (rest.len()) " more" } div.hits { @for event in rest { (super::search::hit(event, false)) } } }
+                }
                 @if alert.count > found.evidence.len() as u64 { p.dim { "Shown are " (found.evidence.len()) " of " (alert.count) ", earliest first." } }
             }
         }

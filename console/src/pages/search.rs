@@ -223,11 +223,10 @@ pub(crate) fn hit(event: &Event, open: bool) -> Markup {
     } else {
         &event.identity
     };
-    let whom = if event.actor.is_empty() {
-        who
-    } else {
-        &event.actor
-    };
+    let whom = [&event.actor, who, &event.function]
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .map_or("", |name| name.as_str());
     let what = if event.action.is_empty() {
         event.source.as_str()
     } else {
@@ -247,7 +246,7 @@ pub(crate) fn hit(event: &Event, open: bool) -> Markup {
                 span.from { (inert::value(&event.src_ip)) }
                 span.place { (inert::value(&event.account)) @if !place.is_empty() { " " span.dim { (Inert(place)) } } }
                 span.result { (event_page::outcome(event)) @if !event.error_code.is_empty() { " " span.dim { (Inert(&event.error_code)) } } }
-                @if event.action == "log" || (event.actor.is_empty() && !event.error_message.is_empty()) { span.text { (Inert(&event.error_message)) } }
+                @if let Some(said) = said(event) { span.text { (Inert(&said)) } }
             }
             @if open {
                 (event_page::detail(event))
@@ -258,6 +257,23 @@ pub(crate) fn hit(event: &Event, open: bool) -> Markup {
             }
         }
     }
+}
+
+/// What a line of a function's log says: its message where it is JSON, else the line.
+fn said(event: &Event) -> Option<String> {
+    const SHOWN: usize = 240;
+    if event.source != "aws.lambda" {
+        return None;
+    }
+    if !event.error_message.is_empty() {
+        return Some(event.error_message.to_string());
+    }
+    let record: Option<serde_json::Value> = serde_json::from_slice(&event.raw).ok();
+    let text = match &record {
+        Some(serde_json::Value::Object(map)) => map.get("message")?.as_str()?.to_owned(),
+        _ => String::from_utf8_lossy(&event.raw[..event.raw.len().min(4 * SHOWN)]).into_owned(),
+    };
+    Some(text.trim().chars().take(SHOWN).collect())
 }
 
 /// The address of this search with another range or page.
