@@ -208,8 +208,8 @@ fn events(format: Format, answer: &Answer, out: &mut dyn Write) -> std::io::Resu
         Format::Table => {
             writeln!(
                 out,
-                "{:<24} {:<8} {:<28} {:<44} {:<16} {}",
-                "TIME (UTC)", "OUTCOME", "ACTION", "ACTOR", "SOURCE IP", "ACCOUNT"
+                "{:<24} {:<8} {:<28} {:<44} {:<16} ACCOUNT",
+                "TIME (UTC)", "OUTCOME", "ACTION", "ACTOR", "SOURCE IP"
             )?;
             for event in &answer.hits {
                 let who = if event.actor.is_empty() {

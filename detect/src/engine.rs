@@ -19,6 +19,12 @@ use crate::pattern::Pattern;
 use crate::rule::{Logsource, Selection};
 use crate::rule_set::RuleSet;
 
+/// The rules that need a value, by the lower-cased value.
+type RulesByValue = FxHashMap<Box<str>, Vec<u32>>;
+
+/// A value that a rule may need: where, and lower-cased what.
+type Need = (Slot, Box<str>);
+
 /// A compiled rule set.
 #[derive(Debug)]
 pub struct Engine {
@@ -30,7 +36,7 @@ pub struct Engine {
     correlations: Vec<Correlated>,
     logsources: Vec<Logsource>,
     /// Per indexed slot: lower-cased value to rules.
-    index: Vec<(Slot, FxHashMap<Box<str>, Vec<u32>>)>,
+    index: Vec<(Slot, RulesByValue)>,
     /// Rules without keys.
     unkeyed: Vec<u32>,
 }
@@ -275,16 +281,8 @@ impl Engine {
 
     /// For every rule the set of (slot, value) pairs of which it needs one, the rarest such set; then the index.
     fn build_index(&mut self) {
-        let mut uses: FxHashMap<(Slot, Box<str>), usize> = FxHashMap::default();
-        for predicate in &self.predicates {
-            if let (Some(slot), Some(values)) = (predicate.slot, &predicate.exact) {
-                for value in values {
-                    *uses.entry((slot, value.clone())).or_default() += 1;
-                }
-            }
-        }
         // How often a value stands in rules tells how often it stands in events, near enough.
-        let mut rules_with: FxHashMap<(Slot, Box<str>), usize> = FxHashMap::default();
+        let mut rules_with: FxHashMap<Need, usize> = FxHashMap::default();
         for rule in &self.rules {
             let mut pairs = FxHashSet::default();
             self.pairs(&rule.expression, &mut pairs);
@@ -292,7 +290,7 @@ impl Engine {
                 *rules_with.entry(pair).or_default() += 1;
             }
         }
-        let mut index: BTreeMap<Slot, FxHashMap<Box<str>, Vec<u32>>> = BTreeMap::new();
+        let mut index: BTreeMap<Slot, RulesByValue> = BTreeMap::new();
         for (number, rule) in self.rules.iter().enumerate() {
             match self.keys(&rule.expression, &rules_with) {
                 Some(keys) => keys.into_iter().for_each(|(slot, value)| {
@@ -307,7 +305,7 @@ impl Engine {
         self.index = index.into_iter().collect();
     }
 
-    fn pairs(&self, expression: &Expression, out: &mut FxHashSet<(Slot, Box<str>)>) {
+    fn pairs(&self, expression: &Expression, out: &mut FxHashSet<Need>) {
         match expression {
             Expression::Predicate(p) => {
                 let predicate = &self.predicates[*p as usize];
@@ -322,12 +320,8 @@ impl Engine {
         }
     }
 
-    fn keys(
-        &self,
-        expression: &Expression,
-        uses: &FxHashMap<(Slot, Box<str>), usize>,
-    ) -> Option<Vec<(Slot, Box<str>)>> {
-        let cost = |keys: &Vec<(Slot, Box<str>)>| {
+    fn keys(&self, expression: &Expression, uses: &FxHashMap<Need, usize>) -> Option<Vec<Need>> {
+        let cost = |keys: &Vec<Need>| {
             keys.iter()
                 .map(|k| uses.get(k).copied().unwrap_or(0))
                 .sum::<usize>()

@@ -1,6 +1,6 @@
 //! One line of a selection: a field, its modifiers and its values, made into tests.
 //!
-//! [`parse`] applies the modifiers of Sigma 2.1 in the order in which they are written and gives an
+//! `parse` applies the modifiers of Sigma 2.1 in the order in which they are written and gives an
 //! [`Item`]: groups of [`Test`]s on one field. What a modifier cannot be applied to is a mistake with its
 //! place. The engine evaluates tests; nothing here looks at events.
 
@@ -220,22 +220,7 @@ pub(crate) fn parse(
         .iter()
         .map(|n| Ok(vec![first_value(n, is_regex)?]))
         .collect::<Result<_, Mistake>>()?;
-    let mut state = State {
-        groups,
-        mode: if field.is_empty() {
-            Mode::Plain
-        } else {
-            Mode::Plain
-        },
-        relation: Relation::Equal,
-        cased: false,
-        all: false,
-        negated: false,
-        flags: [false; 3],
-        time: None,
-        op: Op::Equal,
-        applied: Vec::new(),
-    };
+    let mut state = State::new(groups);
     let mut place = key.place.plus(field.chars().count() + 1);
     for modifier in &modifiers {
         state.apply(modifier, place, placeholders)?;
@@ -279,18 +264,7 @@ pub(crate) fn parse(
 /// A keyword outside a map: it is searched in every value.
 pub(crate) fn keyword(node: &Node) -> Result<Item, Mistake> {
     let value = first_value(node, false)?;
-    let state = State {
-        groups: Vec::new(),
-        mode: Mode::Plain,
-        relation: Relation::Equal,
-        cased: false,
-        all: false,
-        negated: false,
-        flags: [false; 3],
-        time: None,
-        op: Op::Equal,
-        applied: Vec::new(),
-    };
+    let state = State::new(Vec::new());
     Ok(Item {
         field: None,
         groups: vec![vec![state.test(&value, true, node)?]],
@@ -317,6 +291,21 @@ fn first_value(node: &Node, is_regex: bool) -> Result<Value, Mistake> {
 }
 
 impl State {
+    fn new(groups: Vec<Vec<Value>>) -> State {
+        State {
+            groups,
+            mode: Mode::Plain,
+            relation: Relation::Equal,
+            cased: false,
+            all: false,
+            negated: false,
+            flags: [false; 3],
+            time: None,
+            op: Op::Equal,
+            applied: Vec::new(),
+        }
+    }
+
     fn apply(
         &mut self,
         modifier: &str,

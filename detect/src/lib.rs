@@ -1,6 +1,6 @@
 //! Events to findings: Sigma rules, matching, correlation.
 //!
-//! [`RuleSet::load`] reads folders of Sigma documents and reports every problem of all of them at once.
+//! [`RuleSet::build`] checks the Sigma documents of whole folders and reports every problem of all of them at once.
 //! [`Engine`] is a rule set compiled for speed: it tells which rules match an event, looking at few of
 //! them. The core is pure and synchronous: no I/O, no clock, no unordered iteration, so that live runs,
 //! tests and backtests give the same answers. [`window`] keeps the windows of event_count correlations in event
@@ -17,3 +17,6 @@ pub mod rule;
 pub mod rule_set;
 pub mod window;
 pub mod yaml;
+
+pub use engine::Engine;
+pub use rule_set::RuleSet;

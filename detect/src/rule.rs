@@ -1,6 +1,6 @@
 //! A checked rule, and how documents become rules.
 //!
-//! [`document`] takes one YAML document and gives a [`Rule`], a [`CorrelationRule`] or the mistakes in it.
+//! `document` takes one YAML document and gives a [`Rule`], a [`CorrelationRule`] or the mistakes in it.
 //! Which files there are, and what refers to what, is the business of `rule_set`.
 
 use event::{RuleInfo, Severity};

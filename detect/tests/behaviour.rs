@@ -1,5 +1,10 @@
 //! What Sigma means, one line a behaviour: the 2.1 specification and what the reference implementation tests.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking and tells on stderr why it was skipped"
+)]
+
 use detect::engine::{Engine, Scratch};
 use detect::error::Weight;
 use detect::item::Placeholders;

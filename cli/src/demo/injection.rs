@@ -46,7 +46,7 @@ pub(crate) struct Tick {
 pub(crate) struct Injection {
     /// `A001`, or `D001` for a decoy: unique within one traffic.
     pub(crate) id: String,
-    /// What kind of attack, one of [`super::traffic::kinds`].
+    /// What kind of attack, one of the names in `super::traffic`.
     pub(crate) kind: &'static str,
     /// What was done, in words for people.
     pub(crate) title: String,

@@ -3,7 +3,7 @@
 //! The order and presence of fields follow the CloudTrail user guide: a failed call has an `errorCode` and
 //! no response, sign-ins are of type `AwsConsoleSignIn` and carry `additionalEventData`, data events say so in
 //! `eventCategory`. Global services are recorded in us-east-1. Times have whole seconds. The ids are drawn
-//! from the traffic's own chance. [`json`](serde_json::json) fills the fields; nothing is parsed here.
+//! from the traffic's own chance. `serde_json::json` fills the fields; nothing is parsed here.
 
 use event::Time;
 use serde_json::{Map, Value, json};

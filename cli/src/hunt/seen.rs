@@ -64,7 +64,7 @@ impl Seen {
 impl Shard {
     /// Where `id` stands, or the empty place where it belongs.
     fn place(&self, id: u64) -> usize {
-        let mut at = (u128::from(id) * self.ids.len() as u128 >> 64) as usize;
+        let mut at = ((u128::from(id) * self.ids.len() as u128) >> 64) as usize;
         while self.ids[at] != 0 && self.ids[at] != id {
             at = if at + 1 == self.ids.len() { 0 } else { at + 1 };
         }

@@ -3,6 +3,12 @@
 //! `program` starts it and talks to it; every other module is one theme. Tests that need the public corpus,
 //! which lies beside the checkout, say so and pass where it is absent.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and tells on stderr why it was skipped"
+)]
+
 mod bad_input;
 mod commands;
 mod hunt;
