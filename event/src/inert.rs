@@ -49,8 +49,6 @@ pub fn sign(c: char) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn what_is_hidden_becomes_a_sign() {
         for (text, shown) in [

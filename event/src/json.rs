@@ -845,7 +845,7 @@ mod tests {
             let ours = Doc::parse(text.as_bytes()).is_ok();
             prop_assert!(ours || !serde, "serde takes what we refuse: {text}");
             if ours && !serde {
-                prop_assert!(text.contains(|c: char| c == '0' || c == '1'), "we take what serde refuses: {text}");
+                prop_assert!(text.contains(['0', '1']), "we take what serde refuses: {text}");
             }
         }
 
