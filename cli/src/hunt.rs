@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
+use ::search::offline::OfflineIndex;
 use anyhow::Context;
 use detect::engine::Engine;
 use detect::window::{OFFLINE_MEMORY, Offline};
@@ -55,6 +56,9 @@ pub(crate) struct HuntArgs {
     /// Sort findings by time instead of writing them as they are found
     #[arg(long)]
     timeline: bool,
+    /// Put all events into a new index here, for `trailwarden search --data DIR`
+    #[arg(long, value_name = "DIR")]
+    index: Option<PathBuf>,
     /// How many files to read at the same time; as many as there are processors, if not said
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -103,6 +107,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
         from,
         to,
         now,
+        keep: args.index.is_some(),
     });
     let progress = progress(&files, stdout_is_terminal && format == Format::Table);
     let threads = args
@@ -110,7 +115,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
         .clamp(1, 64);
     let started = std::time::Instant::now();
-    let (totals, result) = hunt(&setting, files, threads, args.timeline, &progress);
+    let (totals, result) = hunt(&setting, files, threads, args, &progress);
     progress.finish_and_clear();
     match result {
         // The reader of a pipe has seen enough.
@@ -192,7 +197,7 @@ fn hunt(
     setting: &Arc<Setting>,
     files: Vec<(PathBuf, u64)>,
     threads: usize,
-    timeline: bool,
+    args: &HuntArgs,
     progress: &ProgressBar,
 ) -> (Totals, anyhow::Result<()>) {
     // The order of files is the order of receivers; a worker that is far ahead waits for room in its own channel.
@@ -222,7 +227,7 @@ fn hunt(
         .collect();
     drop(queue);
     let mut totals = Totals::default();
-    let result = collect_chunks(setting, receivers, timeline, progress, &mut totals);
+    let result = collect_chunks(setting, receivers, args, progress, &mut totals);
     for worker in workers {
         if worker.join().is_err() {
             return (
@@ -239,23 +244,24 @@ fn hunt(
 fn collect_chunks(
     setting: &Setting,
     receivers: Receiver<Receiver<Chunk>>,
-    timeline: bool,
+    args: &HuntArgs,
     progress: &ProgressBar,
     totals: &mut Totals,
 ) -> anyhow::Result<()> {
     let mut seen = Seen::new();
+    let create = |dir| OfflineIndex::create(dir, &::search::Config::default()).context(Usage);
+    let mut index = args.index.as_deref().map(create).transpose()?;
     let mut correlator = Offline::new(setting.correlations.clone(), OFFLINE_MEMORY);
-    let mut writer = output::Writer::new(setting.format, timeline);
+    let mut writer = output::Writer::new(setting.format, args.timeline);
     for receiver in receivers {
         for chunk in receiver {
-            take(
-                setting,
-                chunk,
-                &mut seen,
-                &mut correlator,
-                &mut writer,
-                totals,
-            )?;
+            let sinks = Sinks {
+                seen: &mut seen,
+                correlator: &mut correlator,
+                writer: &mut writer,
+                index: index.as_mut(),
+            };
+            take(setting, chunk, sinks, totals)?;
         }
         totals.files += 1;
         progress.set_message(format!(
@@ -273,6 +279,9 @@ fn collect_chunks(
         }
     })?;
     failed?;
+    if let Some(index) = index {
+        index.finish()?;
+    }
     writer.finish()
 }
 
@@ -282,14 +291,27 @@ fn count(totals: &mut Totals, severity: Severity, title: &str) {
     *totals.by_rule.entry(key).or_default() += 1;
 }
 
+/// Where the events of a chunk go.
+struct Sinks<'a> {
+    seen: &'a mut Seen,
+    correlator: &'a mut Offline,
+    writer: &'a mut output::Writer,
+    index: Option<&'a mut OfflineIndex>,
+}
+
 fn take(
     setting: &Setting,
     chunk: Chunk,
-    seen: &mut Seen,
-    correlator: &mut Offline,
-    writer: &mut output::Writer,
+    sinks: Sinks<'_>,
     totals: &mut Totals,
 ) -> anyhow::Result<()> {
+    let Sinks {
+        seen,
+        correlator,
+        writer,
+        mut index,
+    } = sinks;
+    let mut kept = chunk.kept.into_iter();
     totals.bytes += chunk.bytes;
     totals.bad += chunk.bad.len() as u64;
     for bad in &chunk.bad {
@@ -305,6 +327,7 @@ fn take(
         while let Some((_, m)) = matched.next_if(|(n, _)| *n == number) {
             own.push(m);
         }
+        let mut whole = kept.next();
         match known {
             Known::Repeat => {
                 totals.repeats += 1;
@@ -313,6 +336,10 @@ fn take(
             Known::New => writer.text(event.time, &chunk.text[from..text])?,
             Known::Conflict => {
                 totals.conflicts += 1;
+                if let Some(whole) = &mut whole {
+                    whole.id = whole.id.conflict(u64::from(event.content));
+                    whole.flags.set(Flag::IdConflict);
+                }
                 own.iter_mut()
                     .for_each(|m| m.id = m.id.conflict(u64::from(event.content)));
                 writer.text(
@@ -323,6 +350,9 @@ fn take(
                 count(totals, finding.severity, &finding.title);
                 writer.finding(&finding)?;
             }
+        }
+        if let (Some(index), Some(whole)) = (&mut index, &whole) {
+            index.add(whole)?;
         }
         for &number in &chunk.rules[first..rule] {
             let info = setting.engine.info(number);

@@ -397,10 +397,17 @@ impl Worker {
 impl Outputs {
     fn finding(&mut self, finding: &Finding, now: Time) {
         let value = serde_json::to_vec(finding).expect("texts, numbers and maps with text keys");
+        // The findings that alerting folds into one alert meet in one partition, in order.
+        let who = if finding.actor.is_empty() {
+            &finding.function
+        } else {
+            &finding.actor
+        };
+        let key = format!("{}/{}/{who}", finding.rule_id, finding.account);
         self.records.push((
             Topic::Findings,
             Record {
-                key: Bytes::from(finding.id.to_string()),
+                key: Bytes::from(key),
                 value: Bytes::from(value),
                 time: now,
             },

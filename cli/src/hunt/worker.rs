@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 
 use detect::engine::{Engine, Scratch};
 use detect::window::{Correlation, Match};
-use event::{Str, Time};
+use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context, Normalizer};
 
@@ -20,6 +20,8 @@ pub(crate) struct Setting {
     pub(crate) from: Option<Time>,
     pub(crate) to: Option<Time>,
     pub(crate) now: Time,
+    /// Are events kept whole, to be put into an index?
+    pub(crate) keep: bool,
 }
 
 /// A file to read.
@@ -54,6 +56,8 @@ pub(crate) struct Chunk {
     /// Matches that correlations count, each with the number of its event in the chunk.
     pub(crate) matches: Vec<(usize, Match)>,
     pub(crate) bad: Vec<BadPiece>,
+    /// The events themselves where they are kept, in the order of `events`.
+    pub(crate) kept: Vec<Event>,
     /// How much of the file this chunk stands for.
     pub(crate) bytes: u64,
 }
@@ -82,7 +86,7 @@ impl Worker {
         let context = Context {
             ingest_time: setting.now,
             object: Str::from(object.as_str()),
-            keep_raw: false,
+            keep_raw: setting.keep,
         };
         let mut chunk = Chunk::default();
         let (normalizer, scratch) = (&mut self.normalizer, &mut self.scratch);
@@ -151,7 +155,8 @@ fn record_into(
         );
         chunk.rules.push(rule);
     }
-    if engine.is_correlated(scratch.matched()) {
+    // An amendment says what is already known once more: it is not counted.
+    if engine.is_correlated(scratch.matched()) && !event.flags.has(Flag::Addendum) {
         let number = chunk.events.len();
         for found in engine.correlation_matches(&event, json, scratch) {
             let correlation = &setting.correlations[found.correlation];
@@ -168,6 +173,9 @@ fn record_into(
         text_end: chunk.text.len(),
         rules_end: chunk.rules.len(),
     });
+    if setting.keep {
+        chunk.kept.push(event);
+    }
 }
 
 /// Tells records of the same id apart within one run; not stored anywhere.

@@ -202,6 +202,50 @@ fn repeats_count_once_and_conflicts_are_said() {
 }
 
 #[test]
+fn what_was_hunted_can_be_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = folder.path().join("e.jsonl");
+    let lines = [
+        cloudtrail("x", "StopLogging", "one"),
+        cloudtrail("x", "StopLogging", "one"),
+        cloudtrail("x", "StopLogging", "two"),
+        cloudtrail("y", "GetObject", "three"),
+    ];
+    std::fs::write(&events, lines.concat()).unwrap();
+    let index = folder.path().join("index").display().to_string();
+    let output = run(&[
+        "hunt",
+        events.to_str().unwrap(),
+        "--index",
+        &index,
+        "--format",
+        "jsonl",
+    ]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let search = |query: &str| {
+        text(&run(&["search", query, "--data", &index]).stdout)
+            .lines()
+            .count()
+    };
+    assert_eq!(
+        (
+            search(""),
+            search("source_id:x"),
+            search("requestParameters.name:three"),
+            search("flags:id_conflict")
+        ),
+        (3, 2, 1, 1)
+    );
+    // A second run does not mix with the first.
+    assert_eq!(
+        run(&["hunt", events.to_str().unwrap(), "--index", &index])
+            .status
+            .code(),
+        Some(2)
+    );
+}
+
+#[test]
 fn the_output_is_the_same_whatever_the_number_of_threads() {
     let Some(corpus) = corpus() else { return };
     let events = corpus.join("events").display().to_string();
