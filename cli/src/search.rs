@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use event::Event;
 use prometheus::Registry;
-use search::{Answer, Request, SearchError, Searcher};
+use search::{Request, SearchError, Searcher};
 
 use crate::clock;
 use crate::exit::{Outcome, Usage};
@@ -34,6 +34,12 @@ pub(crate) struct SearchArgs {
     /// The data folder of a service, or a folder that `hunt --index` made
     #[arg(long, value_name = "DIR", default_value = "trailwarden-data")]
     data: PathBuf,
+    /// Ask a running service instead, such as http://127.0.0.1:7171
+    #[arg(long, value_name = "URL", conflicts_with = "data")]
+    url: Option<String>,
+    /// A file with the bearer token for that service
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
     /// How to write events; a table on a terminal and JSON lines in a pipe, if not said
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -88,6 +94,21 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
         newest_first: !args.oldest_first,
         ..Request::default()
     };
+    let terminal = std::io::stdout().is_terminal();
+    let format = args.format.unwrap_or(if terminal {
+        Format::Table
+    } else {
+        Format::Jsonl
+    });
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    if let Some(url) = &args.url {
+        anyhow::ensure!(
+            args.agg.is_none(),
+            anyhow::anyhow!("--agg works on --data only").context(Usage)
+        );
+        let hits = ask(url, args.token_file.as_deref(), &request)?;
+        return finish(events(format, &hits, &mut out), &mut out);
+    }
     let dir = index_dir(&args.data);
     anyhow::ensure!(
         dir.is_dir(),
@@ -101,12 +122,6 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
     let metrics = search::Metrics::new(&Registry::new())?;
     let searcher = Searcher::open(&dir, &config, metrics, clock::clock())
         .with_context(|| format!("cannot open the index in `{}`", dir.display()))?;
-    let format = args.format.unwrap_or(if std::io::stdout().is_terminal() {
-        Format::Table
-    } else {
-        Format::Jsonl
-    });
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let written = match &args.agg {
         Some(field) => {
             let values = searcher
@@ -121,13 +136,121 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
             if let Some(partial) = &answer.partial {
                 warn(partial);
             }
-            events(format, &answer, &mut out)
+            let hits: Vec<Hit> = answer.hits.into_iter().map(Hit::from).collect();
+            events(format, &hits, &mut out)
         }
     };
+    finish(written, &mut out)
+}
+
+/// The reader of a pipe that has seen enough is no error.
+fn finish(written: std::io::Result<()>, out: &mut dyn Write) -> anyhow::Result<Outcome> {
     match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Outcome::Clean),
     }
+}
+
+/// An event that was found, and the same as JSON.
+struct Hit {
+    event: Event,
+    json: serde_json::Value,
+}
+
+impl From<Event> for Hit {
+    fn from(event: Event) -> Hit {
+        let json = event.to_json();
+        Hit { event, json }
+    }
+}
+
+/// How many events one request to a service asks for.
+const PAGE: usize = 1_000;
+
+/// Asks a running service, page by page.
+fn ask(url: &str, token_file: Option<&Path>, request: &Request) -> anyhow::Result<Vec<Hit>> {
+    let token = token_file
+        .map(|path| {
+            std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read `{}`", path.display()))
+        })
+        .transpose()
+        .context(Usage)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let client = reqwest::Client::builder()
+        .timeout(std::time::Duration::from_secs(60))
+        .build()?;
+    let base = reqwest::Url::parse(url)
+        .and_then(|u| u.join("/api/v1/search"))
+        .with_context(|| format!("`{url}` is no address of a service"))
+        .context(Usage)?;
+    let mut hits: Vec<Hit> = Vec::new();
+    let mut cursor: Option<String> = None;
+    while hits.len() < request.limit {
+        let mut page = base.clone();
+        {
+            let mut pairs = page.query_pairs_mut();
+            pairs.append_pair("q", &request.query);
+            pairs.append_pair("limit", &(request.limit - hits.len()).min(PAGE).to_string());
+            pairs.append_pair(
+                "order",
+                if request.newest_first {
+                    "newest"
+                } else {
+                    "oldest"
+                },
+            );
+            for (name, time) in [("from", request.from), ("to", request.to)] {
+                if let Some(time) = time {
+                    pairs.append_pair(name, &time.to_string());
+                }
+            }
+            if let Some(cursor) = &cursor {
+                pairs.append_pair("cursor", cursor);
+            }
+        }
+        let mut call = client.get(page);
+        if let Some(token) = &token {
+            call = call.bearer_auth(token.trim());
+        }
+        let (status, body) = runtime.block_on(async {
+            let answer = call
+                .send()
+                .await
+                .with_context(|| format!("cannot reach `{url}`"))?;
+            let status = answer.status();
+            anyhow::Ok((
+                status,
+                answer
+                    .json::<serde_json::Value>()
+                    .await
+                    .context("the answer is no JSON")?,
+            ))
+        })?;
+        if !status.is_success() {
+            let text = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
+            anyhow::bail!(
+                "the service answered {status}: {}\n\nhint: {}",
+                text("message"),
+                text("hint")
+            );
+        }
+        if let Some(partial) = body["partial"].as_str() {
+            warn(partial);
+        }
+        for json in body["hits"].as_array().cloned().unwrap_or_default() {
+            let event = serde_json::from_value(json.clone())
+                .context("the service answered something that is no event")?;
+            hits.push(Hit { event, json });
+        }
+        match body["next"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => break,
+        }
+    }
+    Ok(hits)
 }
 
 #[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]
@@ -203,7 +326,7 @@ const COLUMNS: [&str; 12] = [
     "source_id",
 ];
 
-fn events(format: Format, answer: &Answer, out: &mut dyn Write) -> std::io::Result<()> {
+fn events(format: Format, hits: &[Hit], out: &mut dyn Write) -> std::io::Result<()> {
     match format {
         Format::Table => {
             writeln!(
@@ -211,7 +334,7 @@ fn events(format: Format, answer: &Answer, out: &mut dyn Write) -> std::io::Resu
                 "{:<24} {:<8} {:<28} {:<44} {:<16} ACCOUNT",
                 "TIME (UTC)", "OUTCOME", "ACTION", "ACTOR", "SOURCE IP"
             )?;
-            for event in &answer.hits {
+            for Hit { event, .. } in hits {
                 let who = if event.actor.is_empty() {
                     &event.function
                 } else {
@@ -232,18 +355,17 @@ fn events(format: Format, answer: &Answer, out: &mut dyn Write) -> std::io::Resu
         }
         Format::Csv => {
             writeln!(out, "{}", COLUMNS.join(","))?;
-            for event in &answer.hits {
+            for Hit { event, .. } in hits {
                 let cells: Vec<String> = COLUMNS.iter().map(|c| cell(&column(event, c))).collect();
                 writeln!(out, "{}", cells.join(","))?;
             }
             Ok(())
         }
-        Format::Jsonl => answer
-            .hits
+        Format::Jsonl => hits
             .iter()
-            .try_for_each(|event| writeln!(out, "{}", event.to_json())),
+            .try_for_each(|hit| writeln!(out, "{}", hit.json)),
         Format::Json => {
-            let all: Vec<_> = answer.hits.iter().map(Event::to_json).collect();
+            let all: Vec<_> = hits.iter().map(|hit| hit.json.clone()).collect();
             writeln!(out, "{}", serde_json::Value::from(all))
         }
     }

@@ -336,7 +336,9 @@ impl Worker {
         now: Time,
         outputs: &mut Outputs,
     ) {
-        let is_json = event.raw.first() == Some(&b'{') && self.doc.scan(&event.raw, 0).is_ok();
+        let whole = |end| event::json::skip_space(&event.raw, end) == event.raw.len();
+        let is_json =
+            event.raw.first() == Some(&b'{') && self.doc.scan(&event.raw, 0).is_ok_and(whole);
         let json = is_json.then(|| self.doc.root(&event.raw));
         let engine = &rules.engine;
         engine.matches(event, json, &mut self.scratch);

@@ -550,3 +550,16 @@ fn all_problems_of_all_files_at_once() {
     );
     assert!(errors.to_string().contains("hint: did you mean `cidr`?"));
 }
+
+proptest::proptest! {
+    /// Whatever stands in a rule file: an answer, never a panic, and every error has a place in the file.
+    #[test]
+    fn no_text_breaks_the_loader(from in 0..400_usize, length in 0..40_usize, insert in "[ -~\n\t]{0,12}") {
+        let good = "title: t\nid: 929a690e-bef0-4204-a928-ef5e620d6fcc\nname: n\nlogsource: {product: aws}\ndetection:\n  sel:\n    a|contains|all: [x, 'y*']\n    b|re|i: '^x{1,3}(y|z)$'\n    c|cidr: 10.0.0.0/8\n  kw: [one, '|all']\n  condition: 1 of sel* and not (kw or all of them)\nlevel: low\ntags: [attack.t1110]\n---\ntitle: c\ncorrelation:\n  type: event_count\n  rules: [n]\n  group-by: [a]\n  timespan: 5m\n  condition: {gte: 3}\n";
+        let from = from.min(good.len());
+        let text = format!("{}{insert}{}", &good[..from], &good[(from + length).min(good.len())..]);
+        let (set, problems) = RuleSet::check(&[RuleFile { path: "m.yml".into(), text: text.clone() }], &placeholders());
+        proptest::prop_assert!(problems.iter().all(|p| p.place.is_some_and(|place| place.line <= text.lines().count() + 1)), "{problems:#?}");
+        Engine::new(&set);
+    }
+}

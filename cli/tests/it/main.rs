@@ -14,5 +14,6 @@ mod commands;
 mod hunt;
 mod kill;
 mod layers;
+mod mail;
 mod program;
 mod service;
