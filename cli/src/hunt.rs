@@ -273,7 +273,7 @@ fn collect_chunks(
     totals.events = seen.len() + totals.conflicts;
     let mut failed = Ok(());
     correlator.finish(|finding| {
-        count(totals, finding.severity, &finding.title);
+        count(totals, finding.severity, &finding.title, 1);
         if failed.is_ok() {
             failed = writer.finding(&finding);
         }
@@ -285,10 +285,10 @@ fn collect_chunks(
     writer.finish()
 }
 
-fn count(totals: &mut Totals, severity: Severity, title: &str) {
-    totals.findings += 1;
+fn count(totals: &mut Totals, severity: Severity, title: &str, findings: u64) {
+    totals.findings += findings;
     let key = (std::cmp::Reverse(severity), title.to_owned());
-    *totals.by_rule.entry(key).or_default() += 1;
+    *totals.by_rule.entry(key).or_default() += findings;
 }
 
 /// Where the events of a chunk go.
@@ -312,6 +312,7 @@ fn take(
         mut index,
     } = sinks;
     let mut kept = chunk.kept.into_iter();
+    let mut by_rule: BTreeMap<u32, u64> = BTreeMap::new();
     totals.bytes += chunk.bytes;
     totals.bad += chunk.bad.len() as u64;
     for bad in &chunk.bad {
@@ -347,7 +348,7 @@ fn take(
                     &conflicting(setting.format, &chunk.text[from..text], event.content),
                 )?;
                 let finding = conflict_finding(event);
-                count(totals, finding.severity, &finding.title);
+                count(totals, finding.severity, &finding.title, 1);
                 writer.finding(&finding)?;
             }
         }
@@ -355,22 +356,13 @@ fn take(
             index.add(whole)?;
         }
         for &number in &chunk.rules[first..rule] {
-            let info = setting.engine.info(number);
-            totals.findings += 1;
-            match totals
-                .by_rule
-                .get_mut(&(std::cmp::Reverse(info.severity), String::new()))
-            {
-                Some(n) => *n += 1,
-                None => {
-                    *totals
-                        .by_rule
-                        .entry((std::cmp::Reverse(info.severity), info.title.clone()))
-                        .or_default() += 1;
-                }
-            }
+            *by_rule.entry(number).or_default() += 1;
         }
         own.into_iter().try_for_each(|m| correlator.push(m))?;
+    }
+    for (number, findings) in by_rule {
+        let info = setting.engine.info(number);
+        count(totals, info.severity, &info.title, findings);
     }
     Ok(())
 }

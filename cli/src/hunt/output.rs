@@ -168,6 +168,9 @@ pub(crate) fn bad(bad: &BadPiece) {
     );
 }
 
+/// How many rules of one severity the summary names.
+const SHOWN_RULES: usize = 12;
+
 /// The last words on standard error.
 #[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]
 pub(crate) fn summary(totals: &Totals, rules: usize, took: Duration) {
@@ -187,14 +190,22 @@ pub(crate) fn summary(totals: &Totals, rules: usize, took: Duration) {
         );
     }
     for severity in Severity::ALL.into_iter().rev() {
-        let rules: Vec<_> = totals
+        let mut rules: Vec<_> = totals
             .by_rule
             .iter()
             .filter(|((s, _), _)| s.0 == severity)
             .collect();
-        if !rules.is_empty() {
-            let sum: u64 = rules.iter().map(|(_, n)| **n).sum();
-            eprintln!("  {severity:<13} {sum:>8}  {} rules", rules.len());
+        if rules.is_empty() {
+            continue;
+        }
+        let sum: u64 = rules.iter().map(|(_, n)| **n).sum();
+        eprintln!("\n{severity} ({sum})");
+        rules.sort_by_key(|(key, n)| (std::cmp::Reverse(**n), key.1.clone()));
+        for ((_, title), n) in rules.iter().take(SHOWN_RULES) {
+            eprintln!("{n:>8}  {}", cut(title, 90));
+        }
+        if rules.len() > SHOWN_RULES {
+            eprintln!("          and {} more rules", rules.len() - SHOWN_RULES);
         }
     }
 }
