@@ -66,20 +66,21 @@ fn definition(rule: &Correlation, stream: &[Seen]) -> Vec<Settled> {
     let span = rule.timespan / SECOND;
     let mut out = Vec::new();
     for g in stream.iter().map(|s| s.0).collect::<BTreeSet<_>>() {
-        let matches: BTreeSet<(i64, Id, u32)> = stream
+        // Of one time in the order of the sources' own ids, as the definition says.
+        let matches: BTreeSet<(i64, String, Id)> = stream
             .iter()
             .filter(|s| s.0 == g)
-            .map(|s| (s.1, event_id(s.2), s.2))
+            .map(|s| (s.1, format!("event-{}", s.2), event_id(s.2)))
             .collect();
         let fires = |t: i64| {
             let window = matches.iter().filter(|w| t - span <= w.0 && w.0 <= t);
             window.count() as u64 >= rule.threshold
         };
-        let mut runs: Vec<Vec<(i64, Id, u32)>> = Vec::new();
+        let mut runs: Vec<Vec<&(i64, String, Id)>> = Vec::new();
         for m in matches.iter().filter(|m| fires(m.0)) {
             match runs.last_mut() {
-                Some(run) if m.0 - run[run.len() - 1].0 <= span => run.push(*m),
-                _ => runs.push(vec![*m]),
+                Some(run) if m.0 - run[run.len() - 1].0 <= span => run.push(m),
+                _ => runs.push(vec![m]),
             }
         }
         for run in runs {
@@ -100,9 +101,9 @@ fn definition(rule: &Correlation, stream: &[Seen]) -> Vec<Settled> {
                 last: last.0,
                 count: evidence.len() as u64,
                 time: first.0,
-                episode: first.1,
-                events: head.iter().map(|m| m.1).collect(),
-                shown: head.iter().map(|m| format!("event-{}", m.2)).collect(),
+                episode: first.2,
+                events: head.iter().map(|m| m.2).collect(),
+                shown: head.iter().map(|m| m.1.clone()).collect(),
             });
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -161,6 +162,61 @@ fn correlations_give_the_episodes_of_their_definition() {
     );
     assert_eq!(found[0]["time"], "2026-03-02T10:04:00Z");
     assert_eq!(found[0]["first_event_time"], "2026-03-02T10:00:00Z");
+}
+
+/// Runs the definition as a program over the corpus, where there is a Python with a YAML reader for it.
+#[test]
+fn shipped_correlations_give_the_episodes_of_the_program_that_defines_them() {
+    let Some(corpus) = corpus() else { return };
+    let definition = corpus.join("../tools/episodes.py");
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/aws/cloudtrail");
+    let events = corpus.join("events");
+    let output = Command::new("python3")
+        .arg(&definition)
+        .arg("--rules")
+        .arg(&rules)
+        .arg("--events")
+        .arg(&events)
+        .output();
+    let Some(output) = output.ok().filter(|o| o.status.success()) else {
+        eprintln!("skipped: no python3 with pyyaml (./test installs both)");
+        return;
+    };
+    let key = |line: &Value| {
+        let group = line["group"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(k, v)| (k.clone(), v.to_string()))
+            .collect::<BTreeMap<_, _>>();
+        (
+            line["title"].to_string(),
+            group,
+            line["first_event_time"].to_string(),
+            line["last_event_time"].to_string(),
+            line["count"].to_string(),
+            line["event_ids"].to_string(),
+        )
+    };
+    let expected: BTreeSet<_> = text(&output.stdout)
+        .lines()
+        .map(|l| key(&serde_json::from_str(l).unwrap()))
+        .collect();
+    let found = findings(&[
+        "hunt",
+        events.to_str().unwrap(),
+        "--rules",
+        rules.to_str().unwrap(),
+        "--format",
+        "jsonl",
+    ]);
+    let found: BTreeSet<_> = found
+        .iter()
+        .filter(|f| !f["group"].as_object().unwrap().is_empty())
+        .map(key)
+        .collect();
+    assert!(expected.len() >= 10, "{} episodes", expected.len());
+    assert_eq!(found, expected);
 }
 
 fn cloudtrail(id: &str, name: &str, content: &str) -> String {

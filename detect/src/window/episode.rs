@@ -19,8 +19,46 @@ const SMALL: u64 = 10;
 /// A larger one is said anew when its end has moved by this or by a timespan, whichever is more: a minute.
 const REFRESH: i64 = 60_000_000;
 
-/// The time and the id of a match: the order of matches.
-pub(super) type Point = (Time, Id);
+/// The time and the rank of a match: the order of matches.
+pub(super) type Point = (Time, Rank);
+
+/// How matches of one time are ordered: as the texts of the sources' own ids are, as far as their first half tells, then
+/// by our ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Rank {
+    /// The value of a UUID, which sorts as its text; of any other text the first 16 bytes.
+    pub(super) text: u128,
+    /// Our id of the event.
+    pub(super) id: Id,
+}
+
+impl Rank {
+    pub(super) fn new(shown: &str, id: Id) -> Rank {
+        Rank {
+            text: uuid(shown).unwrap_or_else(|| {
+                let bytes = shown.bytes().chain(std::iter::repeat(0)).take(16);
+                bytes.fold(0, |text, byte| text << 8 | u128::from(byte))
+            }),
+            id,
+        }
+    }
+}
+
+/// The value of a UUID in lower case.
+fn uuid(text: &str) -> Option<u128> {
+    let dashed = |i: usize| matches!(i, 8 | 13 | 18 | 23);
+    if text.len() != 36 {
+        return None;
+    }
+    text.bytes()
+        .enumerate()
+        .try_fold(0, |value, (i, byte)| match byte {
+            b'-' if dashed(i) => Some(value),
+            b'0'..=b'9' if !dashed(i) => Some(value << 4 | u128::from(byte - b'0')),
+            b'a'..=b'f' if !dashed(i) => Some(value << 4 | u128::from(byte - b'a' + 10)),
+            _ => None,
+        })
+}
 
 /// A match outside of every episode.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +179,8 @@ impl Episode {
     pub(super) fn changed(&self, head: &[Loose]) -> bool {
         let (first, count) = self.extent(head);
         self.said.is_none_or(|said| {
-            (said.by, said.first, said.last, said.count) != (self.first.1, first, self.last, count)
+            (said.by, said.first, said.last, said.count)
+                != (self.first.1.id, first, self.last, count)
         })
     }
 
@@ -150,7 +189,7 @@ impl Episode {
     pub(super) fn worth_saying(&self, head: &[Loose], timespan: i64) -> bool {
         let (first, count) = self.extent(head);
         let Some(said) = self.said else { return true };
-        said.by != self.first.1
+        said.by != self.first.1.id
             || said.first != first
             || count >= said.count.saturating_mul(2)
             || (count <= SMALL && self.changed(head))
@@ -164,20 +203,20 @@ impl Episode {
         rule: &Correlation,
         group: &BTreeMap<Str, Option<Str>>,
     ) -> Finding {
-        let episode = rule.episode_id(group, self.first.1);
+        let episode = rule.episode_id(group, self.first.1.id);
         let (first, count) = self.extent(head);
         let said = Said {
             id: self.said.map_or(episode, |said| said.id),
             revision: self.said.map_or(0, |said| said.revision + 1),
             count,
-            by: self.first.1,
+            by: self.first.1.id,
             first,
             last: self.last,
         };
         self.said = Some(said);
         let evidence = || {
-            let head = head.iter().map(|m| (m.at.1, &m.shown));
-            let inside = self.earliest.iter().map(|e| (e.0.1, &e.1));
+            let head = head.iter().map(|m| (m.at.1.id, &m.shown));
+            let inside = self.earliest.iter().map(|e| (e.0.1.id, &e.1));
             head.chain(inside).take(MAX_EVENT_IDS)
         };
         Finding {
@@ -198,5 +237,32 @@ impl Episode {
             revision: said.revision,
             ..Finding::clone(&self.context)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_of_one_time_sort_as_the_texts_of_their_ids() {
+        let mut ids = [
+            "f8e608fd-8465-48e2-b65d-0ad849244ead",
+            "083dc4ad-e264-46bc-a407-d0dd31b58bdc",
+            "083dc4ad-e264-46bc-a407-d0dd31b58bdd",
+            "94faedcc-0fa4-46e6-9322-022e8e934f04",
+            "00000000-0000-4000-8000-000000000000",
+        ];
+        let by_rank = |a: &&str, b: &&str| Rank::new(a, Id(1)).cmp(&Rank::new(b, Id(1)));
+        let mut ranked = ids;
+        ranked.sort_by(by_rank);
+        ids.sort_unstable();
+        assert_eq!(ranked, ids);
+        let mut texts = ["event-10", "event-2", "event-1", "", "x"];
+        let mut ranked = texts;
+        ranked.sort_by(by_rank);
+        texts.sort_unstable();
+        assert_eq!(ranked, texts);
+        assert!(Rank::new("same beginning, a", Id(2)) > Rank::new("same beginning, b", Id(1)));
     }
 }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use event::{Finding, Id, Str, Time};
 
-use super::episode::{Episode, Loose, Point};
+use super::episode::{Episode, Loose, Point, Rank};
 use super::{Correlation, Match};
 
 /// What a group is judged by.
@@ -119,13 +119,13 @@ impl Group {
 
     /// Takes a match in, and says which findings have become part of others. [`Group::say`] says the rest.
     pub(super) fn take(&mut self, terms: Terms<'_>, m: Match, out: &mut Vec<Finding>) -> Taken {
-        let at = (m.time, m.id);
+        let shown = m.context.event_ids.first().cloned().unwrap_or_default();
+        let at = (m.time, Rank::new(&shown, m.id));
         let place = self.loose.partition_point(|l| l.at < at);
         if self.loose.get(place).is_some_and(|l| l.at == at) {
             return Taken::Repeat;
         }
         let late = m.context.late || m.time < terms.watermark;
-        let shown = m.context.event_ids.first().cloned().unwrap_or_default();
         if let Some(i) = self.episodes.iter().position(|e| e.covers(m.time)) {
             if self.episodes[i].has(at) {
                 return Taken::Repeat;
@@ -222,7 +222,7 @@ impl Group {
     /// The episode at `later` becomes part of the one before it.
     fn join(&mut self, terms: Terms<'_>, later: usize, out: &mut Vec<Finding>) {
         if self.episodes[later - 1].said.is_some() && self.episodes[later].said.is_some() {
-            let into = self.episodes[later - 1].first.1;
+            let into = self.episodes[later - 1].first.1.id;
             let mut finding = self.say_one(terms, later);
             finding.merged_into = Some(terms.rule.episode_id(&self.group, into));
             out.push(finding);
@@ -673,7 +673,7 @@ mod tests {
         }
         group.take(terms, to_match(&rule, 1_000, 9_999), &mut out);
         assert_eq!(group.loose.len(), 1_024);
-        assert_eq!(group.loose[0].at.1, Id(9_999), "what is not ahead stays");
+        assert_eq!(group.loose[0].at.1.id, Id(9_999), "what is not ahead stays");
         assert_eq!(dropped, 3_000 - 1_024);
     }
 }

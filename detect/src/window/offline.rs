@@ -14,6 +14,7 @@ use std::io;
 use event::{Finding, Str, Time};
 use rustc_hash::FxHashMap;
 
+use super::episode::Rank;
 use super::group::{Group, Terms};
 use super::matches::{Correlation, Match};
 use super::spill::{Entry, Spill};
@@ -62,7 +63,7 @@ impl Offline {
             correlation,
             group: m.key(),
             time: m.time.clamp(Time::MIN, Time::MAX),
-            id: m.id,
+            rank: Rank::new(m.context.event_ids.first().map_or("", |shown| shown), m.id),
             content: serde_json::to_vec(&(&m.group, &m.context))?,
         };
         Ok(self.spill.push(entry)?)
@@ -125,7 +126,7 @@ fn decode(correlations: &[Correlation], entry: &Entry) -> Result<Match, OfflineE
         correlation: correlations[entry.correlation as usize].rule_id.clone(),
         group,
         time: entry.time,
-        id: entry.id,
+        id: entry.rank.id,
         partition: 0,
         offset: 0,
         context,

@@ -20,6 +20,7 @@ use std::collections::BinaryHeap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 
+use super::episode::Rank;
 use event::{Id, Time};
 
 /// How many runs there are at most before they are merged into one.
@@ -28,7 +29,7 @@ const MOST_RUNS: usize = 64;
 /// The buffer of a run that is read; all of them together are the memory that a merge takes.
 const READ_BUFFER: usize = 256 << 10;
 
-const HEADER: usize = 4 + 16 + 8 + 16;
+const HEADER: usize = 4 + 16 + 8 + 16 + 16;
 
 /// No entry is longer: a longer length means that the file is not ours any more.
 const MOST_CONTENT: usize = 256 << 20;
@@ -39,7 +40,7 @@ pub(super) struct Entry {
     pub(super) correlation: u32,
     pub(super) group: Id,
     pub(super) time: Time,
-    pub(super) id: Id,
+    pub(super) rank: Rank,
     pub(super) content: Vec<u8>,
 }
 
@@ -53,7 +54,8 @@ impl Entry {
         file.write_all(&self.correlation.to_le_bytes())?;
         file.write_all(&self.group.0.to_le_bytes())?;
         file.write_all(&self.time.0.to_le_bytes())?;
-        file.write_all(&self.id.0.to_le_bytes())?;
+        file.write_all(&self.rank.text.to_le_bytes())?;
+        file.write_all(&self.rank.id.0.to_le_bytes())?;
         file.write_all(&self.content)
     }
 
@@ -74,11 +76,16 @@ impl Entry {
         let group = Id(u128::from_le_bytes(wide));
         file.read_exact(&mut time)?;
         file.read_exact(&mut wide)?;
+        let text = u128::from_le_bytes(wide);
+        file.read_exact(&mut wide)?;
         let mut entry = Entry {
             correlation: u32::from_le_bytes(number),
             group,
             time: Time(i64::from_le_bytes(time)),
-            id: Id(u128::from_le_bytes(wide)),
+            rank: Rank {
+                text,
+                id: Id(u128::from_le_bytes(wide)),
+            },
             content: vec![0; content],
         };
         file.read_exact(&mut entry.content)?;
@@ -204,7 +211,7 @@ mod tests {
             correlation: (n % 3) as u32,
             group: Id(hash.0 % 5),
             time: Time((hash.0 % 97) as i64 - 40),
-            id: hash,
+            rank: Rank { text: 7, id: hash },
             content: vec![n as u8; (n % 50) as usize],
         }
     }

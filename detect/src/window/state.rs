@@ -17,7 +17,7 @@ use event::{Finding, Id, Str, Time};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::episode::{Episode, Loose, Said};
+use super::episode::{Episode, Loose, Point, Rank, Said};
 use super::group::Group;
 use super::matches::Watermark;
 
@@ -74,12 +74,13 @@ struct StoredGroup {
 
 #[derive(Serialize, Deserialize)]
 struct StoredEpisode {
-    first: (i64, Id),
+    /// Time, order of the source's id, our id.
+    first: (i64, Id, Id),
     context: usize,
     last: i64,
     count: u64,
     earliest: Vec<(i64, Id, Str)>,
-    latest: Vec<(i64, Id)>,
+    latest: Vec<(i64, Id, Id)>,
     sealed: bool,
     late: bool,
     said: Option<StoredSaid>,
@@ -107,7 +108,7 @@ pub(super) fn encode(rule: &Str, namespace: Id, group: &Group) -> Vec<u8> {
             .iter()
             .map(|l| {
                 let context = table.number(&l.context);
-                (l.at.0.0, l.at.1, l.shown.clone(), context, l.late)
+                (l.at.0.0, l.at.1.id, l.shown.clone(), context, l.late)
             })
             .collect(),
         episodes: group
@@ -134,7 +135,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Str, Id, Group), serde_json::Error
         .into_iter()
         .map(|(time, id, shown, number, late)| {
             Ok(Loose {
-                at: (Time(time), id),
+                at: (Time(time), Rank::new(&shown, id)),
                 shown,
                 context: context(number)?,
                 late,
@@ -182,18 +183,26 @@ impl Contexts {
     }
 }
 
+fn to_row((time, rank): Point) -> (i64, Id, Id) {
+    (time.0, Id(rank.text), rank.id)
+}
+
+fn from_row((time, text, id): (i64, Id, Id)) -> Point {
+    (Time(time), Rank { text: text.0, id })
+}
+
 fn store(e: &Episode, context: usize) -> StoredEpisode {
     StoredEpisode {
-        first: (e.first.0.0, e.first.1),
+        first: to_row(e.first),
         context,
         last: e.last.0,
         count: e.count,
         earliest: e
             .earliest
             .iter()
-            .map(|((time, id), shown)| (time.0, *id, shown.clone()))
+            .map(|((time, rank), shown)| (time.0, rank.id, shown.clone()))
             .collect(),
-        latest: e.latest.iter().map(|(time, id)| (time.0, *id)).collect(),
+        latest: e.latest.iter().copied().map(to_row).collect(),
         sealed: e.sealed,
         late: e.late,
         said: e.said.map(|said| StoredSaid {
@@ -209,20 +218,16 @@ fn store(e: &Episode, context: usize) -> StoredEpisode {
 
 fn restore(context: Arc<Finding>, e: StoredEpisode) -> Episode {
     Episode {
-        first: (Time(e.first.0), e.first.1),
+        first: from_row(e.first),
         context,
         last: Time(e.last),
         count: e.count,
         earliest: e
             .earliest
             .into_iter()
-            .map(|(time, id, shown)| ((Time(time), id), shown))
+            .map(|(time, id, shown)| ((Time(time), Rank::new(&shown, id)), shown))
             .collect(),
-        latest: e
-            .latest
-            .into_iter()
-            .map(|(time, id)| (Time(time), id))
-            .collect::<VecDeque<_>>(),
+        latest: e.latest.into_iter().map(from_row).collect::<VecDeque<_>>(),
         sealed: e.sealed,
         late: e.late,
         said: e.said.map(|said| Said {
