@@ -78,6 +78,16 @@ fn one_event_from_the_wire_to_the_pager() {
     ] {
         assert!(metrics.contains(name), "{name} is not in\n{metrics}");
     }
+    let documented = include_str!("../../../docs/metrics.md");
+    for name in metrics
+        .lines()
+        .filter_map(|l| l.strip_prefix("# HELP ")?.split(' ').next())
+    {
+        assert!(
+            documented.contains(&format!("`{name}`")),
+            "{name} is not in docs/metrics.md"
+        );
+    }
     for path in ["/healthz", "/readyz"] {
         assert_eq!(
             request(service.address, "GET", path, &[], b"").unwrap().0,
