@@ -263,7 +263,7 @@ fn streams() -> impl Strategy<Value = (Vec<Seen>, i64, u64, i64, Vec<i64>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("TRAILWARDEN_LONG").is_some() { 4000 } else { 256 }))]
 
     #[test]
     fn settled_episodes_are_those_of_the_definition(

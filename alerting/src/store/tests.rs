@@ -833,7 +833,7 @@ fn findings() -> impl Strategy<Value = Vec<Finding>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if std::env::var_os("TRAILWARDEN_LONG").is_some() { 500 } else { 32 }, ..ProptestConfig::default() })]
 
     /// Whatever the order and the batches, with everything said twice, crashes in between and the whole log replayed.
     #[test]

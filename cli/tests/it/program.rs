@@ -74,7 +74,10 @@ impl Service {
                 panic!("the service did not start:\n{seen}");
             }
             seen.push_str(&line);
-            if let Some((_, rest)) = line.split_once("console=\"http://") {
+            if let Some((_, rest)) = line
+                .split_once("console=\"http")
+                .and_then(|(_, rest)| rest.split_once("://"))
+            {
                 break rest.split('"').next().unwrap().parse().unwrap();
             }
         };

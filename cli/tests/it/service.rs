@@ -207,3 +207,70 @@ fn it_is_ready_soon() {
     );
     assert_eq!(service.stop(), Some(0));
 }
+
+/// TLS from files and a login: nobody gets in without, and the address may then be any.
+#[test]
+fn behind_tls_and_a_login_nobody_gets_in_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(path("tls.crt"), certified.cert.pem()).unwrap();
+    std::fs::write(path("tls.key"), certified.signing_key.serialize_pem()).unwrap();
+    let mut hashing = crate::program::command()
+        .arg("hash-password")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut hashing.stdin.take().unwrap(), b"correct horse").unwrap();
+    std::fs::write(
+        path("alice.hash"),
+        hashing.wait_with_output().unwrap().stdout,
+    )
+    .unwrap();
+    let config = folder.path().join("c.yaml");
+    std::fs::write(
+        &config,
+        format!(
+            "tls: {{certificate_file: '{}', key_file: '{}'}}\nconsole:\n  hosts: [localhost]\n  auth:\n    mode: password\n    users: [{{name: alice, password_hash_file: '{}', role: analyst}}]\n",
+            path("tls.crt"), path("tls.key"), path("alice.hash")
+        ),
+    )
+    .unwrap();
+    assert_eq!(
+        run(&["config", "check", config.to_str().unwrap()])
+            .status
+            .code(),
+        Some(0)
+    );
+    let service = Service::start(&config, &folder.path().join("data"));
+    let provider = rustls::crypto::ring::default_provider().install_default();
+    drop(provider);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(certified.cert.pem().as_bytes()).unwrap()])
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .unwrap();
+    let base = format!("https://localhost:{}", service.address.port());
+    let status = |request: reqwest::RequestBuilder| {
+        runtime.block_on(async { request.send().await.unwrap().status().as_u16() })
+    };
+    assert_eq!(status(client.get(format!("{base}/healthz"))), 200);
+    assert_eq!(status(client.get(format!("{base}/api/v1/alerts"))), 401);
+    assert_eq!(
+        status(client.post(format!("{base}/api/v1/events")).body("{}")),
+        401
+    );
+    assert_eq!(status(client.get(format!("{base}/"))), 303);
+    let plain = request(service.address, "GET", "/healthz", &[], b"");
+    assert!(
+        plain.is_none_or(|(status, _)| status != 200),
+        "plain HTTP is answered"
+    );
+    assert_eq!(service.stop(), Some(0));
+}

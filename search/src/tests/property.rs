@@ -242,7 +242,7 @@ fn query() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if std::env::var_os("TRAILWARDEN_LONG").is_some() { 150 } else { 16 }, ..ProptestConfig::default() })]
 
     #[test]
     fn search_is_a_linear_scan(

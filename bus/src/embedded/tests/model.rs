@@ -262,7 +262,7 @@ fn tear(dir: &Path, garbage: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if std::env::var_os("TRAILWARDEN_LONG").is_some() { 400 } else { 40 }, ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_like_the_model(ops in prop::collection::vec(ops(), 1..40)) {
