@@ -196,7 +196,9 @@ impl fmt::Display for Query {
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.original && event::is_normalized_name(&self.name) || self.name.starts_with("raw.") {
+        // Without `raw.` these names mean something else.
+        let taken = event::is_normalized_name(&self.name) || self.name == "_exists_";
+        if self.original && taken || self.name.starts_with("raw.") {
             f.write_str("raw.")?;
         }
         for (i, c) in self.name.chars().enumerate() {

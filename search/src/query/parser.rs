@@ -498,6 +498,7 @@ mod tests {
         check("m:a*b?c**", "m:a*b?c*");
         check("m:*", "m:*");
         check("_exists_:m.n", "m.n:*");
+        check("raw._exists_:x", r#"raw.\_exists_:"x""#);
         check("src_ip:203.0.113.0/24", "src_ip:203.0.113.0/24");
         check("src_ip:\"203.0.113.0/24\"", r#"src_ip:"203.0.113.0/24""#);
         check("p:a/24", r#"p:"a/24""#);
