@@ -4,6 +4,8 @@
 //! [`Item`]: groups of [`Test`]s on one field. What a modifier cannot be applied to is a mistake with its
 //! place. The engine evaluates tests; nothing here looks at events.
 
+mod pcre;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -614,7 +616,7 @@ impl State {
     }
 
     fn regex(&self, text: &str, place: Place) -> Result<Test, Mistake> {
-        let body = adapt_regex(text);
+        let body = pcre::adapt(text);
         let body = match self.relation {
             Relation::StartsWith => format!("^(?:{body})"),
             Relation::EndsWith => format!("(?:{body})$"),
@@ -633,11 +635,11 @@ impl State {
                     format!("compiled size is greater than {} KiB", limit / 1024),
                     "use smaller counts in `{n,m}`",
                 ),
-                _ if has_look_around(text) => (
+                _ if pcre::has_look_around(text) => (
                     "look-around is not supported".to_owned(),
                     "linear time is promised: say it with two selections and `and not`",
                 ),
-                _ if has_back_reference(text) => (
+                _ if pcre::has_back_reference(text) => (
                     "back-references are not supported".to_owned(),
                     "linear time is promised: write the repeated text out",
                 ),
@@ -656,85 +658,6 @@ impl State {
             Mistake::new(place, format!("regular expression: {message}")).hint(hint)
         })
     }
-}
-
-/// What PCRE and Python take and the `regex` crate writes otherwise: `\<`, `\>`, `\Z`, braces that repeat nothing.
-fn adapt_regex(text: &str) -> String {
-    let chars: Vec<char> = text.chars().collect();
-    let mut out = String::with_capacity(text.len() + 8);
-    let mut in_class = false;
-    let mut i = 0;
-    while i < chars.len() {
-        match chars[i] {
-            '\\' if i + 1 < chars.len() => {
-                i += 1;
-                match chars[i] {
-                    '<' | '>' | '"' | '\'' | '/' | ' ' | '`' | '=' | ':' | ',' | ';' | '!'
-                    | '@' | '%' | '_' => out.push(chars[i]),
-                    'Z' => out.push_str("\\z"),
-                    c => out.extend(['\\', c]),
-                }
-            }
-            '[' if in_class => out.push_str("\\["),
-            '[' => {
-                in_class = true;
-                out.push('[');
-                // A bracket that comes first in a class stands for itself.
-                if chars.get(i + 1) == Some(&'^') {
-                    i += 1;
-                    out.push('^');
-                }
-                if chars.get(i + 1) == Some(&']') {
-                    i += 1;
-                    out.push_str("\\]");
-                }
-            }
-            ']' if in_class => {
-                in_class = false;
-                out.push(']');
-            }
-            '&' | '~' | '-' if in_class && chars.get(i + 1) == Some(&chars[i]) => {
-                out.extend(['\\', chars[i]])
-            }
-            '{' if !in_class && !is_repetition(&chars[i..]) => out.push_str("\\{"),
-            '}' if !in_class && !out_ends_repetition(&chars[..i]) => out.push_str("\\}"),
-            c => out.push(c),
-        }
-        i += 1;
-    }
-    out
-}
-
-fn is_repetition(rest: &[char]) -> bool {
-    let inner: String = rest.iter().skip(1).take_while(|c| **c != '}').collect();
-    let (low, high) = inner.split_once(',').unwrap_or((&inner, ""));
-    rest.contains(&'}')
-        && !low.is_empty()
-        && [low, high]
-            .iter()
-            .all(|n| n.chars().all(|c| c.is_ascii_digit()))
-}
-
-fn out_ends_repetition(before: &[char]) -> bool {
-    before.iter().rposition(|c| *c == '{').is_some_and(|at| {
-        let mut rest = before[at..].to_vec();
-        rest.push('}');
-        is_repetition(&rest) && rest.iter().filter(|c| **c == '}').count() == 1
-    })
-}
-
-fn has_look_around(text: &str) -> bool {
-    ["(?=", "(?!", "(?<=", "(?<!"]
-        .iter()
-        .any(|l| text.contains(l))
-}
-
-fn has_back_reference(text: &str) -> bool {
-    text.as_bytes()
-        .windows(2)
-        .any(|w| w[0] == b'\\' && w[1].is_ascii_digit() && w[1] != b'0')
-        || text.contains("(?P=")
-        || text.contains("\\k<")
 }
 
 /// The three forms that a text may have within longer Base64, as pySigma builds them: what depends on neighbours is cut off.
