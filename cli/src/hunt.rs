@@ -207,7 +207,7 @@ fn hunt(
         .map(|_| {
             let (queue, setting) = (Arc::clone(&queue), Arc::clone(setting));
             std::thread::spawn(move || {
-                let mut worker = worker::Worker::new(&setting);
+                let mut worker = worker::Worker::new();
                 loop {
                     let (job, chunks) = {
                         let Ok(mut queue) = queue.lock() else { return };

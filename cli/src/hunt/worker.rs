@@ -72,7 +72,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(_setting: &Setting) -> Worker {
+    pub(crate) fn new() -> Worker {
         Worker {
             decoder: Decoder::new(Limits::of_files()),
             normalizer: Normalizer::new(),
