@@ -115,8 +115,10 @@ pub const CASES: &[Case] = &[
 pub fn check<B: Bus>(make: impl Fn() -> B) {
     for (name, case) in CASES {
         let bus = make();
+        let begin = std::time::Instant::now();
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(&bus)));
         assert!(ran.is_ok(), "the bus fails the case `{name}`");
+        eprintln!("{:>6} ms  {name}", begin.elapsed().as_millis());
     }
 }
 

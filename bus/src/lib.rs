@@ -1,7 +1,7 @@
 //! The durable log between stages: topics cut into partitions, records with offsets, consumer positions.
 //!
-//! [`Bus`] is what a stage sees; [`embedded`] keeps everything in one data folder of one machine, and Kafka
-//! will be the second implementation. A stage reads records of a partition, computes, and hands back one
+//! [`Bus`] is what a stage sees; [`embedded`] keeps everything in one data folder of one machine, [`kafka`] on a
+//! cluster of Apache Kafka. A stage reads records of a partition, computes, and hands back one
 //! [`Commit`]: its new positions, its outputs and its changed state take effect together or not at all.
 //! [`seen`] drops repeated events with exactly that mechanism; [`metrics`] counts. Records are bytes here: what they
 //! mean is the business of the stages.
@@ -12,10 +12,11 @@ pub mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod embedded;
+pub mod kafka;
 pub mod metrics;
 pub mod seen;
 
 pub use topic::{
-    Batch, Bus, BusError, Commit, Entry, Offset, Position, Record, StateChange, Stop, Topic,
-    partition_of,
+    Batch, Bus, BusError, Commit, Entry, Offset, Position, Progress, Record, StateChange, Stop,
+    Topic, partition_of,
 };

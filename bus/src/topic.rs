@@ -1,5 +1,6 @@
 //! The contract of the bus: [`Bus`] and the types that it speaks.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -184,6 +185,26 @@ pub enum BusError {
         /// What is stored.
         stored: Offset,
     },
+    /// The brokers do not answer, or not in time. What was sent may have arrived all the same: doing the same again is
+    /// harmless, since ids are deterministic.
+    #[error("cannot {action}: {reason}")]
+    Unavailable {
+        /// What was attempted.
+        action: String,
+        /// What the client library says.
+        reason: String,
+    },
+    /// What the brokers hold does not fit what was read from them before. Going on would lose or repeat records
+    /// unnoticed, so a person has to decide.
+    #[error("{topic}-{partition} is not what it was: {reason}")]
+    Guard {
+        /// The topic as it is called on the brokers.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// What does not fit, and what to do.
+        reason: String,
+    },
     /// A call that the contract forbids.
     #[error("{0}")]
     Refused(String),
@@ -201,8 +222,19 @@ impl BusError {
             BusError::Locked(_) => "locked",
             BusError::OutOfRange { .. } => "out_of_range",
             BusError::Fenced { .. } => "fenced",
+            BusError::Unavailable { .. } => "unavailable",
+            BusError::Guard { .. } => "guard",
             BusError::Refused(_) => "refused",
         }
+    }
+
+    /// Can the same be done again after a while, from the last commit? True of a full disk, of brokers that are away,
+    /// and of a worker that came second.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            BusError::DiskFull { .. } | BusError::Unavailable { .. } | BusError::Fenced { .. }
+        )
     }
 }
 
@@ -265,6 +297,101 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Drops records older than the topic's retention and expired state.
     fn retain(&self, now: Time) -> Result<(), BusError>;
+
+    /// The partitions of a topic that this process works on for a consumer at this moment, ascending. Where several
+    /// processes share the work, a consumer asks before every round, and a partition may come and go at any time: two
+    /// processes may believe for a while that it is theirs, and [`Bus::commit`] decides between them. On one machine all
+    /// partitions are always here.
+    fn assigned(&self, _consumer: &str, topic: Topic) -> Result<Vec<u32>, BusError> {
+        Ok((0..self.partitions(topic)).collect())
+    }
+
+    /// The positions of every consumer that this process knows of, for lag and health: consumer, topic, partition, next
+    /// offset. Cheap, and perhaps a moment old.
+    fn progress(&self) -> Result<Vec<Progress>, BusError> {
+        Ok(Vec::new())
+    }
+}
+
+/// How far a consumer has come in one partition, as shown to people.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Progress {
+    /// The consumer.
+    pub consumer: String,
+    /// The topic read.
+    pub topic: Topic,
+    /// The partition read.
+    pub partition: u32,
+    /// The next offset to read.
+    pub next: Offset,
+    /// Does this process do the reading?
+    pub here: bool,
+}
+
+/// May a consumer that stands at `stored` move as `position` says, in a partition with these bounds? Where retention has
+/// passed the stored position, the consumer went on from what was the start when it looked; without a position, likewise.
+pub(crate) fn check_position(
+    consumer: &str,
+    position: &Position,
+    stored: Option<Offset>,
+    bounds: &Range<Offset>,
+) -> Result<(), BusError> {
+    let Position {
+        topic,
+        partition,
+        from,
+        to,
+    } = *position;
+    let stored = stored.unwrap_or(0);
+    if from < stored || from > stored.max(bounds.start) {
+        return Err(BusError::Fenced {
+            consumer: consumer.to_owned(),
+            topic,
+            partition,
+            from,
+            stored: stored.max(bounds.start),
+        });
+    }
+    if to < from || to > bounds.end {
+        return Err(BusError::Refused(format!(
+            "{consumer} cannot move from {from} to {to} of {}-{partition}, which ends at {}",
+            topic.as_str(),
+            bounds.end
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses what no implementation takes: no name, outputs to `events`, a partition twice.
+pub(crate) fn check_commit(commit: &Commit) -> Result<(), BusError> {
+    let name = &commit.consumer;
+    if name.is_empty() {
+        return Err(BusError::Refused(
+            "a commit needs the name of its consumer".into(),
+        ));
+    }
+    if commit
+        .outputs
+        .iter()
+        .any(|(topic, _)| *topic == Topic::Events)
+    {
+        return Err(BusError::Refused(format!(
+            "{name} may not commit outputs to events: they are only appended"
+        )));
+    }
+    let mut seen = BTreeSet::new();
+    for Position {
+        topic, partition, ..
+    } in &commit.positions
+    {
+        if !seen.insert((*topic, *partition)) {
+            return Err(BusError::Refused(format!(
+                "{name} commits {}-{partition} twice at once",
+                topic.as_str()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The partition of a key: FNV-1a of its bytes modulo the number of partitions. Fixed for ever, since stored records

@@ -13,13 +13,13 @@ use crate::{BusError, Offset, Topic};
 
 /// First and next offset of every partition.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(crate) struct Ends {
     bounds: Mutex<Vec<Vec<Range<Offset>>>>,
     grown: Condvar,
 }
 
 impl Ends {
-    pub(super) fn new(partitions: &Partitions) -> Ends {
+    pub(crate) fn new(partitions: &Partitions) -> Ends {
         let bounds = Topic::ALL
             .iter()
             .map(|topic| vec![0..0; partitions.of(*topic) as usize])
@@ -30,7 +30,7 @@ impl Ends {
         }
     }
 
-    pub(super) fn get(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, BusError> {
+    pub(crate) fn get(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, BusError> {
         lock(&self.bounds)[topic as usize]
             .get(partition as usize)
             .cloned()
@@ -38,7 +38,7 @@ impl Ends {
     }
 
     /// Publishes the bounds of several partitions at once.
-    pub(super) fn set(&self, changes: impl IntoIterator<Item = (Topic, u32, Range<Offset>)>) {
+    pub(crate) fn set(&self, changes: impl IntoIterator<Item = (Topic, u32, Range<Offset>)>) {
         let mut bounds = lock(&self.bounds);
         for (topic, partition, range) in changes {
             bounds[topic as usize][partition as usize] = range;
@@ -47,7 +47,7 @@ impl Ends {
         self.grown.notify_all();
     }
 
-    pub(super) fn wait(
+    pub(crate) fn wait(
         &self,
         topic: Topic,
         from: &[(u32, Offset)],

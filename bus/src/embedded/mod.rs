@@ -27,11 +27,12 @@ use event::Time;
 pub use crate::config::{Chunk, Options, Partitions, RetentionHours};
 use crate::{Batch, Bus, BusError, Commit, Entry, Offset, Record, Topic};
 
+pub(crate) use ends::Ends;
+pub(crate) use store::{Store, after_prefix, database_error};
+
 use disk::RealDisk;
-use ends::Ends;
 use folder::Folder;
 use log::{EventLog, Limits, Poison};
-use store::Store;
 
 /// The durable log in one data folder.
 #[derive(Debug)]

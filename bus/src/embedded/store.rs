@@ -32,7 +32,9 @@ use super::ends::Ends;
 use super::group::Group;
 use super::log::{Poison, again, broken};
 use crate::config::Partitions;
-use crate::{BusError, Commit, Offset, Position, Record, Topic, partition_of};
+use crate::topic::{check_commit, check_position};
+use crate::{BusError, Commit, Offset, Record, Topic, partition_of};
+pub(crate) use schema::after_prefix;
 use schema::{connect, delete_sql, insert_sql, prepare, stored_position, young_sql};
 
 /// Connections for reading that are kept open.
@@ -42,7 +44,7 @@ const RETAIN_ROWS: usize = 5_000;
 
 /// The database, open.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(crate) struct Store {
     path: PathBuf,
     partitions: Partitions,
     group: Group<Connection, Job, Result<(), BusError>>,
@@ -77,7 +79,7 @@ impl From<rusqlite::Error> for Failure {
 
 impl Store {
     /// Opens the database, creates it if there is none, and publishes what it holds.
-    pub(super) fn open(
+    pub(crate) fn open(
         path: PathBuf,
         partitions: Partitions,
         ends: Arc<Ends>,
@@ -101,11 +103,11 @@ impl Store {
         })
     }
 
-    pub(super) fn append(&self, topic: Topic, records: Vec<Record>) -> Result<(), BusError> {
+    pub(crate) fn append(&self, topic: Topic, records: Vec<Record>) -> Result<(), BusError> {
         self.submit(Job::Append(topic, records))
     }
 
-    pub(super) fn commit(&self, commit: Commit) -> Result<(), BusError> {
+    pub(crate) fn commit(&self, commit: Commit) -> Result<(), BusError> {
         self.submit(Job::Commit(commit))
     }
 
@@ -219,62 +221,20 @@ impl Store {
         draft: &Draft<'_>,
         commit: &Commit,
     ) -> Result<i64, Failure> {
-        let refuse = |reason: String| Err(Failure::Refused(BusError::Refused(reason)));
         let name = &commit.consumer;
-        if name.is_empty() {
-            return refuse("a commit needs the name of its consumer".into());
-        }
-        if commit
-            .outputs
-            .iter()
-            .any(|(topic, _)| *topic == Topic::Events)
-        {
-            return refuse(format!(
-                "{name} may not commit outputs to events: they are only appended"
-            ));
-        }
+        check_commit(commit).map_err(Failure::Refused)?;
         let known = transaction
             .prepare_cached("SELECT id FROM consumers WHERE name = ?1")?
             .query_row([name], |row| row.get::<_, i64>(0))
             .optional()?;
-        let mut seen = BTreeSet::new();
         for position in &commit.positions {
-            let Position {
-                topic,
-                partition,
-                from,
-                to,
-            } = *position;
-            if !seen.insert((topic, partition)) {
-                return refuse(format!(
-                    "{name} commits {}-{partition} twice at once",
-                    topic.as_str()
-                ));
-            }
+            let (topic, partition) = (position.topic, position.partition);
             let bounds = draft.bounds(topic, partition).map_err(Failure::Refused)?;
             let stored = match known {
                 Some(id) => stored_position(transaction, id, topic, partition)?,
                 None => None,
             };
-            // Where retention has passed the stored position, the consumer went on from what was the start when it
-            // looked; without a position, likewise.
-            let stored = stored.unwrap_or(0);
-            if from < stored || from > stored.max(bounds.start) {
-                return Err(Failure::Refused(BusError::Fenced {
-                    consumer: name.clone(),
-                    topic,
-                    partition,
-                    from,
-                    stored: stored.max(bounds.start),
-                }));
-            }
-            if to < from || to > bounds.end {
-                return refuse(format!(
-                    "{name} cannot move from {from} to {to} of {}-{partition}, which ends at {}",
-                    topic.as_str(),
-                    bounds.end
-                ));
-            }
+            check_position(name, position, stored, &bounds).map_err(Failure::Refused)?;
         }
         if let Some(id) = known {
             return Ok(id);
@@ -372,7 +332,7 @@ impl Store {
     }
 
     /// Drops state that expired by `now`.
-    pub(super) fn retain_state(&self, now: Time) -> Result<(), BusError> {
+    pub(crate) fn retain_state(&self, now: Time) -> Result<(), BusError> {
         loop {
             let dropped = self.writing(|writer| {
                 writer
@@ -445,7 +405,7 @@ impl Draft<'_> {
     }
 }
 
-pub(super) fn database_error(path: &Path, error: rusqlite::Error) -> BusError {
+pub(crate) fn database_error(path: &Path, error: rusqlite::Error) -> BusError {
     let path = path.display().to_string();
     let codes = error.sqlite_error().map(|e| (e.code, e.extended_code));
     match codes {

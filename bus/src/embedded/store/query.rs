@@ -17,7 +17,7 @@ use crate::embedded::group::lock;
 use crate::{Batch, BusError, Entry, Offset, Record, Topic};
 
 impl Store {
-    pub(in crate::embedded) fn read(
+    pub(crate) fn read(
         &self,
         topic: Topic,
         partition: u32,
@@ -84,7 +84,7 @@ impl Store {
         }
     }
 
-    pub(in crate::embedded) fn position(
+    pub(crate) fn position(
         &self,
         consumer: &str,
         topic: Topic,
@@ -97,9 +97,7 @@ impl Store {
     }
 
     /// All stored positions: consumer, topic, partition, next offset.
-    pub(in crate::embedded) fn positions(
-        &self,
-    ) -> Result<Vec<(String, Topic, u32, Offset)>, BusError> {
+    pub(crate) fn positions(&self) -> Result<Vec<(String, Topic, u32, Offset)>, BusError> {
         self.reading(|reader| {
             let mut select = reader.prepare_cached(
                 "SELECT name, topic, partition, next FROM positions JOIN consumers ON id = consumer
@@ -118,7 +116,7 @@ impl Store {
         })
     }
 
-    pub(in crate::embedded) fn state_get(
+    pub(crate) fn state_get(
         &self,
         consumer: &str,
         partition: u32,
@@ -143,7 +141,7 @@ impl Store {
         })
     }
 
-    pub(in crate::embedded) fn state_scan(
+    pub(crate) fn state_scan(
         &self,
         consumer: &str,
         partition: u32,
@@ -167,7 +165,7 @@ impl Store {
     }
 
     /// SQLite's own check of the whole file.
-    pub(in crate::embedded) fn verify(&self) -> Result<(), BusError> {
+    pub(crate) fn verify(&self) -> Result<(), BusError> {
         let found: String = self.reading(|reader| {
             reader.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
         })?;

@@ -131,7 +131,7 @@ pub(super) fn stored_start(
 }
 
 /// The least key that is greater than all keys with this prefix; `None` if there is none.
-pub(super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut after = prefix[..=last].to_vec();
     after[last] += 1;

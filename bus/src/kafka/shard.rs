@@ -1,0 +1,688 @@
+//! State that moves: what one changelog partition says, kept at hand in a SQLite file.
+//!
+//! A [`Shard`] has the positions and the state of the consumers whose commits stand in one partition of a changelog
+//! topic. The changelog is the truth; the file is a copy that can be thrown away at any time, with the offset up to
+//! which it goes. [`Shard::catch_up`] reads what is missing, from the last snapshot on if need be: so a partition can
+//! move to any node. [`Shard::commit`] is one step: outputs to the brokers, then the delta, then the copy. A crash in
+//! between repeats outputs and loses none; which of two rivals was first is decided by the changelog (`changelog`).
+//!
+//! When the changelog has grown to several times what is alive, the state is written down whole as a snapshot and what
+//! lies before is deleted. Nothing here knows what the state means.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use event::Time;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::brokers::Brokers;
+use super::changelog::{self, Change, Delta, Kind, Moved, Part, Row};
+use super::producer::Outgoing;
+use super::reader::Read;
+use crate::embedded::{after_prefix, database_error};
+use crate::topic::check_position;
+use crate::{BusError, Commit, Entry, Offset, Record, Topic};
+
+/// The version of the file; another one is made anew.
+const FORMAT: i64 = 1;
+
+/// How much of a changelog is read at a time.
+const READ_BYTES: usize = 8 << 20;
+
+/// A snapshot is due when the changelog since the last one is this many times what is alive, and
+const SNAPSHOT_TIMES: u64 = 3;
+/// at least this many bytes.
+const SNAPSHOT_BYTES: u64 = 32 << 20;
+/// How many parts of a snapshot are on their way at a time.
+const SNAPSHOT_PARTS: usize = 16;
+
+const TABLES: &str = "
+CREATE TABLE meta (applied INTEGER NOT NULL, mark INTEGER NOT NULL, grown INTEGER NOT NULL);
+INSERT INTO meta VALUES (-1, 0, 0);
+CREATE TABLE positions (
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL,
+    next INTEGER NOT NULL, by INTEGER NOT NULL,
+    PRIMARY KEY (consumer, topic, partition)
+) WITHOUT ROWID;
+CREATE TABLE state (
+    consumer TEXT NOT NULL, partition INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, expires INTEGER,
+    PRIMARY KEY (consumer, partition, key)
+) WITHOUT ROWID;
+CREATE INDEX state_expires ON state (expires) WHERE expires IS NOT NULL;
+-- Parts of deltas that are not whole yet.
+CREATE TABLE parts (id INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (id, part)) WITHOUT ROWID;
+";
+
+/// Positions and state of one changelog partition.
+pub(super) struct Shard {
+    topic: String,
+    partition: u32,
+    path: PathBuf,
+    db: Connection,
+    /// Everything before this offset is in the file; `None` before the first record.
+    applied: Option<Offset>,
+    /// Hash of the record before `applied`.
+    mark: u64,
+    /// Bytes of the changelog since the last snapshot.
+    grown: u64,
+}
+
+impl Shard {
+    /// Opens the copy of a changelog partition, or begins one.
+    pub(super) fn open(path: PathBuf, topic: &str, partition: u32) -> Result<Shard, BusError> {
+        let opened = connect(&path).or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "a copy of state cannot be used and is made anew");
+            for suffix in ["", "-wal", "-shm"] {
+                let mut name = path.clone().into_os_string();
+                name.push(suffix);
+                let _ = std::fs::remove_file(name);
+            }
+            connect(&path)
+        });
+        let (db, (applied, mark, grown)) = opened.map_err(|e| database_error(&path, e))?;
+        Ok(Shard {
+            topic: topic.to_owned(),
+            partition,
+            path,
+            db,
+            applied: Offset::try_from(applied).ok(),
+            mark: mark as u64,
+            grown: grown as u64,
+        })
+    }
+
+    /// Brings the copy up to the end of the changelog. `now` is for what has expired.
+    pub(super) fn catch_up(&mut self, brokers: &Brokers, now: Time) -> Result<(), BusError> {
+        let begin = Instant::now();
+        let bounds = brokers.readers.bounds(&self.topic, self.partition)?;
+        let from = self.begin(brokers, &bounds)?;
+        if from == bounds.end && self.applied.is_some() {
+            return Ok(());
+        }
+        let fresh = self.applied.is_none();
+        let mut next = from;
+        let mut snapshot = (fresh && from > 0).then_some(None);
+        while next < bounds.end {
+            let batch = match brokers
+                .readers
+                .read(&self.topic, self.partition, next, READ_BYTES)?
+            {
+                Read::Batch(batch) => batch,
+                // A snapshot was written and the rest dropped meanwhile.
+                Read::Outside(_) => return self.catch_up_anew(brokers, now),
+            };
+            self.absorb(&batch.records, &mut snapshot, now)?;
+            next = batch.next;
+        }
+        if self.applied.is_none() {
+            // An empty changelog.
+            self.save(next, 0)?;
+        }
+        // Nobody reads it from here on unless somebody else commits.
+        brokers.readers.forget(&self.topic, self.partition);
+        if next > from {
+            let numbers = &brokers.numbers;
+            let millis = begin.elapsed().as_millis() as u64;
+            numbers.restores.fetch_add(1, Ordering::Relaxed);
+            numbers.restore_millis.fetch_add(millis, Ordering::Relaxed);
+            if fresh {
+                tracing::info!(
+                    topic = self.topic,
+                    partition = self.partition,
+                    records = next - from,
+                    millis,
+                    "state restored from the brokers"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to read on, after a look whether it is the same changelog.
+    fn begin(&mut self, brokers: &Brokers, bounds: &Range<Offset>) -> Result<Offset, BusError> {
+        let Some(applied) = self.applied else {
+            return Ok(bounds.start);
+        };
+        let guard = |reason: String| BusError::Guard {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            reason,
+        };
+        if applied > bounds.end {
+            return Err(guard(format!(
+                "state up to {applied} was read from it, but it ends at {}: the topic was made anew, or brokers lost \
+                 acknowledged records. If the topics were made anew on purpose, delete `{}` on every node; otherwise \
+                 restore the topic",
+                bounds.end,
+                self.path.parent().unwrap_or(Path::new(".")).display()
+            )));
+        }
+        if applied < bounds.start {
+            // A snapshot stands at the start, newer than the copy.
+            self.clear()?;
+            return Ok(bounds.start);
+        }
+        if applied > bounds.start && self.mark != 0 {
+            let read = brokers
+                .readers
+                .read(&self.topic, self.partition, applied - 1, 0)?;
+            if let Read::Batch(batch) = read
+                && let Some((_, record)) = batch.records.first()
+                && mark_of(record) != self.mark
+            {
+                return Err(guard(format!(
+                    "record {} is another one than was read before: the topic was made anew, or brokers took back \
+                     acknowledged records. If the topics were made anew on purpose, delete `{}` on every node",
+                    applied - 1,
+                    self.path.parent().unwrap_or(Path::new(".")).display()
+                )));
+            }
+        }
+        Ok(applied)
+    }
+
+    fn catch_up_anew(&mut self, brokers: &Brokers, now: Time) -> Result<(), BusError> {
+        self.clear()?;
+        self.catch_up(brokers, now)
+    }
+
+    /// Takes in records of the changelog. `snapshot` is `Some` while a snapshot is expected: its id once it has begun.
+    fn absorb(
+        &mut self,
+        records: &[(Offset, Record)],
+        snapshot: &mut Option<Option<u64>>,
+        now: Time,
+    ) -> Result<(), BusError> {
+        let Some((last, newest)) = records.last() else {
+            return Ok(());
+        };
+        let bytes: usize = records.iter().map(|(_, r)| r.value.len()).sum();
+        let (mark, grown) = (mark_of(newest), self.grown + bytes as u64);
+        let (topic, partition) = (self.topic.clone(), self.partition);
+        let path = self.path.clone();
+        let sql = |e| database_error(&path, e);
+        let transaction = self.db.transaction().map_err(sql)?;
+        for (offset, record) in records {
+            let guard = |reason: String| BusError::Guard {
+                topic: topic.clone(),
+                partition,
+                reason: format!("record {offset} cannot be read: {reason}"),
+            };
+            let part = Part::decode(&record.value).map_err(guard)?;
+            match (part.kind, &snapshot) {
+                (Kind::Snapshot, Some(begun)) => {
+                    if *begun != (part.part > 0).then_some(part.id) {
+                        return Err(guard("its snapshot is not whole".into()));
+                    }
+                    for row in changelog::rows(part.body).map_err(guard)? {
+                        restore(&transaction, &row, now).map_err(sql)?;
+                    }
+                    *snapshot = (!part.last).then_some(Some(part.id));
+                }
+                (Kind::Delta, Some(_)) => {
+                    return Err(guard(
+                        "state before it is gone: retention of changelog topics must be unlimited, see `trailwarden topics check`".into(),
+                    ));
+                }
+                // Who has the state needs no snapshot.
+                (Kind::Snapshot, None) => {}
+                (Kind::Delta, None) => {
+                    if let Some(delta) = gather(&transaction, &part).map_err(sql)? {
+                        let delta = Delta::decode(&delta).map_err(guard)?;
+                        apply(&transaction, &delta, part.id, now).map_err(sql)?;
+                    }
+                }
+            }
+        }
+        let applied = last + 1;
+        set_meta(&transaction, applied, mark, grown).map_err(sql)?;
+        transaction.commit().map_err(sql)?;
+        (self.applied, self.mark, self.grown) = (Some(applied), mark, grown);
+        Ok(())
+    }
+
+    /// Makes a commit take effect, or tells who was first. The shard must be caught up.
+    pub(super) fn commit(
+        &mut self,
+        brokers: &Brokers,
+        commit: &Commit,
+        outputs: &[Outgoing<'_>],
+        now: Time,
+    ) -> Result<(), BusError> {
+        let mut moved = Vec::with_capacity(commit.positions.len());
+        for position in &commit.positions {
+            let stored = self.stored(&commit.consumer, position.topic, position.partition)?;
+            let topic = brokers.topic(position.topic);
+            let bounds = brokers.readers.bounds_for(
+                topic,
+                position.partition,
+                position.from,
+                position.to,
+            )?;
+            check_position(
+                &commit.consumer,
+                position,
+                stored.map(|(next, _)| next),
+                &bounds,
+            )?;
+            moved.push(Moved {
+                topic: changelog::number(position.topic),
+                partition: position.partition,
+                after: stored.map_or(0, |(_, by)| by),
+                to: position.to,
+            });
+        }
+        brokers.producer.send(outputs)?;
+        let id = brokers.fresh_id();
+        let records: Vec<Record> = Delta::of(commit, moved)
+            .parts(id)
+            .into_iter()
+            .map(|value| Record {
+                key: Bytes::copy_from_slice(commit.consumer.as_bytes()),
+                value: Bytes::from(value),
+                time: now,
+            })
+            .collect();
+        let offsets = brokers.producer.send(&self.outgoing(&records))?;
+        let expected = self.applied.unwrap_or(0);
+        if offsets.iter().zip(expected..).all(|(got, at)| *got == at) {
+            let numbered: Vec<(Offset, Record)> = offsets.into_iter().zip(records).collect();
+            self.absorb(&numbered, &mut None, now)?;
+        } else {
+            // Somebody else has written: who was first?
+            self.catch_up(brokers, now)?;
+            self.is_accepted(commit, id)?;
+        }
+        self.snapshot_if_due(brokers, now)
+    }
+
+    /// After the changelog was read past our delta: did it count? Where it did and somebody has gone on from there, that
+    /// too is said to be fenced: the caller begins again where the other one stands.
+    fn is_accepted(&self, commit: &Commit, id: u64) -> Result<(), BusError> {
+        for position in &commit.positions {
+            let stored = self.stored(&commit.consumer, position.topic, position.partition)?;
+            if stored != Some((position.to, id)) {
+                return Err(BusError::Fenced {
+                    consumer: commit.consumer.clone(),
+                    topic: position.topic,
+                    partition: position.partition,
+                    from: position.from,
+                    stored: stored.map_or(0, |(next, _)| next),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn outgoing<'r>(&'r self, records: &[Record]) -> Vec<Outgoing<'r>> {
+        records
+            .iter()
+            .map(|record| Outgoing {
+                topic: &self.topic,
+                partition: self.partition,
+                record: record.clone(),
+            })
+            .collect()
+    }
+
+    /// Writes the state down whole when the changelog has become long, and drops what lies before.
+    fn snapshot_if_due(&mut self, brokers: &Brokers, now: Time) -> Result<(), BusError> {
+        if self.grown < SNAPSHOT_BYTES.min(brokers.snapshot_bytes) {
+            return Ok(());
+        }
+        let alive = self.alive()?;
+        if self.grown < alive.saturating_mul(SNAPSHOT_TIMES) {
+            return Ok(());
+        }
+        let Some(at) = self.applied else {
+            return Ok(());
+        };
+        let begin = Instant::now();
+        match self.write_snapshot(brokers, at, now)? {
+            None => tracing::debug!(
+                topic = self.topic,
+                "a snapshot was crossed by another writer"
+            ),
+            Some(end) => {
+                self.save(end, alive)?;
+                brokers.drop_before(&self.topic, self.partition, at)?;
+                brokers.numbers.snapshots.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(
+                    topic = self.topic,
+                    partition = self.partition,
+                    bytes = alive,
+                    millis = begin.elapsed().as_millis() as u64,
+                    "snapshot of state written"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the parts of a snapshot, which must come to stand in a row from `at` on. Gives where it ends.
+    fn write_snapshot(
+        &self,
+        brokers: &Brokers,
+        at: Offset,
+        now: Time,
+    ) -> Result<Option<Offset>, BusError> {
+        let id = brokers.fresh_id();
+        let (mut end, mut part) = (at, 0);
+        let mut ready: Vec<Record> = Vec::new();
+        let flush = |ready: &mut Vec<Record>, end: &mut Offset| -> Result<bool, BusError> {
+            let offsets = brokers.producer.send(&self.outgoing(ready))?;
+            let in_a_row = offsets.iter().zip(*end..).all(|(got, at)| *got == at);
+            *end += ready.len() as u64;
+            ready.clear();
+            Ok(in_a_row)
+        };
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let sql = |e| database_error(&self.path, e);
+        let mut record = |rows: &mut Vec<Row>, last: bool| {
+            let value = changelog::snapshot_part(id, part, rows, last);
+            part += 1;
+            rows.clear();
+            Record {
+                key: Bytes::from_static(b"snapshot"),
+                value: Bytes::from(value),
+                time: now,
+            }
+        };
+        let mut positions = self
+            .db
+            .prepare("SELECT consumer, topic, partition, next, by FROM positions")
+            .map_err(sql)?;
+        let found = positions
+            .query_map([], |row| {
+                Ok(Row::Position {
+                    consumer: row.get(0)?,
+                    topic: row.get(1)?,
+                    partition: row.get(2)?,
+                    next: row.get(3)?,
+                    by: row.get(4)?,
+                })
+            })
+            .map_err(sql)?;
+        for row in found {
+            rows.push(row.map_err(sql)?);
+        }
+        let mut state = self
+            .db
+            .prepare("SELECT consumer, partition, key, value, expires FROM state WHERE expires IS NULL OR expires > ?1")
+            .map_err(sql)?;
+        let mut found = state.query([now.0]).map_err(sql)?;
+        while let Some(row) = found.next().map_err(sql)? {
+            let read = || -> rusqlite::Result<(String, Change)> {
+                Ok((
+                    row.get(0)?,
+                    Change {
+                        partition: row.get(1)?,
+                        key: row.get(2)?,
+                        value: Some(row.get(3)?),
+                        expires: row.get(4)?,
+                    },
+                ))
+            };
+            let (consumer, change) = read().map_err(sql)?;
+            bytes += change.size();
+            rows.push(Row::State { consumer, change });
+            if changelog::is_full(bytes) {
+                bytes = 0;
+                ready.push(record(&mut rows, false));
+            }
+            if ready.len() >= SNAPSHOT_PARTS && !flush(&mut ready, &mut end)? {
+                return Ok(None);
+            }
+        }
+        ready.push(record(&mut rows, true));
+        Ok(flush(&mut ready, &mut end)?.then_some(end))
+    }
+
+    /// Next offset of a stored position, and the delta that moved it there.
+    fn stored(
+        &self,
+        consumer: &str,
+        topic: Topic,
+        partition: u32,
+    ) -> Result<Option<(Offset, u64)>, BusError> {
+        self.db
+            .prepare_cached(
+                "SELECT next, by FROM positions WHERE consumer = ?1 AND topic = ?2 AND partition = ?3",
+            )
+            .and_then(|mut select| {
+                select
+                    .query_row(params![consumer, changelog::number(topic), partition], |r| {
+                        Ok((r.get(0)?, r.get(1)?))
+                    })
+                    .optional()
+            })
+            .map_err(|e| database_error(&self.path, e))
+    }
+
+    pub(super) fn position(
+        &self,
+        consumer: &str,
+        topic: Topic,
+        partition: u32,
+    ) -> Result<Option<Offset>, BusError> {
+        Ok(self
+            .stored(consumer, topic, partition)?
+            .map(|(next, _)| next))
+    }
+
+    /// Has the shard been caught up since it was opened?
+    pub(super) fn is_begun(&self) -> bool {
+        self.applied.is_some()
+    }
+
+    pub(super) fn state_get(
+        &self,
+        consumer: &str,
+        partition: u32,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
+        let get = || -> rusqlite::Result<Vec<Option<Vec<u8>>>> {
+            let mut select = self.db.prepare_cached(
+                "SELECT value FROM state WHERE consumer = ?1 AND partition = ?2 AND key = ?3",
+            )?;
+            keys.iter()
+                .map(|key| {
+                    select
+                        .query_row(params![consumer, partition, key], |row| row.get(0))
+                        .optional()
+                })
+                .collect()
+        };
+        get().map_err(|e| database_error(&self.path, e))
+    }
+
+    pub(super) fn state_scan(
+        &self,
+        consumer: &str,
+        partition: u32,
+        prefix: &[u8],
+    ) -> Result<Vec<Entry>, BusError> {
+        let scan = || -> rusqlite::Result<Vec<Entry>> {
+            let mut select = self.db.prepare_cached(
+                "SELECT key, value FROM state WHERE consumer = ?1 AND partition = ?2 AND key >= ?3
+                 AND (?4 IS NULL OR key < ?4) ORDER BY key",
+            )?;
+            select
+                .query_map(
+                    params![consumer, partition, prefix, after_prefix(prefix)],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )?
+                .collect()
+        };
+        scan().map_err(|e| database_error(&self.path, e))
+    }
+
+    /// Drops what has expired from the copy; everybody who reads the changelog does so too.
+    pub(super) fn retain(&mut self, now: Time) -> Result<(), BusError> {
+        self.db
+            .execute("DELETE FROM state WHERE expires <= ?1", [now.0])
+            .map(|_| ())
+            .map_err(|e| database_error(&self.path, e))
+    }
+
+    /// About how many bytes of state there are.
+    fn alive(&self) -> Result<u64, BusError> {
+        self.db
+            .query_row(
+                "SELECT COALESCE(SUM(length(key) + length(value) + 16), 0) FROM state",
+                [],
+                |r| r.get(0),
+            )
+            .map_err(|e| database_error(&self.path, e))
+    }
+
+    fn save(&mut self, applied: Offset, grown: u64) -> Result<(), BusError> {
+        set_meta(&self.db, applied, 0, grown).map_err(|e| database_error(&self.path, e))?;
+        (self.applied, self.mark, self.grown) = (Some(applied), 0, grown);
+        Ok(())
+    }
+
+    /// Empties the copy.
+    fn clear(&mut self) -> Result<(), BusError> {
+        self.db
+            .execute_batch(
+                "BEGIN; DELETE FROM positions; DELETE FROM state; DELETE FROM parts;
+                 UPDATE meta SET applied = -1, mark = 0, grown = 0; COMMIT",
+            )
+            .map_err(|e| database_error(&self.path, e))?;
+        (self.applied, self.mark, self.grown) = (None, 0, 0);
+        Ok(())
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<(Connection, (i64, i64, i64))> {
+    let mut db = Connection::open(path)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    // A copy: a power cut may take the newest of it, never its wholeness.
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    db.set_prepared_statement_cache_capacity(32);
+    let format: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    if format != FORMAT {
+        let transaction = db.transaction()?;
+        for table in ["meta", "positions", "state", "parts"] {
+            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
+        }
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+        transaction.commit()?;
+    }
+    let meta = db.query_row("SELECT applied, mark, grown FROM meta", [], |r| {
+        Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+    })?;
+    Ok((db, meta))
+}
+
+fn set_meta(db: &Connection, applied: Offset, mark: u64, grown: u64) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE meta SET applied = ?1, mark = ?2, grown = ?3")?
+        .execute(params![applied, mark as i64, grown])
+        .map(|_| ())
+}
+
+/// Adds a part; gives the whole when it was the last.
+fn gather(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite::Result<Option<Vec<u8>>> {
+    if part.part == 0 && part.last {
+        return Ok(Some(part.body.to_vec()));
+    }
+    let id = part.id as i64;
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO parts(id, part, body) VALUES (?1, ?2, ?3)")?
+        .execute(params![id, part.part, part.body])?;
+    if !part.last {
+        return Ok(None);
+    }
+    let bodies: Vec<Vec<u8>> = transaction
+        .prepare_cached("SELECT body FROM parts WHERE id = ?1 ORDER BY part")?
+        .query_map([id], |r| r.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    transaction
+        .prepare_cached("DELETE FROM parts WHERE id = ?1")?
+        .execute([id])?;
+    // The order within a partition is kept: a part that is missing was never stored, nor will the rest count.
+    Ok((bodies.len() == part.part as usize + 1).then(|| bodies.concat()))
+}
+
+/// Applies a delta if it counts.
+fn apply(transaction: &Transaction<'_>, delta: &Delta, id: u64, now: Time) -> rusqlite::Result<()> {
+    for moved in &delta.positions {
+        let by: Option<u64> = transaction
+            .prepare_cached(
+                "SELECT by FROM positions WHERE consumer = ?1 AND topic = ?2 AND partition = ?3",
+            )?
+            .query_row(params![delta.consumer, moved.topic, moved.partition], |r| {
+                r.get(0)
+            })
+            .optional()?;
+        if by.unwrap_or(0) != moved.after {
+            return Ok(());
+        }
+    }
+    for moved in &delta.positions {
+        let row = Row::Position {
+            consumer: delta.consumer.clone(),
+            topic: moved.topic,
+            partition: moved.partition,
+            next: moved.to,
+            by: id,
+        };
+        restore(transaction, &row, now)?;
+    }
+    for change in &delta.state {
+        set(transaction, &delta.consumer, change, now)?;
+    }
+    Ok(())
+}
+
+fn restore(transaction: &Transaction<'_>, row: &Row, now: Time) -> rusqlite::Result<()> {
+    match row {
+        Row::Position {
+            consumer,
+            topic,
+            partition,
+            next,
+            by,
+        } => transaction
+            .prepare_cached("INSERT OR REPLACE INTO positions(consumer, topic, partition, next, by) VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![consumer, topic, partition, next, by])
+            .map(|_| ()),
+        Row::State { consumer, change } => set(transaction, consumer, change, now),
+    }
+}
+
+fn set(
+    transaction: &Transaction<'_>,
+    consumer: &str,
+    change: &Change,
+    now: Time,
+) -> rusqlite::Result<()> {
+    match &change.value {
+        Some(value) if !change.is_over(now) => transaction
+            .prepare_cached("INSERT OR REPLACE INTO state(consumer, partition, key, value, expires) VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![consumer, change.partition, change.key, value, change.expires]),
+        _ => transaction
+            .prepare_cached("DELETE FROM state WHERE consumer = ?1 AND partition = ?2 AND key = ?3")?
+            .execute(params![consumer, change.partition, change.key]),
+    }
+    .map(|_| ())
+}
+
+/// Tells one record from another: FNV-1a of what it holds, never 0.
+pub(super) fn mark_of(record: &Record) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in record
+        .key
+        .iter()
+        .chain(record.value.iter())
+        .chain(&record.time.0.to_le_bytes())
+    {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    hash.max(1)
+}
