@@ -11,6 +11,7 @@ mod topic;
 pub mod config;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod crew;
 pub mod embedded;
 pub mod kafka;
 pub mod metrics;

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::crew::Crew;
 use bus::{Bus, BusError, Commit, Offset, Position, Record, Stop, Topic};
 use bytes::Bytes;
 use event::{Clock, Finding, Time};
@@ -42,6 +43,9 @@ pub enum CorrelateError {
         #[source]
         source: BusError,
     },
+    /// The log failed before it was known for which partition.
+    #[error("cannot correlate matches")]
+    Log(#[from] BusError),
     /// What was stored cannot be read.
     #[error("cannot restore the windows of matches-{partition}")]
     State {
@@ -51,6 +55,16 @@ pub enum CorrelateError {
         #[source]
         source: StateError,
     },
+}
+
+impl CorrelateError {
+    /// The log's answer, if it was the log that failed.
+    fn bus(&self) -> Option<&BusError> {
+        match self {
+            CorrelateError::Bus { source, .. } | CorrelateError::Log(source) => Some(source),
+            CorrelateError::State { .. } => None,
+        }
+    }
 }
 
 /// What the stage counts.
@@ -89,7 +103,7 @@ impl Metrics {
             errors: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_correlate_errors_total",
-                    "Records that cannot be read (decode), gaps in the log (gap), commits put off for want of space (disk_full).",
+                    "Records that cannot be read (decode), gaps in the log (gap), batches put off for want of space (disk_full) or brokers (unavailable), batches that another node had done (fenced).",
                 ),
                 &["kind"],
             )?,
@@ -114,7 +128,7 @@ impl Metrics {
         for reason in ["repeated", "unknown_rule", "crowded", "evicted"] {
             metrics.dropped.with_label_values(&[reason]);
         }
-        for kind in ["decode", "gap", "disk_full"] {
+        for kind in ["decode", "gap", "disk_full", "unavailable", "fenced"] {
             metrics.errors.with_label_values(&[kind]);
         }
         registry.register(Box::new(metrics.received.clone()))?;
@@ -145,10 +159,10 @@ impl Metrics {
         self.late.inc_by(after.late - before.late);
     }
 
-    fn show(&self, workers: &[Worker]) {
-        let lag: u64 = workers.iter().map(|w| w.lag).sum();
-        let groups: usize = workers.iter().map(|w| w.windows.groups()).sum();
-        let settled = workers.iter().map(|w| w.windows.settled_to()).min();
+    fn show(&self, crew: &Crew<Worker>) {
+        let lag: u64 = crew.workers().map(|(_, w)| w.lag).sum();
+        let groups: usize = crew.workers().map(|(_, w)| w.windows.groups()).sum();
+        let settled = crew.workers().map(|(_, w)| w.windows.settled_to()).min();
         self.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         self.groups.set(i64::try_from(groups).unwrap_or(i64::MAX));
         self.watermark
@@ -168,41 +182,28 @@ pub fn run(
     stop: Stop,
 ) -> Result<(), CorrelateError> {
     let mut rules = correlations();
-    let mut workers = (0..bus.partitions(Topic::Matches))
-        .map(|partition| Worker::open(Arc::clone(&bus), partition, &rules, options))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut crew: Crew<Worker> = Crew::new(CONSUMER, Topic::Matches);
     while !stop.is_stopped() {
         let now = correlations();
         if !Arc::ptr_eq(&rules, &now) {
             rules = now;
-            workers
-                .iter_mut()
+            crew.workers_mut()
                 .for_each(|w| w.windows.set_correlations(&rules));
         }
-        let mut moved = false;
-        for worker in &mut workers {
-            moved |= match worker.round(BATCH_BYTES, metrics, &clock) {
-                Err(CorrelateError::Bus {
-                    partition,
-                    source: BusError::DiskFull { path },
-                }) => {
-                    tracing::error!(partition, path, "no space left, windows wait");
-                    metrics.error("disk_full");
-                    *worker = Worker::open(Arc::clone(&bus), partition, &rules, options)?;
-                    std::thread::sleep(PATIENCE);
-                    false
-                }
-                moved => moved?,
-            };
-        }
-        metrics.show(&workers);
-        if !moved && !workers.is_empty() {
-            let from: Vec<(u32, Offset)> = workers.iter().map(|w| (w.partition, w.next)).collect();
-            bus.wait(Topic::Matches, &from, PATIENCE)
-                .map_err(|source| CorrelateError::Bus {
-                    partition: 0,
-                    source,
-                })?;
+        let moved = crew.round(
+            &*bus,
+            |partition| Worker::open(Arc::clone(&bus), partition, &rules, options),
+            |worker| worker.round(BATCH_BYTES, metrics, &clock),
+            CorrelateError::bus,
+            |kind| metrics.error(kind),
+        )?;
+        metrics.show(&crew);
+        if !moved {
+            let from: Vec<(u32, Offset)> = crew.workers().map(|(p, w)| (p, w.next)).collect();
+            match bus.wait(Topic::Matches, &from, PATIENCE) {
+                Err(error) if error.is_transient() => metrics.error(error.kind()),
+                waited => drop(waited?),
+            }
         }
     }
     Ok(())

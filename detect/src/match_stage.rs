@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::crew::Crew;
 use bus::seen::{self, Seen};
 use bus::{Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic};
 use bytes::Bytes;
@@ -113,7 +114,7 @@ impl Metrics {
             errors: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_match_errors_total",
-                    "Records that cannot be read (decode), ids with other content (id_conflict), gaps in the log (gap), commits put off for want of space (disk_full).",
+                    "Records that cannot be read (decode), ids with other content (id_conflict), gaps in the log (gap), batches put off for want of space (disk_full) or brokers (unavailable), batches that another node had done (fenced).",
                 ),
                 &["kind"],
             )?,
@@ -124,7 +125,14 @@ impl Metrics {
             ))?,
         };
         metrics.dropped.with_label_values(&["repeat"]);
-        for kind in ["decode", "id_conflict", "gap", "disk_full"] {
+        for kind in [
+            "decode",
+            "id_conflict",
+            "gap",
+            "disk_full",
+            "unavailable",
+            "fenced",
+        ] {
             metrics.errors.with_label_values(&[kind]);
         }
         registry.register(Box::new(metrics.received.clone()))?;
@@ -154,34 +162,24 @@ pub fn run(
     clock: Clock,
     stop: Stop,
 ) -> Result<(), BusError> {
-    let open = |partition| Worker::open(Arc::clone(&bus), partition, keep);
-    let mut workers = (0..bus.partitions(Topic::Events))
-        .map(open)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut crew = Crew::new(CONSUMER, Topic::Events);
     while !stop.is_stopped() {
         let rules = rules();
-        let mut moved = false;
-        for worker in &mut workers {
-            moved |= match worker.round(&rules, BATCH_BYTES, metrics, &clock) {
-                Err(BusError::DiskFull { path }) => {
-                    tracing::error!(
-                        partition = worker.partition,
-                        path,
-                        "no space left, matching waits"
-                    );
-                    metrics.error("disk_full");
-                    *worker = open(worker.partition)?;
-                    std::thread::sleep(PATIENCE);
-                    false
-                }
-                moved => moved?,
-            };
-        }
-        let lag: u64 = workers.iter().map(|w| w.lag).sum();
+        let moved = crew.round(
+            &*bus,
+            |partition| Worker::open(Arc::clone(&bus), partition, keep),
+            |worker| worker.round(&rules, BATCH_BYTES, metrics, &clock),
+            |error: &BusError| Some(error),
+            |kind| metrics.error(kind),
+        )?;
+        let lag: u64 = crew.workers().map(|(_, w)| w.lag).sum();
         metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         if !moved {
-            let from: Vec<(u32, Offset)> = workers.iter().map(|w| (w.partition, w.next)).collect();
-            bus.wait(Topic::Events, &from, PATIENCE)?;
+            let from: Vec<(u32, Offset)> = crew.workers().map(|(p, w)| (p, w.next)).collect();
+            match bus.wait(Topic::Events, &from, PATIENCE) {
+                Err(error) if error.is_transient() => metrics.error(error.kind()),
+                waited => drop(waited?),
+            }
         }
     }
     Ok(())
