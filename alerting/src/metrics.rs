@@ -131,6 +131,11 @@ impl Metrics {
         self.leads.with_label_values(&[role]).set(leads.into());
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_leading(&self, role: &'static str) -> bool {
+        self.leads.with_label_values(&[role]).get() == 1
+    }
+
     pub(crate) fn failed(&self, kind: &'static str) {
         self.errors.with_label_values(&[kind]).inc();
     }

@@ -18,6 +18,8 @@ use crate::store::{Store, StoreError, Turn};
 
 /// The most bytes of findings in one batch.
 const BATCH_BYTES: usize = 1 << 20;
+/// The same where a network lies between: nobody else writes meanwhile, so that a batch must not take seconds.
+const SHARED_BATCH_BYTES: usize = 64 << 10;
 /// How long to wait for findings before looking at the clock and the stop sign again.
 const WAIT: Duration = Duration::from_millis(250);
 /// How long to wait after the store failed.
@@ -175,9 +177,12 @@ impl Stage {
 
     /// Applies what there is from `from` on; gives where to read on.
     fn batch(&self, partition: u32, from: Offset, now: Time) -> Result<Offset, StageError> {
-        let batch = self
-            .bus
-            .read(Topic::Findings, partition, from, BATCH_BYTES)?;
+        let most = if self.store.is_shared() {
+            SHARED_BATCH_BYTES
+        } else {
+            BATCH_BYTES
+        };
+        let batch = self.bus.read(Topic::Findings, partition, from, most)?;
         if batch.next == from {
             return Ok(from);
         }
@@ -215,7 +220,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::policy::Policy;
-    use crate::store::testing::{Home, places};
+    use crate::store::testing::{Home, places, server};
     use crate::store::{Filter, LEASE};
     use bus::{Batch, Commit, Record, StateChange};
     use event::Id;
@@ -364,6 +369,56 @@ mod tests {
             drain(&mut stage(&other, &store));
             assert_eq!(store.alerts(&Filter::default()).unwrap().len(), 12);
         }
+    }
+
+    #[test]
+    fn of_two_nodes_one_works_and_the_other_goes_on() {
+        let Some(place) = server() else { return };
+        let home = Home::new(&place);
+        let log = Arc::new(Log::default());
+        let policy = Policy::new(&Config::default()).unwrap();
+        let stops = [Stop::default(), Stop::default()];
+        let metrics = [(), ()].map(|()| Metrics::new(&prometheus::Registry::new()).unwrap());
+        let watcher = home.open(policy.clone()).unwrap();
+        let until = |expected: usize| {
+            let patience = Instant::now() + Duration::from_secs(60);
+            while watcher.alerts(&Filter::default()).unwrap().len() < expected {
+                if Instant::now() > patience {
+                    stops.iter().for_each(Stop::stop);
+                    panic!("{expected} findings were not applied");
+                }
+                std::thread::yield_now();
+            }
+        };
+        let leader = || {
+            let leads = metrics.each_ref().map(|m| m.is_leading(ROLE));
+            assert_ne!(leads, [true, true]);
+            leads.iter().position(|leads| *leads)
+        };
+        std::thread::scope(|scope| {
+            for (n, stop) in stops.iter().enumerate() {
+                let store = Arc::new(home.open(policy.clone()).unwrap());
+                let (log, metrics, stop) = (log.clone(), metrics[n].clone(), stop.clone());
+                let holder = format!("node {n}");
+                let clock: Clock = Arc::new(|| Time(0));
+                scope.spawn(move || run(log, store, clock, metrics, holder, stop).unwrap());
+            }
+            log.append(Topic::Findings, (1..=10).map(record).collect())
+                .unwrap();
+            until(10);
+            let first = leader().unwrap();
+            stops[first].stop();
+            log.append(Topic::Findings, (11..=20).map(record).collect())
+                .unwrap();
+            let stopped = Instant::now();
+            until(20);
+            assert!(stopped.elapsed() < LEASE, "the lease was given back");
+            assert!(metrics[1 - first].is_leading(ROLE));
+            stops[1 - first].stop();
+        });
+        let alerts = watcher.alerts(&Filter::default()).unwrap();
+        assert_eq!(alerts.len(), 20);
+        assert!(alerts.iter().all(|a| a.count == 1));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::*;
 use crate::config::{Config, Secret};
 use crate::notifier::{self, webhook};
 use crate::policy::Policy;
-use crate::store::testing::{Home, Place, places};
+use crate::store::testing::{Home, Place, places, server};
 use crate::store::{Delivery, Notification, NotificationFilter};
 
 const SECOND: i64 = 1_000_000;
@@ -455,4 +455,62 @@ fn threads_send_and_stop_and_bury_what_nobody_takes() {
         run(&bench.sender, &[], "a".into(), &stop).unwrap();
         assert_eq!(bench.sender.store.outbox_depth().unwrap(), (0, 1));
     }
+}
+
+#[test]
+fn of_two_nodes_one_sends() {
+    let Some(place) = server() else { return };
+    const MORE: u64 = 9;
+    // The server of the test closes after every answer and says so: what is sent on a closed connection is doubt.
+    let closing = || Answer::Say("HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n");
+    let bench = Bench::new(&place, (0..=MORE).map(|_| closing()).collect());
+    let other = Sender {
+        store: Arc::new(
+            bench
+                .home
+                .open((*bench.sender.store.policy()).clone())
+                .unwrap(),
+        ),
+        metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
+        ..bench.sender.clone()
+    };
+    let stop = Stop::default();
+    std::thread::scope(|scope| {
+        for (holder, sender) in [("a", &bench.sender), ("b", &other)] {
+            let (receivers, stop) = (&bench.receivers, &stop);
+            scope.spawn(move || run(sender, receivers, holder.into(), stop).unwrap());
+        }
+        for at in 1..=MORE {
+            let finding = Finding {
+                id: Id(u128::from(at) + 1),
+                episode: Id(u128::from(at) + 1),
+                rule_id: format!("rule {at}").into(),
+                severity: Severity::High,
+                count: 1,
+                ..Finding::default()
+            };
+            // Either node may have taken it in: it is not they who apply here.
+            let store = if at % 2 == 0 {
+                &other.store
+            } else {
+                &bench.sender.store
+            };
+            store
+                .apply(&[(at, finding)], 0, at, at + 1, Time(0))
+                .unwrap();
+        }
+        let patience = std::time::Instant::now() + Duration::from_secs(60);
+        while other.store.outbox_depth().unwrap().0 > 0 && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        stop.stop();
+    });
+    assert_eq!(bench.requests().len() as u64, 1 + MORE);
+    let filter = NotificationFilter::default();
+    let sent = other.store.notifications(&filter).unwrap();
+    assert!(
+        sent.iter()
+            .all(|n| (n.delivery, n.attempts) == (Delivery::Sent, 1)),
+        "{sent:?}"
+    );
 }

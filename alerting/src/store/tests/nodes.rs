@@ -231,6 +231,79 @@ fn a_process_that_stops_within_a_transaction_holds_nobody_up() {
     a.rewind(7, 1).unwrap();
 }
 
+/// The part of the test below that is frozen: it leads and applies until it is refused.
+#[test]
+fn child_that_leads_until_it_is_refused() {
+    let Ok(schema) = std::env::var("TRAILWARDEN_TEST_LEADER") else {
+        return;
+    };
+    let url = std::env::var(testing::URL).unwrap();
+    let store = testing::open(&url, &schema, two_receivers()).unwrap();
+    let fenced = store.fenced(ROLE);
+    for at in 0.. {
+        let second = Duration::from_secs(1);
+        let applied = store.lead(ROLE, "child", second).and_then(|_| {
+            let from = store.position(0)?.unwrap_or(0);
+            fenced.apply(&[(at, finding(at))], 0, from, from + 1, Time(at as i64))
+        });
+        match applied {
+            Ok(_) => println!("applied {at}"),
+            Err(StoreError::NotLeading(_)) => return println!("refused"),
+            Err(error) => assert!(error.is_transient(), "{error:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_frozen_leader_changes_nothing_when_it_wakes() {
+    use std::io::{BufRead, BufReader};
+    let Some(home) = home() else { return };
+    let b = home.open(two_receivers()).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "store::tests::nodes::child_that_leads_until_it_is_refused",
+            "--nocapture",
+        ])
+        .env("TRAILWARDEN_TEST_LEADER", home.address().1)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(lines.any(|l| l.contains("applied 10")));
+    assert!(!b.lead(ROLE, "b", LEASE).unwrap());
+    let signal = |name: &str| {
+        let id = child.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([name, &id])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    // Frozen in the middle of a transaction it holds the lock, until the server ends it; anywhere else, its lease.
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !b.lead(ROLE, "b", LEASE).unwrap_or(false) {
+        assert!(Instant::now() < patience);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let seen = (
+        b.position(0).unwrap(),
+        count(&b, "feed"),
+        count(&b, "outbox"),
+    );
+    signal("-CONT");
+    assert!(lines.any(|l| l.contains("refused")));
+    assert!(child.wait().unwrap().success());
+    let after = (
+        b.position(0).unwrap(),
+        count(&b, "feed"),
+        count(&b, "outbox"),
+    );
+    assert_eq!(after, seen);
+}
+
 #[test]
 fn lost_connections_lose_nothing() {
     let Some(home) = home() else { return };
