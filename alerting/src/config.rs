@@ -66,6 +66,8 @@ pub struct Config {
     pub receivers: Vec<ReceiverConfig>,
     /// Who is told what; `null` tells nobody.
     pub route: Option<RouteConfig>,
+    /// The database that several nodes keep their alerts in; `null` keeps them in a file of this machine.
+    pub postgres: Option<PostgresConfig>,
 }
 
 impl Default for Config {
@@ -79,6 +81,48 @@ impl Default for Config {
             console_url: String::new(),
             receivers: Vec::new(),
             route: None,
+            postgres: None,
+        }
+    }
+}
+
+/// How the connection to a database is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PostgresTls {
+    /// Not at all.
+    Disable,
+    /// TLS with a certificate that is checked, name included.
+    Require,
+}
+
+/// A PostgreSQL database that several nodes share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PostgresConfig {
+    /// `postgres://user@host:5432/database`. May hold a password, so it is not printed.
+    pub url: Secret,
+    /// A file that holds the URL instead.
+    pub url_file: Option<PathBuf>,
+    /// A file that holds the user's password.
+    pub password_file: Option<PathBuf>,
+    /// `disable` or `require`; `null` requires TLS unless the host is this machine's loopback address or a socket.
+    pub tls: Option<PostgresTls>,
+    /// A PEM file of the certificate authorities to trust in place of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The schema that holds the tables; it is made where it is missing.
+    pub schema: String,
+}
+
+impl Default for PostgresConfig {
+    fn default() -> PostgresConfig {
+        PostgresConfig {
+            url: Secret::default(),
+            url_file: None,
+            password_file: None,
+            tls: None,
+            ca_file: None,
+            schema: "trailwarden".into(),
         }
     }
 }
@@ -248,10 +292,15 @@ mod tests {
             password: Secret::new("verysecret"),
             ..EmailConfig::default()
         };
+        let postgres = PostgresConfig {
+            url: Secret::new("postgres://tw:verysecret@db.example/tw"),
+            ..PostgresConfig::default()
+        };
         let shown = format!(
-            "{webhook:?} {email:#?} {} {}",
+            "{webhook:?} {email:#?} {postgres:?} {} {} {}",
             serde_json::to_string(&webhook).unwrap(),
-            serde_json::to_string(&email).unwrap()
+            serde_json::to_string(&email).unwrap(),
+            serde_json::to_string(&postgres).unwrap()
         );
         assert!(!shown.contains("verysecret"), "{shown}");
         assert!(shown.contains("***"));

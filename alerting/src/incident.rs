@@ -14,6 +14,8 @@ use crate::alert::{Alert, Incident, State};
 
 /// The most bytes of a value that a key holds; what is longer is cut, the same way every time.
 const MAX_KEY: usize = 512;
+/// The most bytes of a key: PostgreSQL refuses an index entry above 2.7 kB.
+const MAX_BYTES: usize = 2_048;
 
 /// The keys under which a finding's alert is joined with others.
 pub fn keys(finding: &Finding) -> Vec<String> {
@@ -21,7 +23,12 @@ pub fn keys(finding: &Finding) -> Vec<String> {
     let mut add = |kind: &str, scope: &str, value: &str| {
         if !value.is_empty() {
             let value: String = value.chars().take(MAX_KEY).collect();
-            keys.push(format!("{kind}:{scope}{value}"));
+            let key = format!("{kind}:{scope}{value}");
+            keys.push(if key.len() <= MAX_BYTES {
+                key
+            } else {
+                format!("{kind}:#{}", Id::of("incident key", &[key.as_bytes()]))
+            });
         }
     };
     add("identity", "", &finding.identity);

@@ -2,7 +2,8 @@
 
 use event::Severity;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, Result,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Result,
 };
 
 use crate::outbox::Outcome;
@@ -22,6 +23,7 @@ pub struct Metrics {
     notifications: IntCounterVec,
     outbox: IntGauge,
     dead: IntGauge,
+    leads: IntGaugeVec,
 }
 
 impl Metrics {
@@ -48,6 +50,12 @@ impl Metrics {
             "how long a batch of findings took",
         ))?;
         registry.register(Box::new(batch_seconds.clone()))?;
+        let opts = Opts::new(
+            "trailwarden_alerting_leads",
+            "1 where this node does the work of a role: apply findings, send notifications",
+        );
+        let leads = IntGaugeVec::new(opts, &["role"])?;
+        registry.register(Box::new(leads.clone()))?;
         let metrics = Metrics {
             received: counter("events_received_total", "findings read from the log")?,
             sent: counter("events_sent_total", "findings that changed an alert")?,
@@ -71,12 +79,16 @@ impl Metrics {
             )?,
             outbox: gauge("outbox_depth", "notifications that wait or are being sent")?,
             dead: gauge("outbox_dead", "notifications given up")?,
+            leads,
         };
         for severity in Severity::ALL {
             metrics.opened.with_label_values(&[severity.as_str()]);
         }
         for reason in ["repeat", "unreadable"] {
             metrics.dropped.with_label_values(&[reason]);
+        }
+        for role in ["findings", "notifications"] {
+            metrics.leads.with_label_values(&[role]);
         }
         for kind in ["store", "send"] {
             metrics.errors.with_label_values(&[kind]);
@@ -113,6 +125,15 @@ impl Metrics {
 
     pub(crate) fn lag(&self, findings: u64) {
         self.lag.set(findings.try_into().unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn leads(&self, role: &'static str, leads: bool) {
+        self.leads.with_label_values(&[role]).set(leads.into());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_leading(&self, role: &'static str) -> bool {
+        self.leads.with_label_values(&[role]).get() == 1
     }
 
     pub(crate) fn failed(&self, kind: &'static str) {

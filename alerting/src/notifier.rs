@@ -91,7 +91,11 @@ fn one(receiver: &ReceiverConfig, key: &str) -> Result<Option<Receiver>, ConfigE
 }
 
 /// A secret from the configuration or from its file, without the line break at the file's end.
-fn secret(given: &Secret, file: Option<&PathBuf>, key: &str) -> Result<Secret, ConfigError> {
+pub(crate) fn secret(
+    given: &Secret,
+    file: Option<&PathBuf>,
+    key: &str,
+) -> Result<Secret, ConfigError> {
     let Some(file) = file else {
         return Ok(given.clone());
     };
@@ -111,7 +115,7 @@ fn secret(given: &Secret, file: Option<&PathBuf>, key: &str) -> Result<Secret, C
 }
 
 /// A small text file named in the configuration.
-fn read(path: &Path, key: &str) -> Result<String, ConfigError> {
+pub(crate) fn read(path: &Path, key: &str) -> Result<String, ConfigError> {
     const MAX: u64 = 1 << 20;
     let failed = |error: std::io::Error| {
         ConfigError::new(key, format!("cannot read `{}`: {error}", path.display()))

@@ -3,19 +3,23 @@
 //! [`run`] has one thread for each receiver, so that one that is slow or away holds up nobody else's
 //! notifications. A [`Sender`] makes one step at a time: take what is due under a lease, fix its message at
 //! the first attempt, send it, settle it. The lease outlives the longest attempt; if the process dies in
-//! between, the lease ends and the notification is sent again under the same key, counted as doubt.
+//! between, the lease ends and the notification is sent again under the same key, counted as doubt. Of several
+//! nodes on one database only the one that leads sends; a thread that finds it leads no longer has changed
+//! nothing in the outbox.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bus::Stop;
 use event::{Clock, RuleInfo, Time};
+use tokio::runtime::Runtime;
 
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::notifier::Receiver;
 use crate::outbox::{self, Outcome};
-use crate::store::{Leased, Store, StoreError};
+use crate::store::{Leased, Store, StoreError, Turn};
 
 /// How much longer than an attempt a lease lasts, in microseconds.
 const LEASE_MARGIN: i64 = 20_000_000;
@@ -23,6 +27,10 @@ const LEASE_MARGIN: i64 = 20_000_000;
 const WAIT: Duration = Duration::from_millis(500);
 /// How long to wait after the store failed.
 const PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked whether this node leads and whether to stop.
+const LOOK: Duration = Duration::from_millis(100);
+/// The lease of the node that sends.
+const ROLE: &str = "notifications";
 
 /// Looks up what a rule says for people.
 pub type Rules = Arc<dyn Fn(&str) -> Option<RuleInfo> + Send + Sync>;
@@ -39,6 +47,7 @@ pub enum NotifyError {
 }
 
 /// What the sending threads share.
+#[derive(Clone)]
 pub struct Sender {
     /// Where the outbox is.
     pub store: Arc<Store>,
@@ -52,67 +61,160 @@ pub struct Sender {
     pub metrics: Metrics,
 }
 
-/// Sends the outbox to all receivers until it is told to stop.
-pub fn run(sender: &Sender, receivers: &[Receiver], stop: &Stop) -> Result<(), NotifyError> {
-    let names: Vec<&str> = receivers.iter().map(|r| r.name.as_str()).collect();
-    let buried = sender.store.bury_unknown(&names)?;
-    if buried > 0 {
-        tracing::error!(
-            notifications = buried,
-            "gave up notifications for receivers that are no longer configured"
-        );
+/// Sends the outbox to all receivers until it is told to stop, while the node `holder` leads.
+pub fn run(
+    sender: &Sender,
+    receivers: &[Receiver],
+    holder: String,
+    stop: &Stop,
+) -> Result<(), NotifyError> {
+    let fenced = Sender {
+        store: Arc::new(sender.store.fenced(ROLE)),
+        ..sender.clone()
+    };
+    let mut lines = Vec::new();
+    for receiver in receivers {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(NotifyError::Start)?;
+        lines.push((receiver, runtime));
     }
+    let post = Post {
+        sender: &fenced,
+        leads: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+    };
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
-        for receiver in receivers {
+        let mut started = Ok(());
+        for (receiver, runtime) in lines {
+            let post = &post;
             let thread = std::thread::Builder::new()
                 .name(format!("notify-{}", receiver.name))
-                .spawn_scoped(scope, move || serve(sender, receiver, stop))
-                .map_err(NotifyError::Start)?;
-            threads.push(thread);
-        }
-        for thread in threads {
-            match thread.join() {
-                Ok(ended) => ended?,
-                Err(panic) => std::panic::resume_unwind(panic),
+                .spawn_scoped(scope, move || post.serve(receiver, &runtime));
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => started = Err(NotifyError::Start(error)),
             }
         }
-        Ok(())
+        let result = started.and_then(|()| {
+            let mut turn = Turn::new(&sender.store, ROLE, holder);
+            let done = post.lead(&mut turn, receivers, stop, || {
+                threads.iter().any(|t| t.is_finished())
+            });
+            post.ended.store(true, Ordering::SeqCst);
+            for thread in threads {
+                if let Err(panic) = thread.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            turn.resign();
+            done
+        });
+        post.ended.store(true, Ordering::SeqCst);
+        result
     })
 }
 
-/// One receiver's thread.
-fn serve(sender: &Sender, receiver: &Receiver, stop: &Stop) -> Result<(), NotifyError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(NotifyError::Start)?;
-    let mut changed = sender.store.changed();
-    while !stop.is_stopped() {
-        match runtime.block_on(sender.step(receiver)) {
-            Ok(true) => {}
-            Ok(false) => {
-                // A change of alerts may have filled the outbox; retries become due by themselves.
-                let _ =
-                    runtime.block_on(async { tokio::time::timeout(WAIT, changed.changed()).await });
+/// What the threads of [`run`] know of one another.
+struct Post<'a> {
+    /// Writes only while this node leads.
+    sender: &'a Sender,
+    leads: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Post<'_> {
+    /// Keeps `leads` true to the store until it is time to stop or `broken` says that a thread is gone.
+    fn lead(
+        &self,
+        turn: &mut Turn<'_>,
+        receivers: &[Receiver],
+        stop: &Stop,
+        broken: impl Fn() -> bool,
+    ) -> Result<(), NotifyError> {
+        loop {
+            let leads = match turn.leads() {
+                Ok(true) if !self.leads.load(Ordering::SeqCst) => self.begin(receivers),
+                other => other,
+            };
+            match leads {
+                Ok(leads) => self.set(leads),
+                // What another node does is not known: nothing is sent meanwhile.
+                Err(error) if self.sender.store.is_shared() => {
+                    self.set(false);
+                    turn.lost();
+                    self.sender.metrics.failed("store");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "outbox failed, trying again"
+                    );
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(error.into()),
             }
-            Err(error) => {
-                sender.metrics.failed("store");
-                tracing::error!(
-                    receiver = receiver.name,
-                    error = &error as &dyn std::error::Error,
-                    "outbox failed, trying again"
-                );
-                std::thread::sleep(PAUSE);
+            if stop.is_stopped() || broken() {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn set(&self, leads: bool) {
+        self.leads.store(leads, Ordering::SeqCst);
+        self.sender.metrics.leads(ROLE, leads);
+    }
+
+    /// What a node does when it begins to lead: nobody else will send to receivers that it does not know.
+    fn begin(&self, receivers: &[Receiver]) -> Result<bool, StoreError> {
+        let names: Vec<&str> = receivers.iter().map(|r| r.name.as_str()).collect();
+        let buried = self.sender.store.bury_unknown(&names)?;
+        if buried > 0 {
+            tracing::error!(
+                notifications = buried,
+                "gave up notifications for receivers that are no longer configured"
+            );
+        }
+        Ok(true)
+    }
+
+    /// One receiver's thread.
+    fn serve(&self, receiver: &Receiver, runtime: &Runtime) {
+        let sender = self.sender;
+        let mut changed = sender.store.changed();
+        while !self.ended.load(Ordering::SeqCst) {
+            if !self.leads.load(Ordering::SeqCst) {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            match sender.step(receiver, runtime) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // A change of alerts may have filled the outbox; retries become due by themselves.
+                    let _ = runtime
+                        .block_on(async { tokio::time::timeout(WAIT, changed.changed()).await });
+                }
+                // The thread that asks will know it soon.
+                Err(StoreError::NotLeading(_)) => std::thread::sleep(WAIT),
+                Err(error) => {
+                    sender.metrics.failed("store");
+                    tracing::error!(
+                        receiver = receiver.name,
+                        error = &error as &dyn std::error::Error,
+                        "outbox failed, trying again"
+                    );
+                    std::thread::sleep(PAUSE);
+                }
             }
         }
     }
-    Ok(())
 }
 
 impl Sender {
-    /// Sends what is due to a receiver, one notification. Tells whether there was one.
-    pub async fn step(&self, receiver: &Receiver) -> Result<bool, StoreError> {
+    /// Sends what is due to a receiver, one notification. Tells whether there was one. Only the sending itself runs on
+    /// `runtime`: the store blocks.
+    pub fn step(&self, receiver: &Receiver, runtime: &Runtime) -> Result<bool, StoreError> {
         let now = (self.clock)();
         let lease = receiver.timeout.saturating_add(LEASE_MARGIN);
         let Some(leased) = self.store.lease(&receiver.name, lease, now)? else {
@@ -123,7 +225,7 @@ impl Sender {
                 error: "the alert is no longer kept".into(),
             },
             Some((message, body)) => {
-                let result = receiver.notifier.send(&message, &body, now).await;
+                let result = runtime.block_on(receiver.notifier.send(&message, &body, now));
                 let attempts = leased.notification.attempts;
                 let key = format!("{} {}", message.idempotency_key, receiver.name);
                 outbox::settle(result, &key, attempts, leased.give_up_at, (self.clock)())

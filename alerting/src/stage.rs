@@ -4,7 +4,8 @@
 //! transaction as the alerts, so that nothing is applied twice or left out whatever kills the process.
 //! Between batches it lets time do its part ([`Store::tick`]) and drops what is older than the retention.
 //! A finding that cannot be read is counted, logged and passed over; a store that cannot write is tried
-//! again until it can, and meanwhile nothing is lost, since the position stays.
+//! again until it can, and meanwhile nothing is lost, since the position stays. Of several nodes on one database
+//! only the one that leads does any of it; what it writes is refused where it leads no longer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +14,12 @@ use bus::{Bus, BusError, Offset, Stop, Topic};
 use event::{Clock, Finding, Time};
 
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Turn};
 
 /// The most bytes of findings in one batch.
 const BATCH_BYTES: usize = 1 << 20;
+/// The same where a network lies between: nobody else writes meanwhile, so that a batch must not take seconds.
+const SHARED_BATCH_BYTES: usize = 64 << 10;
 /// How long to wait for findings before looking at the clock and the stop sign again.
 const WAIT: Duration = Duration::from_millis(250);
 /// How long to wait after the store failed.
@@ -25,6 +28,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const TICK: i64 = 1_000_000;
 /// How often old alerts are dropped, in microseconds.
 const RETAIN: i64 = 3_600_000_000;
+/// The lease of the node that applies findings.
+const ROLE: &str = "findings";
 
 /// Why the stage ended.
 #[derive(Debug, thiserror::Error)]
@@ -37,29 +42,47 @@ pub enum StageError {
     Store(#[from] StoreError),
 }
 
-/// Applies findings until it is told to stop.
+/// Applies findings until it is told to stop, while the node `holder` leads.
 pub fn run(
     bus: Arc<dyn Bus>,
     store: Arc<Store>,
     clock: Clock,
     metrics: Metrics,
+    holder: String,
     stop: Stop,
 ) -> Result<(), StageError> {
+    let mut turn = Turn::new(&store, ROLE, holder);
     let mut stage = Stage {
         bus,
-        store,
+        store: store.fenced(ROLE),
         metrics,
         next_tick: Time::MIN,
         next_retain: Time::MIN,
     };
     while !stop.is_stopped() {
-        match stage.round(clock()) {
+        let leads = turn.leads();
+        stage.metrics.leads(ROLE, matches!(leads, Ok(true)));
+        let round = match leads {
+            Ok(true) => stage.round(clock()),
+            Ok(false) => {
+                stage.metrics.lag(0);
+                std::thread::sleep(WAIT);
+                continue;
+            }
+            Err(error) => Err(error.into()),
+        };
+        match round {
             Ok(Round::Busy) => {}
             Ok(Round::Idle(positions)) => {
                 stage.bus.wait(Topic::Findings, &positions, WAIT)?;
             }
             // Retention took away what was about to be read: the next round sees where the log begins now.
             Err(StageError::Bus(BusError::OutOfRange { .. })) => {}
+            Err(StageError::Store(StoreError::NotLeading(_))) => turn.lost(),
+            // Another node has led meanwhile: the next round reads the position anew. In a file nobody else should be.
+            Err(StageError::Store(StoreError::Fenced { .. })) if store.is_shared() => {
+                std::thread::sleep(WAIT);
+            }
             Err(StageError::Store(error)) if !matches!(error, StoreError::Fenced { .. }) => {
                 stage.metrics.failed("store");
                 tracing::error!(
@@ -71,6 +94,7 @@ pub fn run(
             Err(error) => return Err(error),
         }
     }
+    turn.resign();
     Ok(())
 }
 
@@ -83,7 +107,8 @@ enum Round {
 
 struct Stage {
     bus: Arc<dyn Bus>,
-    store: Arc<Store>,
+    /// Writes only while this node leads.
+    store: Store,
     metrics: Metrics,
     next_tick: Time,
     next_retain: Time,
@@ -114,8 +139,12 @@ impl Stage {
             self.metrics.outbox(waiting, dead);
         }
         if now >= self.next_retain {
-            self.next_retain = now.plus(RETAIN);
-            while self.store.retain(now)? > 0 {}
+            // One part a round, so that the lease is renewed in between.
+            let more = self.store.retain(now)? > 0;
+            busy |= more;
+            if !more {
+                self.next_retain = now.plus(RETAIN);
+            }
         }
         Ok(if busy {
             Round::Busy
@@ -148,9 +177,12 @@ impl Stage {
 
     /// Applies what there is from `from` on; gives where to read on.
     fn batch(&self, partition: u32, from: Offset, now: Time) -> Result<Offset, StageError> {
-        let batch = self
-            .bus
-            .read(Topic::Findings, partition, from, BATCH_BYTES)?;
+        let most = if self.store.is_shared() {
+            SHARED_BATCH_BYTES
+        } else {
+            BATCH_BYTES
+        };
+        let batch = self.bus.read(Topic::Findings, partition, from, most)?;
         if batch.next == from {
             return Ok(from);
         }
@@ -188,7 +220,8 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::policy::Policy;
-    use crate::store::Filter;
+    use crate::store::testing::{Home, places, server};
+    use crate::store::{Filter, LEASE};
     use bus::{Batch, Commit, Record, StateChange};
     use event::Id;
     use std::ops::Range;
@@ -285,7 +318,7 @@ mod tests {
     fn stage(log: &Arc<Log>, store: &Arc<Store>) -> Stage {
         Stage {
             bus: log.clone(),
-            store: store.clone(),
+            store: store.fenced(ROLE),
             metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
             next_tick: Time::MIN,
             next_retain: Time::MIN,
@@ -298,58 +331,114 @@ mod tests {
 
     #[test]
     fn every_finding_once_across_restarts_and_bad_records() {
-        let dir = tempfile::tempdir().unwrap();
-        let policy = Policy::new(&Config::default()).unwrap();
-        let path = dir.path().join("alerts.db");
-        let log = Arc::new(Log::default());
-        log.append(Topic::Findings, (1..=10).map(record).collect())
-            .unwrap();
-        let bad = Record {
-            value: b"{\"id\":".as_slice().into(),
-            ..record(11)
-        };
-        log.append(Topic::Findings, vec![bad, record(12)]).unwrap();
-        let store = Arc::new(Store::open(&path, policy.clone()).unwrap());
-        stage(&log, &store).round(Time(1)).unwrap();
-        drop(store);
-        let store = Arc::new(Store::open(&path, policy).unwrap());
-        let mut second = stage(&log, &store);
-        drain(&mut second);
-        assert_eq!(store.alerts(&Filter::default()).unwrap().len(), 11);
-        assert_eq!(second.metrics.lag.get(), 0);
-        assert_eq!(
-            second
-                .metrics
-                .dropped
-                .with_label_values(&["unreadable"])
-                .get(),
-            1
-        );
+        for place in places() {
+            let home = Home::new(&place);
+            let policy = Policy::new(&Config::default()).unwrap();
+            let log = Arc::new(Log::default());
+            log.append(Topic::Findings, (1..=10).map(record).collect())
+                .unwrap();
+            let bad = Record {
+                value: b"{\"id\":".as_slice().into(),
+                ..record(11)
+            };
+            log.append(Topic::Findings, vec![bad, record(12)]).unwrap();
+            let store = Arc::new(home.open(policy.clone()).unwrap());
+            assert!(store.lead(ROLE, "a", LEASE).unwrap());
+            stage(&log, &store).round(Time(1)).unwrap();
+            drop(store);
+            let store = Arc::new(home.open(policy).unwrap());
+            assert!(store.lead(ROLE, "a", LEASE).unwrap());
+            let mut second = stage(&log, &store);
+            drain(&mut second);
+            assert_eq!(store.alerts(&Filter::default()).unwrap().len(), 11);
+            assert_eq!(second.metrics.lag.get(), 0);
+            assert_eq!(
+                second
+                    .metrics
+                    .dropped
+                    .with_label_values(&["unreadable"])
+                    .get(),
+                1
+            );
 
-        // Another log in the same place: nothing fails, and what was known changes nothing.
-        let other = Arc::new(Log::default());
-        other
-            .append(Topic::Findings, vec![record(1), record(2), record(99)])
-            .unwrap();
-        drain(&mut stage(&other, &store));
-        assert_eq!(store.alerts(&Filter::default()).unwrap().len(), 12);
+            // Another log in the same place: nothing fails, and what was known changes nothing.
+            let other = Arc::new(Log::default());
+            other
+                .append(Topic::Findings, vec![record(1), record(2), record(99)])
+                .unwrap();
+            drain(&mut stage(&other, &store));
+            assert_eq!(store.alerts(&Filter::default()).unwrap().len(), 12);
+        }
+    }
+
+    #[test]
+    fn of_two_nodes_one_works_and_the_other_goes_on() {
+        let Some(place) = server() else { return };
+        let home = Home::new(&place);
+        let log = Arc::new(Log::default());
+        let policy = Policy::new(&Config::default()).unwrap();
+        let stops = [Stop::default(), Stop::default()];
+        let metrics = [(), ()].map(|()| Metrics::new(&prometheus::Registry::new()).unwrap());
+        let watcher = home.open(policy.clone()).unwrap();
+        let until = |expected: usize| {
+            let patience = Instant::now() + Duration::from_secs(60);
+            while watcher.alerts(&Filter::default()).unwrap().len() < expected {
+                if Instant::now() > patience {
+                    stops.iter().for_each(Stop::stop);
+                    panic!("{expected} findings were not applied");
+                }
+                std::thread::yield_now();
+            }
+        };
+        let leader = || {
+            let leads = metrics.each_ref().map(|m| m.is_leading(ROLE));
+            assert_ne!(leads, [true, true]);
+            leads.iter().position(|leads| *leads)
+        };
+        std::thread::scope(|scope| {
+            for (n, stop) in stops.iter().enumerate() {
+                let store = Arc::new(home.open(policy.clone()).unwrap());
+                let (log, metrics, stop) = (log.clone(), metrics[n].clone(), stop.clone());
+                let holder = format!("node {n}");
+                let clock: Clock = Arc::new(|| Time(0));
+                scope.spawn(move || run(log, store, clock, metrics, holder, stop).unwrap());
+            }
+            log.append(Topic::Findings, (1..=10).map(record).collect())
+                .unwrap();
+            until(10);
+            let first = leader().unwrap();
+            stops[first].stop();
+            log.append(Topic::Findings, (11..=20).map(record).collect())
+                .unwrap();
+            let stopped = Instant::now();
+            until(20);
+            assert!(stopped.elapsed() < LEASE, "the lease was given back");
+            assert!(metrics[1 - first].is_leading(ROLE));
+            stops[1 - first].stop();
+        });
+        let alerts = watcher.alerts(&Filter::default()).unwrap();
+        assert_eq!(alerts.len(), 20);
+        assert!(alerts.iter().all(|a| a.count == 1));
     }
 
     #[test]
     fn it_stops_when_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let policy = Policy::new(&Config::default()).unwrap();
-        let store = Arc::new(Store::open(&dir.path().join("alerts.db"), policy).unwrap());
-        let stop = Stop::default();
-        stop.stop();
-        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        run(
-            Arc::new(Log::default()),
-            store,
-            Arc::new(|| Time(0)),
-            metrics,
-            stop,
-        )
-        .unwrap();
+        for place in places() {
+            let home = Home::new(&place);
+            let policy = Policy::new(&Config::default()).unwrap();
+            let store = Arc::new(home.open(policy).unwrap());
+            let stop = Stop::default();
+            stop.stop();
+            let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+            run(
+                Arc::new(Log::default()),
+                store,
+                Arc::new(|| Time(0)),
+                metrics,
+                "a".into(),
+                stop,
+            )
+            .unwrap();
+        }
     }
 }

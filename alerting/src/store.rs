@@ -1,43 +1,58 @@
-//! The alert store: one SQLite file with alerts, incidents, silences, the outbox and the findings position.
+//! The alert store: alerts, incidents, silences, the outbox and the findings position, in one database.
 //!
 //! The [`Store`] is where decisions become durable. [`Store::apply`] folds a batch of findings, joins
 //! incidents, decides who is told, fills the outbox and moves the position of the findings topic, all in
 //! one transaction: whatever kills the process, findings are applied once or will be again, and applying
 //! them again changes nothing, since findings are known by id and revision. What people do is one
-//! transaction too, each guarded by the version they saw. There is one writer behind a mutex and a few
-//! read connections; WAL lets readers go on meanwhile, and `synchronous=FULL` makes a commit durable.
+//! transaction too, each guarded by the version they saw. The database is an SQLite file ([`Store::open`]) or
+//! a PostgreSQL server that several nodes share ([`Store::connect`]); either way writes are serial, a commit
+//! is durable, and readers go on meanwhile.
 //!
-//! The parts: `schema` is the tables, `rows` moves types in and out of them, `apply` takes findings in,
-//! `tell` fills the outbox, `people` is what the console does, `lists` what it reads, `deliver` what the
-//! sending threads do. The store decides nothing by itself: it asks [`crate::fold`], [`crate::incident`],
-//! [`crate::route`], [`crate::silence`] and [`crate::dedup`].
+//! The parts: `db` is the face of both databases, `sqlite` and `postgres` are behind it, `schema` is the
+//! tables, `rows` moves types in and out of them, `leader` says which of several nodes works, `apply` takes
+//! findings in, `tell` fills the outbox, `people` is what the console does, `lists` what it reads, `deliver`
+//! what the sending threads do. The store decides nothing by itself: it asks [`crate::fold`],
+//! [`crate::incident`], [`crate::route`], [`crate::silence`] and [`crate::dedup`].
 
 mod apply;
+mod db;
 mod deliver;
+mod leader;
 mod lists;
 mod people;
+mod postgres;
 mod rows;
 mod schema;
+mod sqlite;
 mod tell;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use bus::Offset;
 use event::{Id, Severity, Time};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use deliver::Leased;
 pub(crate) use deliver::Subject;
+pub use leader::LEASE;
+pub(crate) use leader::Turn;
+pub use postgres::Server;
+
+use db::{Db, Tx};
+use leader::Fence;
+use postgres::Postgres;
+use sqlite::Sqlite;
 
 use crate::alert::State;
+use crate::config::Config;
 use crate::dedup::NotifyReason;
-use crate::policy::Policy;
+use crate::policy::{ConfigError, Policy};
 use crate::silence::SilenceError;
 
 /// Why the store did not do what was asked.
@@ -52,6 +67,27 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// PostgreSQL failed, or the way to it.
+    #[error("cannot {action} in the alert store")]
+    Postgres {
+        /// What was attempted.
+        action: &'static str,
+        /// What the server or the connection answered.
+        #[source]
+        source: ::postgres::Error,
+    },
+    /// The database does not keep text as UTF-8.
+    #[error("the alert store's database has the encoding {0}: it must be UTF8")]
+    Encoding(String),
+    /// The configuration of the database cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No thread could be had.
+    #[error("cannot start a thread for the alert store")]
+    Thread(#[source] std::io::Error),
+    /// Another node has the lease: nothing was changed.
+    #[error("another node leads the {0}")]
+    NotLeading(&'static str),
     /// What is stored cannot be read.
     #[error("a stored {what} cannot be read")]
     Damaged {
@@ -61,12 +97,12 @@ pub enum StoreError {
         #[source]
         source: serde_json::Error,
     },
-    /// The file was written by a newer program.
+    /// The tables were made by a newer program.
     #[error(
         "the alert store has schema {found}, this program knows up to {known}: start the newer program again"
     )]
     Newer {
-        /// The schema of the file.
+        /// Their schema.
         found: i64,
         /// The newest that this program knows.
         known: i64,
@@ -98,6 +134,17 @@ pub enum StoreError {
     /// The silence may not be made.
     #[error(transparent)]
     Silence(#[from] SilenceError),
+}
+
+impl StoreError {
+    /// Is it worth trying the same again? The connection was lost, another transaction was in the way, or the server is
+    /// not ready. Whether a change was made is not known: look before repeating it.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            StoreError::Postgres { source, .. } => postgres::is_transient(source),
+            _ => false,
+        }
+    }
 }
 
 /// Which alerts to list, newest first. The default lists all that are not merged.
@@ -224,29 +271,54 @@ pub struct Applied {
 const READERS: usize = 4;
 
 /// The store. Every method takes effect as a whole or not at all, and durably.
-#[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
-    writer: Mutex<Connection>,
-    readers: Mutex<Vec<Connection>>,
+    inner: Arc<Shared>,
+    /// What every write through this handle requires.
+    fence: Option<Fence>,
+}
+
+/// What the handles of a store have in common.
+struct Shared {
+    db: Db,
     policy: RwLock<Arc<Policy>>,
     changed: watch::Sender<u64>,
 }
 
 impl Store {
+    /// Opens or makes the store that a configuration says: on the server that it names, or else in the file `path`.
+    pub fn configured(config: &Config, path: &Path, policy: Policy) -> Result<Store, StoreError> {
+        match &config.postgres {
+            None => Store::open(path, policy),
+            Some(postgres) => Store::connect(&Server::new(postgres)?, policy),
+        }
+    }
+
     /// Opens or makes the store in the file `path`.
     pub fn open(path: &Path, policy: Policy) -> Result<Store, StoreError> {
-        let mut writer = connect(path)?;
-        schema::migrate(&mut writer)?;
-        let last: i64 = writer
-            .query_row("SELECT COALESCE(MAX(id), 0) FROM feed", [], |r| r.get(0))
-            .map_err(failed("read the feed"))?;
+        let db = Db::Sqlite(Sqlite::open(path)?);
+        Store::over(db, watch::Sender::new(0), policy)
+    }
+
+    /// Opens or makes the store on a server that other nodes may use at the same time.
+    pub fn connect(server: &Server, policy: Policy) -> Result<Store, StoreError> {
+        let changed = watch::Sender::new(0);
+        let db = Db::Postgres(Box::new(Postgres::connect(server, &changed)?));
+        Store::over(db, changed, policy)
+    }
+
+    fn over(db: Db, changed: watch::Sender<u64>, policy: Policy) -> Result<Store, StoreError> {
+        let newest = db.read("read the feed", |tx| {
+            let sql = "SELECT COALESCE(MAX(id), 0) FROM feed";
+            rows::all(tx, sql, &[], |r| r.get::<i64>(0))
+        })?;
+        moved(&changed, newest.first().map_or(0, |id| *id as u64));
         let store = Store {
-            path: path.to_owned(),
-            writer: Mutex::new(writer),
-            readers: Mutex::new(Vec::new()),
-            policy: RwLock::new(Arc::new(policy)),
-            changed: watch::Sender::new(last as u64),
+            inner: Arc::new(Shared {
+                db,
+                policy: RwLock::new(Arc::new(policy)),
+                changed,
+            }),
+            fence: None,
         };
         // The policy may differ from the one that decided last time.
         store.write("begin", tell::check_all)?;
@@ -255,7 +327,8 @@ impl Store {
 
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
-        self.policy
+        self.inner
+            .policy
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -263,77 +336,73 @@ impl Store {
 
     /// Decides by another policy from now on.
     pub fn set_policy(&self, policy: Policy) -> Result<(), StoreError> {
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+        *self
+            .inner
+            .policy
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         self.write("change the policy", tell::check_all)
     }
 
-    /// The id of the last feed entry, and a signal when there is a newer one.
+    /// The id of the last feed entry, and a signal when there is a newer one, whichever node wrote it. Ids are in the
+    /// order of commits: whoever has seen one will find no smaller one later.
     pub fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+        self.inner.changed.subscribe()
     }
 
-    /// Runs `work` in one transaction of the writer, durable when this returns, and signals what the feed got.
-    fn write<T>(
+    /// Runs `work` alone in one transaction, durable when this returns, and signals what the feed got.
+    fn write<T: Send>(
         &self,
         action: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send,
     ) -> Result<T, StoreError> {
-        let mut writer = lock(&self.writer);
-        let tx = writer
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed(action))?;
-        let done = work(&tx)?;
-        let last: i64 = tx
-            .query_row("SELECT COALESCE(MAX(id), 0) FROM feed", [], |r| r.get(0))
-            .map_err(failed(action))?;
-        tx.commit().map_err(failed(action))?;
-        self.changed.send_if_modified(|id| {
-            let newer = last as u64 > *id;
-            *id = (*id).max(last as u64);
-            newer
-        });
+        self.inner.write(action, self.fence.as_ref(), work)
+    }
+
+    /// Runs `work` in one transaction that changes nothing, so that all it reads is of one moment.
+    fn read<T: Send>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send,
+    ) -> Result<T, StoreError> {
+        self.inner.db.read(action, work)
+    }
+}
+
+impl Shared {
+    fn write<T: Send>(
+        &self,
+        action: &'static str,
+        fence: Option<&Fence>,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send,
+    ) -> Result<T, StoreError> {
+        let (done, last) = self.db.write(action, fence, work)?;
+        moved(&self.changed, last);
         Ok(done)
     }
+}
 
-    /// Runs `work` on a read connection, in one transaction so that all it reads is of one moment.
-    fn read<T>(
-        &self,
-        action: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let kept = lock(&self.readers).pop();
-        let mut reader = match kept {
-            Some(reader) => reader,
-            None => connect(&self.path)?,
-        };
-        let found = {
-            let tx = reader.transaction().map_err(failed(action))?;
-            work(&tx)
-        };
-        let mut readers = lock(&self.readers);
-        if readers.len() < READERS {
-            readers.push(reader);
-        }
-        found
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("shared", &self.is_shared())
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
     }
+}
+
+/// Signals that the feed has an entry, unless that is known.
+fn moved(changed: &watch::Sender<u64>, to: u64) {
+    changed.send_if_modified(|id| {
+        let newer = to > *id;
+        *id = (*id).max(to);
+        newer
+    });
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic in the middle of a transaction has rolled it back: the connection is as good as before.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let open = || {
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(10))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "foreign_keys", true)?;
-        connection.set_prepared_statement_cache_capacity(128);
-        Ok(connection)
-    };
-    open().map_err(failed("open"))
 }
 
 /// Names what was attempted when SQLite fails.

@@ -162,6 +162,14 @@ impl Config {
         self.data_dir.join("alerts.db")
     }
 
+    /// Where the alerts are, for people.
+    pub(crate) fn alerts_place(&self) -> String {
+        match &self.alerting.postgres {
+            None => format!("`{}`", self.alerts_path().display()),
+            Some(postgres) => format!("schema `{}` of the database", postgres.schema),
+        }
+    }
+
     /// Everything that is wrong with the values. `insecure`: was `--insecure-listen` given?
     pub(crate) fn problems(&self, insecure: bool) -> Vec<String> {
         let mut problems = Vec::new();
@@ -176,6 +184,11 @@ impl Config {
             problems.extend(errors.iter().map(ToString::to_string));
         } else if let Err(errors) = alerting::notifier::build(&self.alerting) {
             problems.extend(errors.iter().map(ToString::to_string));
+        }
+        if let Some(postgres) = &self.alerting.postgres
+            && let Err(error) = alerting::store::Server::new(postgres)
+        {
+            problems.push(error.to_string());
         }
         if let Err(error) = self.bus.check() {
             problems.push(format!("bus: {error}"));
@@ -324,7 +337,8 @@ fn inline_secrets(text: &str, problems: &mut Vec<String>) {
             .unwrap_or_default()
             .trim()
             .trim_matches(['"', '\'']);
-        let secret = matches!(key.trim(), "secret" | "password" | "bearer_token");
+        let secret = matches!(key.trim(), "secret" | "password" | "bearer_token")
+            || key.trim() == "url" && has_password(value);
         if secret && !value.is_empty() && value != "null" && value != "~" && !value.contains("${") {
             problems.push(format!(
                 "  line {}: `{}` stands here in clear text: take it from a file (`{}_file`) or the environment (`${{NAME}}`), or set allow_inline_secrets: true",
@@ -334,6 +348,17 @@ fn inline_secrets(text: &str, problems: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Does the URL of a database hold its password?
+fn has_password(url: &str) -> bool {
+    let rest = url
+        .strip_prefix("postgres://")
+        .or_else(|| url.strip_prefix("postgresql://"));
+    rest.is_some_and(|rest| {
+        let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+        user.contains(':') || rest.contains("password=")
+    })
 }
 
 #[cfg(test)]
@@ -415,6 +440,15 @@ mod tests {
                 .unwrap_err()
                 .contains("line 6: `secret` stands here in clear text")
         );
+        let database = |url: &str| format!("alerting:\n  postgres:\n    url: {url}\n");
+        assert!(
+            read(&database("postgres://tw:hunter2@db:5432/tw"))
+                .unwrap_err()
+                .contains("line 3: `url` stands here in clear text")
+        );
+        assert!(read(&database("postgres://db/tw?user=tw&password=x")).is_err());
+        assert!(read(&database("postgres://tw@db:5432/tw")).is_ok());
+        assert!(read(&database("\"postgres://tw:${TOKEN}@db/tw\"")).is_ok());
         assert!(read(&file("secret: \"${TOKEN}\"")).is_ok());
         assert!(read(&file("secret_file: /etc/x")).is_ok());
         assert!(

@@ -191,10 +191,15 @@ fn index(config: &Config) -> Verdict {
 
 fn alerts(config: &Config) -> Verdict {
     let path = config.alerts_path();
-    if !path.exists() {
+    let shared = config.alerting.postgres.is_some();
+    if !shared && !path.exists() {
         return Ok("none yet".into());
     }
     let failed = |e: String| {
+        if shared {
+            let hint = "look at alerting.postgres in the configuration, and whether the server runs and lets us in";
+            return (e, hint.to_owned());
+        }
         (e, "restore alerts.db from a backup, or move it away: alerts are folded again from the findings that the log still has".to_owned())
     };
     let policy = alerting::Policy::new(&config.alerting).map_err(|e| {
@@ -203,7 +208,8 @@ fn alerts(config: &Config) -> Verdict {
             e.len()
         ))
     })?;
-    let store = alerting::Store::open(&path, policy).map_err(|e| failed(e.to_string()))?;
+    let store = alerting::Store::configured(&config.alerting, &path, policy)
+        .map_err(|e| failed(e.to_string()))?;
     let counts = store.counts().map_err(|e| failed(e.to_string()))?;
     Ok(format!(
         "{} open, {} of them not acknowledged",

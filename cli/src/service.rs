@@ -219,6 +219,7 @@ impl Service {
                 store,
                 clock::clock(),
                 fold_metrics,
+                "node".into(),
                 ended,
             )?)
         })?;
@@ -237,7 +238,12 @@ impl Service {
         };
         let ended = stop.clone();
         self.spawn("notify", move || {
-            Ok(alerting::notify::run(&sender, &receivers, &ended)?)
+            Ok(alerting::notify::run(
+                &sender,
+                &receivers,
+                "node".into(),
+                &ended,
+            )?)
         })?;
 
         let (log, ended) = (Arc::clone(&parts.log), stop.clone());
@@ -469,12 +475,8 @@ fn open(config: &Config, set: &RuleSet) -> anyhow::Result<Parts> {
     })?;
     let policy = alerting::Policy::new(&config.alerting)
         .map_err(|e| anyhow::anyhow!("alerting: {} mistakes", e.len()).context(Usage))?;
-    let store = alerting::Store::open(&config.alerts_path(), policy).with_context(|| {
-        format!(
-            "cannot open the alerts in `{}`",
-            config.alerts_path().display()
-        )
-    })?;
+    let store = alerting::Store::configured(&config.alerting, &config.alerts_path(), policy)
+        .with_context(|| format!("cannot open the alerts in {}", config.alerts_place()))?;
     let rules = Rules {
         engine: Engine::new(set),
         correlations: crate::correlations::of(set).into(),

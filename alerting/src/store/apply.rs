@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bus::Offset;
 use event::{Finding, Id, Time};
-use rusqlite::{Transaction, params};
 
+use super::db::Tx;
 use super::rows::{self, add_feed, add_history, load_alert, load_incident, one_id, run};
 use super::{Applied, Store, StoreError, tell};
 use crate::alert::{Action, Alert, Incident, State};
@@ -17,7 +17,7 @@ use crate::policy::Policy;
 pub(super) const PROGRAM: &str = "trailwarden";
 
 /// How many quiet alerts one tick resolves at most.
-const QUIET_AT_ONCE: usize = 500;
+const QUIET_AT_ONCE: i64 = 500;
 
 impl Store {
     /// The next offset of the findings topic to apply; `None` before the first batch.
@@ -76,32 +76,34 @@ impl Store {
     }
 }
 
-fn position(tx: &Transaction<'_>, partition: u32) -> Result<Option<Offset>, StoreError> {
+fn position(tx: &Tx<'_>, partition: u32) -> Result<Option<Offset>, StoreError> {
     let sql = "SELECT next FROM positions WHERE partition = ?1";
-    let found = rows::all(tx, sql, [partition], |r| rows::get::<i64>(r, 0))?;
+    let found = rows::all(tx, sql, &[partition.into()], |r| rows::get::<i64>(r, 0))?;
     Ok(found.first().map(|next| *next as Offset))
 }
 
-fn set_position(tx: &Transaction<'_>, partition: u32, next: Offset) -> Result<(), StoreError> {
+fn set_position(tx: &Tx<'_>, partition: u32, next: Offset) -> Result<(), StoreError> {
     run(
         tx,
-        "INSERT INTO positions (partition, next) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET next = ?2",
-        params![partition, next as i64],
+        "INSERT INTO positions (partition, next) VALUES (?1, ?2) ON CONFLICT (partition) DO UPDATE SET next = ?2",
+        &[partition.into(), (next as i64).into()],
     )?;
     Ok(())
 }
 
-fn is_due(tx: &Transaction<'_>, policy: &Policy, now: Time) -> Result<bool, StoreError> {
+fn is_due(tx: &Tx<'_>, policy: &Policy, now: Time) -> Result<bool, StoreError> {
     let quiet = policy.auto_resolve.map_or(i64::MIN, |quiet| now.0 - quiet);
     let sql = "SELECT EXISTS (SELECT 1 FROM incidents WHERE check_at <= ?1) \
                OR EXISTS (SELECT 1 FROM alerts WHERE state != 'resolved' AND grown <= ?2)";
-    let found = rows::all(tx, sql, [now.0, quiet], |r| rows::get::<bool>(r, 0))?;
+    let found = rows::all(tx, sql, &[now.into(), quiet.into()], |r| {
+        rows::get::<bool>(r, 0)
+    })?;
     Ok(found.first().is_some_and(|due| *due))
 }
 
 /// One transaction's worth of changes, and what they touched.
-pub(super) struct Work<'a> {
-    tx: &'a Transaction<'a>,
+pub(super) struct Work<'a, 't> {
+    tx: &'a Tx<'t>,
     policy: &'a Policy,
     now: Time,
     applied: Applied,
@@ -111,8 +113,8 @@ pub(super) struct Work<'a> {
     pub(super) incidents: BTreeSet<Id>,
 }
 
-impl<'a> Work<'a> {
-    pub(super) fn new(tx: &'a Transaction<'a>, policy: &'a Policy, now: Time) -> Work<'a> {
+impl<'a, 't> Work<'a, 't> {
+    pub(super) fn new(tx: &'a Tx<'t>, policy: &'a Policy, now: Time) -> Work<'a, 't> {
         Work {
             tx,
             policy,
@@ -125,7 +127,7 @@ impl<'a> Work<'a> {
 
     fn apply(&mut self, finding: &Finding) -> Result<(), StoreError> {
         let sql = "SELECT alert, revision FROM findings WHERE id = ?1";
-        let known = rows::all(self.tx, sql, [finding.id.to_bytes()], |r| {
+        let known = rows::all(self.tx, sql, &[finding.id.into()], |r| {
             Ok((rows::id(r, 0)?, rows::get::<i64>(r, 1)? as u64))
         })?
         .pop();
@@ -155,9 +157,9 @@ impl<'a> Work<'a> {
 
     /// The alert of an episode, whichever finding said it.
     fn find_episode(&self, episode: Id) -> Result<Option<Id>, StoreError> {
-        let sql = "SELECT id FROM alerts WHERE id = ?1 \
-                   UNION ALL SELECT alert FROM findings WHERE episode = ?1 LIMIT 1";
-        one_id(self.tx, sql, [episode.to_bytes()])
+        let sql = "SELECT COALESCE((SELECT id FROM alerts WHERE id = ?1), \
+                   (SELECT alert FROM findings WHERE episode = ?1 ORDER BY id LIMIT 1))";
+        one_id(self.tx, sql, &[episode.into()])
     }
 
     fn remember(&self, finding: &Finding, alert: Id) -> Result<(), StoreError> {
@@ -165,11 +167,11 @@ impl<'a> Work<'a> {
             self.tx,
             "INSERT INTO findings (id, alert, episode, revision) VALUES (?1, ?2, ?3, ?4) \
              ON CONFLICT (id) DO UPDATE SET alert = ?2, episode = ?3, revision = ?4",
-            params![
-                finding.id.to_bytes(),
-                alert.to_bytes(),
-                finding.episode.to_bytes(),
-                finding.revision as i64,
+            &[
+                finding.id.into(),
+                alert.into(),
+                finding.episode.into(),
+                (finding.revision as i64).into(),
             ],
         )?;
         Ok(())
@@ -214,12 +216,12 @@ impl<'a> Work<'a> {
             "SELECT {} FROM alerts WHERE fold_key = ?1 AND merged_into IS NULL AND last >= ?2 AND first <= ?3",
             rows::ALERT
         );
-        let near = params![
-            key.to_bytes(),
-            finding.time.plus(-gap).0,
-            finding.time.plus(gap).0
+        let near = [
+            key.into(),
+            finding.time.plus(-gap).into(),
+            finding.time.plus(gap).into(),
         ];
-        let mut near = rows::all(self.tx, &sql, near, rows::alert)?;
+        let mut near = rows::all(self.tx, &sql, &near, rows::alert)?;
         near.sort_by(fold::by_start);
         let mut near = near.into_iter();
         let Some(mut alert) = near.next() else {
@@ -234,7 +236,7 @@ impl<'a> Work<'a> {
             run(
                 self.tx,
                 "UPDATE findings SET alert = ?2 WHERE alert = ?1",
-                [later.id.to_bytes(), alert.id.to_bytes()],
+                &[later.id.into(), alert.id.into()],
             )?;
             self.merged(&later, alert.id)?;
             merged.push(later.incident);
@@ -267,8 +269,8 @@ impl<'a> Work<'a> {
                 self.remember(finding, id)?;
                 run(
                     self.tx,
-                    "INSERT OR IGNORE INTO waiting_merges (target, alert) VALUES (?1, ?2)",
-                    [target.to_bytes(), id.to_bytes()],
+                    "INSERT INTO waiting_merges (target, alert) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                    &[target.into(), id.into()],
                 )?;
                 Ok(())
             }
@@ -279,7 +281,7 @@ impl<'a> Work<'a> {
     /// The alert of a finding, by the finding's id or its episode.
     fn find_finding(&self, id: Id) -> Result<Option<Id>, StoreError> {
         let sql = "SELECT alert FROM findings WHERE id = ?1";
-        match one_id(self.tx, sql, [id.to_bytes()])? {
+        match one_id(self.tx, sql, &[id.into()])? {
             Some(found) => Ok(Some(found)),
             None => self.find_episode(id),
         }
@@ -289,16 +291,16 @@ impl<'a> Work<'a> {
         if !finding.is_correlation() {
             return Ok(());
         }
-        let names = [finding.id.to_bytes(), finding.episode.to_bytes()];
+        let names = [finding.id.into(), finding.episode.into()];
         let sql = "SELECT alert FROM waiting_merges WHERE target IN (?1, ?2) ORDER BY alert";
-        let waiting = rows::all(self.tx, sql, names, |r| rows::id(r, 0))?;
+        let waiting = rows::all(self.tx, sql, &names, |r| rows::id(r, 0))?;
         if waiting.is_empty() {
             return Ok(());
         }
         run(
             self.tx,
             "DELETE FROM waiting_merges WHERE target IN (?1, ?2)",
-            names,
+            &names,
         )?;
         for id in waiting {
             if let Some(into) = rows::resolve_merged(self.tx, alert)? {
@@ -357,9 +359,13 @@ impl<'a> Work<'a> {
                 last: finding.last_event_time,
                 incident: current,
             };
-            let sql = "SELECT first, last, incident FROM incident_spans WHERE key = ?1 AND last >= ?2 AND first <= ?3";
-            let near = params![key, new.first.plus(-gap).0, new.last.plus(gap).0];
-            let near = rows::all(self.tx, sql, near, |r| {
+            let sql = "SELECT first, last, incident FROM incident_spans WHERE key = ?1 AND last >= ?2 AND first <= ?3 ORDER BY last";
+            let near = [
+                (&key).into(),
+                new.first.plus(-gap).into(),
+                new.last.plus(gap).into(),
+            ];
+            let near = rows::all(self.tx, sql, &near, |r| {
                 Ok(Span {
                     first: rows::time(r, 0)?,
                     last: rows::time(r, 1)?,
@@ -371,13 +377,18 @@ impl<'a> Work<'a> {
                 run(
                     self.tx,
                     "DELETE FROM incident_spans WHERE key = ?1 AND last = ?2",
-                    params![key, span.last.0],
+                    &[(&key).into(), span.last.into()],
                 )?;
             }
             run(
                 self.tx,
                 "INSERT INTO incident_spans (key, first, last, incident) VALUES (?1, ?2, ?3, ?4)",
-                params![key, whole.first.0, whole.last.0, current.to_bytes()],
+                &[
+                    (&key).into(),
+                    whole.first.into(),
+                    whole.last.into(),
+                    current.into(),
+                ],
             )?;
             current = self.unite(current, &others)?;
         }
@@ -402,18 +413,17 @@ impl<'a> Work<'a> {
             return Ok(first);
         };
         for mut other in all {
-            let (from, to) = (other.id.to_bytes(), survivor.id.to_bytes());
             let sql = format!(
                 "SELECT {} FROM alerts WHERE incident = ?1 ORDER BY seq",
                 rows::ALERT
             );
-            for mut alert in rows::all(self.tx, &sql, [from], rows::alert)? {
+            for mut alert in rows::all(self.tx, &sql, &[other.id.into()], rows::alert)? {
                 alert.incident = survivor.id;
                 rows::save_alert(self.tx, &alert)?;
                 self.alerts.entry(alert.id).or_insert(false);
             }
             let sql = "UPDATE incident_spans SET incident = ?2 WHERE incident = ?1";
-            run(self.tx, sql, [from, to])?;
+            run(self.tx, sql, &[other.id.into(), survivor.id.into()])?;
             tell::unite(self.tx, other.id, survivor.id)?;
             other.merged_into = Some(survivor.id);
             other.state = State::Resolved;
@@ -430,8 +440,8 @@ impl<'a> Work<'a> {
             "SELECT {} FROM alerts WHERE state != 'resolved' AND grown <= ?1 ORDER BY grown, seq LIMIT ?2",
             rows::ALERT
         );
-        let limits = [self.now.plus(-quiet).0, QUIET_AT_ONCE as i64];
-        for mut alert in rows::all(self.tx, &sql, limits, rows::alert)? {
+        let limits = [self.now.plus(-quiet).into(), QUIET_AT_ONCE.into()];
+        for mut alert in rows::all(self.tx, &sql, &limits, rows::alert)? {
             if !fold::is_quiet(&alert, quiet, self.now) {
                 continue;
             }
@@ -466,7 +476,7 @@ impl<'a> Work<'a> {
                 "SELECT {} FROM alerts WHERE incident = ?1 AND merged_into IS NULL ORDER BY seq",
                 rows::ALERT
             );
-            let alerts = rows::all(self.tx, &sql, [id.to_bytes()], rows::alert)?;
+            let alerts = rows::all(self.tx, &sql, &[(*id).into()], rows::alert)?;
             incident::summary(&mut incident, &alerts, self.now);
             rows::save_incident(self.tx, &incident)?;
             self.applied.enqueued += tell::evaluate(self.tx, self.policy, *id, &alerts, self.now)?;

@@ -1,9 +1,9 @@
 //! What the sending threads do with the outbox: take a notification for a while, fix its message, settle it.
 
 use event::Time;
-use rusqlite::{Transaction, params};
 
 use super::apply::PROGRAM;
+use super::db::Tx;
 use super::rows::{self, add_history, run};
 use super::tell::{self, News};
 use super::{Delivery, Notification, Store, StoreError};
@@ -48,7 +48,7 @@ impl Store {
                    WHERE e.incident = o.incident AND e.receiver = o.receiver AND e.number < o.number \
                    AND e.delivery IN ('pending', 'leased', 'ambiguous')) ORDER BY o.next_at, o.id LIMIT 1";
         let found = self.read("look at the outbox", |tx| {
-            rows::all(tx, due, params![receiver, now.0], |r| {
+            rows::all(tx, due, &[receiver.into(), now.into()], |r| {
                 rows::get::<i64>(r, 0)
             })
         })?;
@@ -56,18 +56,18 @@ impl Store {
             return Ok(None);
         }
         self.write("take a notification", |tx| {
-            let ids = rows::all(tx, due, params![receiver, now.0], |r| rows::get::<i64>(r, 0))?;
+            let ids = rows::all(tx, due, &[receiver.into(), now.into()], |r| rows::get::<i64>(r, 0))?;
             let Some(id) = ids.first() else {
                 return Ok(None);
             };
             run(
                 tx,
-                "UPDATE outbox SET ambiguous = ambiguous + (delivery = 'leased'), delivery = 'leased', \
-                 attempts = attempts + 1, lease_until = ?2 WHERE id = ?1",
-                [*id, now.plus(lease).0],
+                "UPDATE outbox SET ambiguous = ambiguous + CASE WHEN delivery = 'leased' THEN 1 ELSE 0 END, \
+                 delivery = 'leased', attempts = attempts + 1, lease_until = ?2 WHERE id = ?1",
+                &[(*id).into(), now.plus(lease).into()],
             )?;
             let sql = format!("SELECT {}, give_up_at, message FROM outbox WHERE id = ?1", rows::NOTIFICATION);
-            let leased = rows::all(tx, &sql, [*id], |r| {
+            let leased = rows::all(tx, &sql, &[(*id).into()], |r| {
                 Ok(Leased {
                     notification: rows::notification(r)?,
                     give_up_at: rows::time(r, 15)?,
@@ -97,7 +97,7 @@ impl Store {
                  ORDER BY severity DESC, seq LIMIT {MAX_ALERTS}",
                 rows::ALERT
             );
-            let alerts = rows::all(tx, &sql, [incident.id.to_bytes()], rows::alert)?;
+            let alerts = rows::all(tx, &sql, &[incident.id.into()], rows::alert)?;
             Ok(Some(Subject {
                 incident,
                 alert,
@@ -110,7 +110,7 @@ impl Store {
     pub(crate) fn fix_message(&self, id: u64, message: &str) -> Result<(), StoreError> {
         self.write("fix a message", |tx| {
             let sql = "UPDATE outbox SET message = ?2 WHERE id = ?1 AND message IS NULL";
-            run(tx, sql, params![id as i64, message]).map(|_| ())
+            run(tx, sql, &[(id as i64).into(), message.into()]).map(|_| ())
         })
     }
 
@@ -138,14 +138,14 @@ impl Store {
                 tx,
                 "UPDATE outbox SET delivery = ?3, next_at = ?4, lease_until = 0, error = ?5, ambiguous = ambiguous + ?6, \
                  sent = ?7 WHERE id = ?1 AND attempts = ?2 AND delivery = 'leased'",
-                params![
-                    notification.id as i64,
-                    notification.attempts,
-                    delivery.as_str(),
-                    at.0,
-                    error,
-                    doubt,
-                    (delivery == Delivery::Sent).then_some(now.0),
+                &[
+                    (notification.id as i64).into(),
+                    notification.attempts.into(),
+                    delivery.as_str().into(),
+                    at.into(),
+                    error.into(),
+                    doubt.into(),
+                    (delivery == Delivery::Sent).then_some(now).into(),
                 ],
             )?;
             if settled == 0 {
@@ -171,12 +171,17 @@ impl Store {
 
     /// Gives up what waits for receivers other than these: they are no longer configured. Gives how many.
     pub fn bury_unknown(&self, receivers: &[&str]) -> Result<u64, StoreError> {
-        let known = serde_json::Value::from(receivers.to_vec()).to_string();
         self.write("give up notifications", |tx| {
-            let sql = "UPDATE outbox SET delivery = 'dead', error = 'the receiver is no longer configured' \
-                       WHERE delivery IN ('pending', 'leased', 'ambiguous') \
-                       AND receiver NOT IN (SELECT value FROM json_each(?1))";
-            run(tx, sql, [known]).map(|n| n as u64)
+            let sql = "SELECT DISTINCT receiver FROM outbox WHERE delivery IN ('pending', 'leased', 'ambiguous')";
+            let mut buried = 0;
+            for receiver in rows::all(tx, sql, &[], |r| rows::get::<String>(r, 0))? {
+                if !receivers.contains(&receiver.as_str()) {
+                    let sql = "UPDATE outbox SET delivery = 'dead', error = 'the receiver is no longer configured' \
+                               WHERE delivery IN ('pending', 'leased', 'ambiguous') AND receiver = ?1";
+                    buried += run(tx, sql, &[(&receiver).into()])? as u64;
+                }
+            }
+            Ok(buried)
         })
     }
 
@@ -185,7 +190,7 @@ impl Store {
         let sql = "SELECT (SELECT COUNT(*) FROM outbox WHERE delivery IN ('pending', 'leased', 'ambiguous')), \
                    (SELECT COUNT(*) FROM outbox WHERE delivery = 'dead')";
         let found = self.read("look at the outbox", |tx| {
-            rows::all(tx, sql, [], |r| {
+            rows::all(tx, sql, &[], |r| {
                 Ok((
                     rows::get::<i64>(r, 0)? as u64,
                     rows::get::<i64>(r, 1)? as u64,
@@ -197,7 +202,7 @@ impl Store {
 }
 
 fn fall_back(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     dead: &Notification,
     fallback: &str,
     now: Time,

@@ -1,9 +1,8 @@
 //! What the console reads: lists with cursors, single things, the feed; and what retention drops.
 
 use event::{Id, Time};
-use rusqlite::types::Value;
-use rusqlite::{Transaction, params_from_iter};
 
+use super::db::{Tx, Value};
 use super::rows::{self, run};
 use super::{Counts, Filter, Notification, NotificationFilter, Store, StoreError};
 use crate::alert::{Alert, FeedEntry, HistoryEntry, Incident};
@@ -16,43 +15,48 @@ const FEED_KEPT: i64 = 7 * 86_400_000_000;
 const RETAIN_AT_ONCE: i64 = 1_000;
 
 /// A query grown from the parts of a filter.
-struct Query {
+#[derive(Default)]
+struct Query<'a> {
     conditions: Vec<String>,
-    values: Vec<Value>,
+    values: Vec<Value<'a>>,
 }
 
-impl Query {
+impl<'a> Query<'a> {
     /// Adds a condition; each `?` in it stands for one of the values.
-    fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value>) {
-        self.conditions.push(condition.to_owned());
-        self.values.extend(values);
+    fn add(&mut self, condition: &str, values: impl IntoIterator<Item = Value<'a>>) {
+        let mut parts = condition.split('?');
+        let mut numbered = parts.next().unwrap_or_default().to_owned();
+        for (value, part) in values.into_iter().zip(parts) {
+            self.values.push(value);
+            numbered.push_str(&format!("?{}{part}", self.values.len()));
+        }
+        self.conditions.push(numbered);
     }
 
-    fn sql(&self, columns: &str, table: &str, order: &str, limit: usize) -> String {
+    /// The statement and its parameters, the limit among them so that the statement is the same for all.
+    fn sql(
+        mut self,
+        columns: &str,
+        table: &str,
+        order: &str,
+        limit: usize,
+    ) -> (String, Vec<Value<'a>>) {
         let limit = if limit == 0 {
             100
         } else {
             limit.min(MAX_LIMIT)
         };
+        self.values.push((limit as i64).into());
         let conditions = match self.conditions.as_slice() {
-            [] => "1".to_owned(),
+            [] => "TRUE".to_owned(),
             some => some.join(" AND "),
         };
-        format!(
-            "SELECT {columns} FROM {table} WHERE {conditions} ORDER BY {order} DESC LIMIT {limit}"
-        )
+        let sql = format!(
+            "SELECT {columns} FROM {table} WHERE {conditions} ORDER BY {order} DESC LIMIT ?{}",
+            self.values.len()
+        );
+        (sql, self.values)
     }
-}
-
-fn query() -> Query {
-    Query {
-        conditions: Vec::new(),
-        values: Vec::new(),
-    }
-}
-
-fn blob(id: Id) -> Value {
-    Value::Blob(id.to_bytes().to_vec())
 }
 
 fn marks(n: usize) -> String {
@@ -62,42 +66,39 @@ fn marks(n: usize) -> String {
 impl Store {
     /// Alerts, newest first; comments included.
     pub fn alerts(&self, filter: &Filter) -> Result<Vec<Alert>, StoreError> {
-        let mut query = query();
+        let mut query = Query::default();
         if !filter.merged {
             query.add("merged_into IS NULL", []);
         }
         if !filter.states.is_empty() {
-            let states = filter
-                .states
-                .iter()
-                .map(|s| Value::from(s.as_str().to_owned()));
+            let states = filter.states.iter().map(|s| s.as_str().into());
             query.add(
                 &format!("state IN ({})", marks(filter.states.len())),
                 states,
             );
         }
         if let Some(least) = filter.min_severity {
-            query.add("severity >= ?", [Value::from(least as i64)]);
+            query.add("severity >= ?", [(least as i64).into()]);
         }
         if let Some(rule) = &filter.rule_id {
-            query.add("rule_id = ?", [Value::from(rule.clone())]);
+            query.add("rule_id = ?", [rule.into()]);
         }
         if let Some(account) = &filter.account {
-            query.add("account = ?", [Value::from(account.clone())]);
+            query.add("account = ?", [account.into()]);
         }
         if let Some(incident) = filter.incident {
-            query.add("incident = ?", [blob(incident)]);
+            query.add("incident = ?", [incident.into()]);
         }
         let text = filter.text.trim().to_lowercase();
         if !text.is_empty() {
-            query.add("instr(search, ?) > 0", [Value::from(text)]);
+            query.add("instr(search, ?) > 0", [(&text).into()]);
         }
         if let Some(before) = filter.before {
-            query.add("seq < ?", [Value::from(before as i64)]);
+            query.add("seq < ?", [(before as i64).into()]);
         }
-        let sql = query.sql(rows::ALERT, "alerts", "seq", filter.limit);
+        let (sql, values) = query.sql(rows::ALERT, "alerts", "seq", filter.limit);
         self.read("list alerts", |tx| {
-            rows::all(tx, &sql, params_from_iter(&query.values), rows::alert)
+            rows::all(tx, &sql, &values, rows::alert)
         })
     }
 
@@ -107,7 +108,7 @@ impl Store {
                    WHERE state != 'resolved' AND merged_into IS NULL GROUP BY 1, 2";
         self.read("count alerts", |tx| {
             let mut counts = Counts::default();
-            for (severity, firing, n) in rows::all(tx, sql, [], |r| {
+            for (severity, firing, n) in rows::all(tx, sql, &[], |r| {
                 Ok((
                     rows::severity(r, 0)?,
                     rows::get::<bool>(r, 1)?,
@@ -130,7 +131,7 @@ impl Store {
     pub fn alert_of_finding(&self, id: Id) -> Result<Option<Alert>, StoreError> {
         let sql = "SELECT alert FROM findings WHERE id = ?1";
         self.read("find an alert", |tx| {
-            match rows::one_id(tx, sql, [id.to_bytes()])? {
+            match rows::one_id(tx, sql, &[id.into()])? {
                 Some(alert) => rows::resolve_merged(tx, alert),
                 None => Ok(None),
             }
@@ -142,7 +143,7 @@ impl Store {
         let sql =
             "SELECT at, who, action, detail FROM history WHERE alert = ?1 ORDER BY id LIMIT 10000";
         self.read("read a history", |tx| {
-            rows::all(tx, sql, [id.to_bytes()], rows::history_entry)
+            rows::all(tx, sql, &[id.into()], rows::history_entry)
         })
     }
 
@@ -153,17 +154,17 @@ impl Store {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<Incident>, StoreError> {
-        let mut query = query();
+        let mut query = Query::default();
         query.add("merged_into IS NULL", []);
         if open_only {
             query.add("state != 'resolved'", []);
         }
         if let Some(before) = before {
-            query.add("seq < ?", [Value::from(before as i64)]);
+            query.add("seq < ?", [(before as i64).into()]);
         }
-        let sql = query.sql(rows::INCIDENT, "incidents", "seq", limit);
+        let (sql, values) = query.sql(rows::INCIDENT, "incidents", "seq", limit);
         self.read("list incidents", |tx| {
-            rows::all(tx, &sql, params_from_iter(&query.values), rows::incident)
+            rows::all(tx, &sql, &values, rows::incident)
         })
     }
 
@@ -174,13 +175,13 @@ impl Store {
 
     /// Silences, latest end first; with `ended_too` also those that are over.
     pub fn silences(&self, ended_too: bool, now: Time) -> Result<Vec<Silence>, StoreError> {
-        let mut query = query();
+        let mut query = Query::default();
         if !ended_too {
-            query.add("ends > ?", [Value::from(now.0)]);
+            query.add("ends > ?", [now.into()]);
         }
-        let sql = query.sql(rows::SILENCE, "silences", "ends DESC, id", MAX_LIMIT);
+        let (sql, values) = query.sql(rows::SILENCE, "silences", "ends DESC, id", MAX_LIMIT);
         self.read("list silences", |tx| {
-            rows::all(tx, &sql, params_from_iter(&query.values), rows::silence)
+            rows::all(tx, &sql, &values, rows::silence)
         })
     }
 
@@ -189,12 +190,9 @@ impl Store {
         &self,
         filter: &NotificationFilter,
     ) -> Result<Vec<Notification>, StoreError> {
-        let mut query = query();
+        let mut query = Query::default();
         if !filter.deliveries.is_empty() {
-            let words = filter
-                .deliveries
-                .iter()
-                .map(|d| Value::from(d.as_str().to_owned()));
+            let words = filter.deliveries.iter().map(|d| d.as_str().into());
             query.add(
                 &format!("delivery IN ({})", marks(filter.deliveries.len())),
                 words,
@@ -202,19 +200,14 @@ impl Store {
         }
         if let Some(alert) = filter.alert {
             let own = "(alert = ? OR incident = (SELECT incident FROM alerts WHERE id = ?))";
-            query.add(own, [blob(alert), blob(alert)]);
+            query.add(own, [alert.into(), alert.into()]);
         }
         if let Some(before) = filter.before {
-            query.add("id < ?", [Value::from(before as i64)]);
+            query.add("id < ?", [(before as i64).into()]);
         }
-        let sql = query.sql(rows::NOTIFICATION, "outbox", "id", filter.limit);
+        let (sql, values) = query.sql(rows::NOTIFICATION, "outbox", "id", filter.limit);
         self.read("list notifications", |tx| {
-            rows::all(
-                tx,
-                &sql,
-                params_from_iter(&query.values),
-                rows::notification,
-            )
+            rows::all(tx, &sql, &values, rows::notification)
         })
     }
 
@@ -223,7 +216,7 @@ impl Store {
         let sql =
             "SELECT id, at, alert, incident, opened FROM feed WHERE id > ?1 ORDER BY id LIMIT 1000";
         self.read("read the feed", |tx| {
-            rows::all(tx, sql, [after as i64], |r| {
+            rows::all(tx, sql, &[(after as i64).into()], |r| {
                 Ok(FeedEntry {
                     id: rows::get::<i64>(r, 0)? as u64,
                     at: rows::time(r, 1)?,
@@ -238,10 +231,10 @@ impl Store {
     /// Drops what is older than the retention, a bounded part of it at a time. Gives how many alerts went; call again
     /// while that is not 0.
     pub fn retain(&self, now: Time) -> Result<u64, StoreError> {
-        let before = now.plus(-self.policy().retention).0;
+        let before = now.plus(-self.policy().retention);
         self.write("drop what is old", |tx| {
             let sql = "SELECT id FROM alerts WHERE state = 'resolved' AND updated < ?1 ORDER BY updated LIMIT ?2";
-            let old = rows::all(tx, sql, [before, RETAIN_AT_ONCE], |r| rows::id(r, 0))?;
+            let old = rows::all(tx, sql, &[before.into(), RETAIN_AT_ONCE.into()], |r| rows::id(r, 0))?;
             for id in &old {
                 for sql in [
                     "DELETE FROM findings WHERE alert = ?1",
@@ -249,33 +242,32 @@ impl Store {
                     "DELETE FROM waiting_merges WHERE alert = ?1",
                     "DELETE FROM alerts WHERE id = ?1",
                 ] {
-                    run(tx, sql, [id.to_bytes()])?;
+                    run(tx, sql, &[(*id).into()])?;
                 }
             }
             drop_leftovers(tx, before)?;
-            run(tx, "DELETE FROM feed WHERE at < ?1", [now.plus(-FEED_KEPT).0])?;
+            run(tx, "DELETE FROM feed WHERE at < ?1", &[now.plus(-FEED_KEPT).into()])?;
             Ok(old.len() as u64)
         })
     }
 }
 
 /// What belonged to alerts that are gone, and what is old by itself.
-fn drop_leftovers(tx: &Transaction<'_>, before: i64) -> Result<(), StoreError> {
-    let sql = "DELETE FROM incidents WHERE state = 'resolved' AND NOT EXISTS (SELECT 1 FROM alerts WHERE incident = incidents.id) \
-               AND CAST(data ->> '$.updated' AS TEXT) < ?1";
-    run(tx, sql, [Time(before).to_string()])?;
+fn drop_leftovers(tx: &Tx<'_>, before: Time) -> Result<(), StoreError> {
     for sql in [
+        "DELETE FROM incidents WHERE state = 'resolved' AND updated < ?1 \
+         AND NOT EXISTS (SELECT 1 FROM alerts WHERE incident = incidents.id)",
         "DELETE FROM incident_spans WHERE last < ?1 AND NOT EXISTS (SELECT 1 FROM incidents WHERE id = incident)",
         "DELETE FROM outbox WHERE created < ?1 AND delivery IN ('sent', 'dead')",
         "DELETE FROM silences WHERE ends < ?1",
     ] {
-        run(tx, sql, [before])?;
+        run(tx, sql, &[before.into()])?;
     }
     for sql in [
         "DELETE FROM told WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE id = incident)",
         "DELETE FROM numbers WHERE NOT EXISTS (SELECT 1 FROM incidents WHERE id = incident)",
     ] {
-        run(tx, sql, [])?;
+        run(tx, sql, &[])?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! What people do through the console: take, give, comment on and resolve alerts, and silence them.
 
 use event::{Id, Time};
-use rusqlite::{Transaction, params};
 
 use super::apply::Work;
+use super::db::Tx;
 use super::rows::{self, add_history, load_alert, run};
 use super::{Delivery, Notification, Store, StoreError, tell};
 use crate::alert::{Action, Alert, State};
@@ -115,7 +115,7 @@ impl Store {
         who: &str,
         version: Option<u64>,
         now: Time,
-        change: impl FnOnce(&mut Alert) -> Result<Option<Done>, StoreError>,
+        change: impl FnOnce(&mut Alert) -> Result<Option<Done>, StoreError> + Send,
     ) -> Result<Alert, StoreError> {
         check_name(who)?;
         let policy = self.policy();
@@ -143,7 +143,7 @@ impl Store {
         id: Id,
         who: &str,
         now: Time,
-        change: impl Fn(&mut Alert) -> Option<Done>,
+        change: impl Fn(&mut Alert) -> Option<Done> + Send + Sync,
     ) -> Result<u64, StoreError> {
         check_name(who)?;
         let policy = self.policy();
@@ -158,7 +158,7 @@ impl Store {
             );
             let mut work = Work::new(tx, &policy, now);
             let mut changed = 0;
-            for mut alert in rows::all(tx, &sql, [id.to_bytes()], rows::alert)? {
+            for mut alert in rows::all(tx, &sql, &[id.into()], rows::alert)? {
                 if let Some(done) = change(&mut alert) {
                     write_change(tx, &mut work, &mut alert, who, &done, now)?;
                     changed += 1;
@@ -178,25 +178,27 @@ impl Store {
     ) -> Result<Silence, StoreError> {
         let mut silence = silence::check(new, author, now)?;
         let texts: Vec<String> = silence.matchers.iter().map(ToString::to_string).collect();
+        let matchers = serde_json::Value::from(texts).to_string();
         self.write("make a silence", |tx| {
-            run(
+            let ids = rows::all(
                 tx,
                 "INSERT INTO silences (matchers, starts, ends, author, comment, created, broad) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                params![
-                    serde_json::Value::from(texts).to_string(),
-                    silence.starts.0,
-                    silence.ends.0,
-                    silence.author,
-                    silence.comment,
-                    silence.created.0,
-                    silence.broad,
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) RETURNING id",
+                &[
+                    (&matchers).into(),
+                    silence.starts.into(),
+                    silence.ends.into(),
+                    (&silence.author).into(),
+                    (&silence.comment).into(),
+                    silence.created.into(),
+                    silence.broad.into(),
                 ],
+                |r| rows::get::<i64>(r, 0),
             )?;
-            silence.id = tx.last_insert_rowid() as u64;
-            tell::check_all(tx)
-        })?;
-        Ok(silence)
+            silence.id = ids.first().map_or(0, |id| *id as u64);
+            tell::check_all(tx)?;
+            Ok(silence)
+        })
     }
 
     /// Ends a silence now.
@@ -212,7 +214,12 @@ impl Store {
             run(
                 tx,
                 "UPDATE silences SET starts = ?2, ends = ?3, expired_by = ?4 WHERE id = ?1",
-                params![id as i64, silence.starts.0, silence.ends.0, who],
+                &[
+                    (id as i64).into(),
+                    silence.starts.into(),
+                    silence.ends.into(),
+                    who.into(),
+                ],
             )?;
             tell::check_all(tx)?;
             Ok(silence)
@@ -222,7 +229,7 @@ impl Store {
     /// Sends a dead notification again, with a fresh day of attempts.
     pub fn resend(&self, id: u64, who: &str, now: Time) -> Result<Notification, StoreError> {
         self.write("send again", |tx| {
-            let found = rows::all(tx, &one_notification(), [id as i64], rows::notification)?.pop();
+            let found = rows::all(tx, &one_notification(), &[(id as i64).into()], rows::notification)?.pop();
             let notification = found.ok_or(StoreError::NotFound("notification"))?;
             if notification.delivery != Delivery::Dead {
                 return Err(StoreError::Refused("only a dead notification can be sent again"));
@@ -230,11 +237,11 @@ impl Store {
             run(
                 tx,
                 "UPDATE outbox SET delivery = 'pending', next_at = ?2, give_up_at = ?3, error = '' WHERE id = ?1",
-                params![id as i64, now.0, now.plus(GIVE_UP_AFTER).0],
+                &[(id as i64).into(), now.into(), now.plus(GIVE_UP_AFTER).into()],
             )?;
             let detail = format!("to {}, again", notification.receiver);
             add_history(tx, notification.alert, now, who, Action::Notified, &detail)?;
-            rows::all(tx, &one_notification(), [id as i64], rows::notification)?
+            rows::all(tx, &one_notification(), &[(id as i64).into()], rows::notification)?
                 .pop()
                 .ok_or(StoreError::NotFound("notification"))
         })
@@ -267,8 +274,8 @@ fn end(alert: &mut Alert, who: &str, reason: &str, now: Time) -> Option<Done> {
 }
 
 fn write_change(
-    tx: &Transaction<'_>,
-    work: &mut Work<'_>,
+    tx: &Tx<'_>,
+    work: &mut Work<'_, '_>,
     alert: &mut Alert,
     who: &str,
     done: &Done,
@@ -304,9 +311,9 @@ fn done(action: Action, detail: &str) -> Option<Done> {
     })
 }
 
-fn load_silence(tx: &Transaction<'_>, id: u64) -> Result<Option<Silence>, StoreError> {
+fn load_silence(tx: &Tx<'_>, id: u64) -> Result<Option<Silence>, StoreError> {
     let sql = format!("SELECT {} FROM silences WHERE id = ?1", rows::SILENCE);
-    Ok(rows::all(tx, &sql, [id as i64], rows::silence)?.pop())
+    Ok(rows::all(tx, &sql, &[(id as i64).into()], rows::silence)?.pop())
 }
 
 fn one_notification() -> String {

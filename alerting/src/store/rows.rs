@@ -1,9 +1,9 @@
 //! Types in and out of rows: the only place that knows which column holds what.
 
 use event::{Id, Severity, Time};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{Delivery, Notification, StoreError, failed};
+use super::db::{Column, Row, Tx, Value};
+use super::{Delivery, Notification, StoreError};
 use crate::alert::{Action, Alert, Comment, HistoryEntry, Incident, State};
 use crate::dedup::NotifyReason;
 use crate::silence::Silence;
@@ -26,36 +26,22 @@ fn damaged(what: &'static str) -> impl Fn(serde_json::Error) -> StoreError {
 
 /// Reads all rows of a query, each as `read` does.
 pub(super) fn all<T>(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     sql: &str,
-    params: impl rusqlite::Params,
+    params: &[Value<'_>],
     read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
 ) -> Result<Vec<T>, StoreError> {
-    let sqlite = failed("read");
-    let mut statement = tx.prepare_cached(sql).map_err(&sqlite)?;
-    let mut rows = statement.query(params).map_err(&sqlite)?;
-    let mut out = Vec::new();
-    while let Some(row) = rows.next().map_err(&sqlite)? {
-        out.push(read(row)?);
-    }
-    Ok(out)
+    tx.all(sql, params, read)
 }
 
 /// Runs a statement; tells how many rows it changed.
-pub(super) fn run(
-    tx: &Transaction<'_>,
-    sql: &str,
-    params: impl rusqlite::Params,
-) -> Result<usize, StoreError> {
-    let sqlite = failed("write");
-    tx.prepare_cached(sql)
-        .and_then(|mut statement| statement.execute(params))
-        .map_err(sqlite)
+pub(super) fn run(tx: &Tx<'_>, sql: &str, params: &[Value<'_>]) -> Result<usize, StoreError> {
+    tx.run(sql, params)
 }
 
 /// The value of a column.
-pub(super) fn get<T: rusqlite::types::FromSql>(row: &Row<'_>, i: usize) -> Result<T, StoreError> {
-    row.get(i).map_err(failed("read a column"))
+pub(super) fn get<T: Column>(row: &Row<'_>, i: usize) -> Result<T, StoreError> {
+    row.get(i)
 }
 
 /// The id in a column.
@@ -147,75 +133,75 @@ pub(super) fn history_entry(row: &Row<'_>) -> Result<HistoryEntry, StoreError> {
 }
 
 /// One alert by its id.
-pub(super) fn load_alert(tx: &Transaction<'_>, id: Id) -> Result<Option<Alert>, StoreError> {
+pub(super) fn load_alert(tx: &Tx<'_>, id: Id) -> Result<Option<Alert>, StoreError> {
     let sql = format!("SELECT {ALERT} FROM alerts WHERE id = ?1");
-    Ok(all(tx, &sql, [id.to_bytes()], alert)?.pop())
+    Ok(all(tx, &sql, &[id.into()], alert)?.pop())
 }
 
 /// One incident by its id.
-pub(super) fn load_incident(tx: &Transaction<'_>, id: Id) -> Result<Option<Incident>, StoreError> {
+pub(super) fn load_incident(tx: &Tx<'_>, id: Id) -> Result<Option<Incident>, StoreError> {
     let sql = format!("SELECT {INCIDENT} FROM incidents WHERE id = ?1");
-    Ok(all(tx, &sql, [id.to_bytes()], incident)?.pop())
+    Ok(all(tx, &sql, &[id.into()], incident)?.pop())
 }
 
 /// Writes a new alert and gives it its number.
 pub(super) fn insert_alert(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     alert: &mut Alert,
     fold_key: Option<Id>,
 ) -> Result<(), StoreError> {
-    run(
+    let seq = all(
         tx,
-        "INSERT INTO alerts (id, incident, state, severity, rule_id, account, fold_key, first, last, updated, grown, \
-         search, data) VALUES (?1, ?2, '', 0, ?3, ?4, ?5, 0, 0, 0, 0, '', '')",
-        params![
-            alert.id.to_bytes(),
-            alert.incident.to_bytes(),
-            alert.rule_id.as_str(),
-            alert.account.as_str(),
-            fold_key.map(Id::to_bytes),
+        "INSERT INTO alerts (id, incident, state, severity, rule_id, account, fold_key, first, last, updated, grown,          search, data) VALUES (?1, ?2, '', 0, ?3, ?4, ?5, 0, 0, 0, 0, '', '') RETURNING seq",
+        &[
+            alert.id.into(),
+            alert.incident.into(),
+            alert.rule_id.as_str().into(),
+            alert.account.as_str().into(),
+            fold_key.into(),
         ],
+        |r| get::<i64>(r, 0),
     )?;
-    alert.seq = tx.last_insert_rowid() as u64;
+    alert.seq = seq.first().map_or(0, |seq| *seq as u64);
     save_alert(tx, alert)
 }
 
 /// Writes an alert that is already there.
-pub(super) fn save_alert(tx: &Transaction<'_>, alert: &Alert) -> Result<(), StoreError> {
+pub(super) fn save_alert(tx: &Tx<'_>, alert: &Alert) -> Result<(), StoreError> {
     let data = serde_json::to_string(alert).map_err(damaged("alert"))?;
     run(
         tx,
-        "UPDATE alerts SET incident = ?2, state = ?3, severity = ?4, first = ?5, last = ?6, updated = ?7, grown = ?8, \
-         merged_into = ?9, search = ?10, data = ?11 WHERE id = ?1",
-        params![
-            alert.id.to_bytes(),
-            alert.incident.to_bytes(),
-            alert.state.as_str(),
-            alert.severity as i64,
-            alert.finding.first_event_time.0,
-            alert.finding.last_event_time.0,
-            alert.updated.0,
-            alert.grown.0,
-            alert.merged_into.map(Id::to_bytes),
-            search_text(alert),
-            data,
+        "UPDATE alerts SET incident = ?2, state = ?3, severity = ?4, first = ?5, last = ?6, updated = ?7, grown = ?8,          merged_into = ?9, search = ?10, data = ?11 WHERE id = ?1",
+        &[
+            alert.id.into(),
+            alert.incident.into(),
+            alert.state.as_str().into(),
+            (alert.severity as i64).into(),
+            alert.finding.first_event_time.into(),
+            alert.finding.last_event_time.into(),
+            alert.updated.into(),
+            alert.grown.into(),
+            alert.merged_into.into(),
+            (&search_text(alert)).into(),
+            (&data).into(),
         ],
     )?;
     Ok(())
 }
 
 /// Writes an incident, new or not.
-pub(super) fn save_incident(tx: &Transaction<'_>, incident: &Incident) -> Result<(), StoreError> {
+pub(super) fn save_incident(tx: &Tx<'_>, incident: &Incident) -> Result<(), StoreError> {
     let data = serde_json::to_string(incident).map_err(damaged("incident"))?;
     run(
         tx,
-        "INSERT INTO incidents (id, state, merged_into, data) VALUES (?1, ?2, ?3, ?4) \
-         ON CONFLICT (id) DO UPDATE SET state = ?2, merged_into = ?3, data = ?4",
-        params![
-            incident.id.to_bytes(),
-            incident.state.as_str(),
-            incident.merged_into.map(Id::to_bytes),
-            data,
+        "INSERT INTO incidents (id, state, merged_into, updated, data) VALUES (?1, ?2, ?3, ?4, ?5) \
+         ON CONFLICT (id) DO UPDATE SET state = ?2, merged_into = ?3, updated = ?4, data = ?5",
+        &[
+            incident.id.into(),
+            incident.state.as_str().into(),
+            incident.merged_into.into(),
+            incident.updated.into(),
+            (&data).into(),
         ],
     )?;
     Ok(())
@@ -223,7 +209,7 @@ pub(super) fn save_incident(tx: &Transaction<'_>, incident: &Incident) -> Result
 
 /// Adds a line to an alert's history.
 pub(super) fn add_history(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     alert: Id,
     at: Time,
     who: &str,
@@ -233,28 +219,43 @@ pub(super) fn add_history(
     run(
         tx,
         "INSERT INTO history (alert, at, who, action, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![alert.to_bytes(), at.0, who, action.as_str(), detail],
+        &[
+            alert.into(),
+            at.into(),
+            who.into(),
+            action.as_str().into(),
+            detail.into(),
+        ],
     )?;
     Ok(())
 }
 
 /// Tells live pages that an alert changed.
 pub(super) fn add_feed(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     alert: &Alert,
     at: Time,
     opened: bool,
 ) -> Result<(), StoreError> {
-    run(
+    let added = all(
         tx,
-        "INSERT INTO feed (at, alert, incident, opened) VALUES (?1, ?2, ?3, ?4)",
-        params![at.0, alert.id.to_bytes(), alert.incident.to_bytes(), opened],
+        "INSERT INTO feed (at, alert, incident, opened) VALUES (?1, ?2, ?3, ?4) RETURNING id",
+        &[
+            at.into(),
+            alert.id.into(),
+            alert.incident.into(),
+            opened.into(),
+        ],
+        |r| get::<i64>(r, 0),
     )?;
+    for id in added {
+        tx.fed(id as u64);
+    }
     Ok(())
 }
 
 /// The alert that a merged one has become part of, or the alert itself.
-pub(super) fn resolve_merged(tx: &Transaction<'_>, id: Id) -> Result<Option<Alert>, StoreError> {
+pub(super) fn resolve_merged(tx: &Tx<'_>, id: Id) -> Result<Option<Alert>, StoreError> {
     let mut found = load_alert(tx, id)?;
     // A chain is as long as there were merges; a circle cannot arise, since merging goes to the earlier one.
     while let Some(into) = found.as_ref().and_then(|a| a.merged_into) {
@@ -265,15 +266,12 @@ pub(super) fn resolve_merged(tx: &Transaction<'_>, id: Id) -> Result<Option<Aler
 
 /// A single optional id.
 pub(super) fn one_id(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     sql: &str,
-    params: impl rusqlite::Params,
+    params: &[Value<'_>],
 ) -> Result<Option<Id>, StoreError> {
-    let bytes: Option<[u8; 16]> = tx
-        .prepare_cached(sql)
-        .and_then(|mut s| s.query_row(params, |r| r.get(0)).optional())
-        .map_err(failed("read"))?;
-    Ok(bytes.map(Id::from_bytes))
+    let found = all(tx, sql, params, |r| get::<Option<[u8; 16]>>(r, 0))?;
+    Ok(found.first().copied().flatten().map(Id::from_bytes))
 }
 
 fn search_text(alert: &Alert) -> String {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use event::{Id, Severity, Time};
-use rusqlite::{Transaction, params};
 
 use super::StoreError;
+use super::db::Tx;
 use super::rows::{self, run};
 use crate::alert::{Alert, State};
 use crate::dedup::{self, NotifyReason, Told, View};
@@ -33,7 +33,7 @@ struct Past {
 /// Decides for every receiver of an incident, and when time alone may change the answer. `alerts` are the incident's,
 /// merged ones excepted, in the order of opening. Gives how many notifications were put into the outbox.
 pub(super) fn evaluate(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     policy: &Policy,
     incident: Id,
     alerts: &[Alert],
@@ -104,7 +104,7 @@ pub(super) fn evaluate(
     run(
         tx,
         "UPDATE incidents SET check_at = ?2 WHERE id = ?1",
-        params![incident.to_bytes(), check_at],
+        &[incident.into(), check_at.into()],
     )?;
     Ok(enqueued)
 }
@@ -141,17 +141,17 @@ fn views(
 }
 
 /// Silences that are in force or will be.
-fn load_silences(tx: &Transaction<'_>, now: Time) -> Result<Vec<Silence>, StoreError> {
+fn load_silences(tx: &Tx<'_>, now: Time) -> Result<Vec<Silence>, StoreError> {
     let sql = format!(
         "SELECT {} FROM silences WHERE ends > ?1 ORDER BY id",
         rows::SILENCE
     );
-    rows::all(tx, &sql, [now.0], rows::silence)
+    rows::all(tx, &sql, &[now.into()], rows::silence)
 }
 
-fn load_told(tx: &Transaction<'_>, incident: Id) -> Result<BTreeMap<String, Past>, StoreError> {
+fn load_told(tx: &Tx<'_>, incident: Id) -> Result<BTreeMap<String, Past>, StoreError> {
     let sql = "SELECT receiver, alert, severity, resolved, at FROM told WHERE incident = ?1";
-    let told = rows::all(tx, sql, [incident.to_bytes()], |r| {
+    let told = rows::all(tx, sql, &[incident.into()], |r| {
         Ok((
             rows::get::<String>(r, 0)?,
             Past {
@@ -165,10 +165,10 @@ fn load_told(tx: &Transaction<'_>, incident: Id) -> Result<BTreeMap<String, Past
     Ok(told.into_iter().collect())
 }
 
-fn is_outstanding(tx: &Transaction<'_>, incident: Id, receiver: &str) -> Result<bool, StoreError> {
+fn is_outstanding(tx: &Tx<'_>, incident: Id, receiver: &str) -> Result<bool, StoreError> {
     let sql = "SELECT 1 FROM outbox WHERE incident = ?1 AND receiver = ?2 \
                AND delivery IN ('pending', 'leased', 'ambiguous') LIMIT 1";
-    let found = rows::all(tx, sql, params![incident.to_bytes(), receiver], |_| Ok(()))?;
+    let found = rows::all(tx, sql, &[incident.into(), receiver.into()], |_| Ok(()))?;
     Ok(!found.is_empty())
 }
 
@@ -182,17 +182,17 @@ pub(super) struct News<'a> {
 }
 
 /// A notification that has not been tried yet can simply say the worse severity.
-fn raise_pending(tx: &Transaction<'_>, news: &News<'_>) -> Result<bool, StoreError> {
+fn raise_pending(tx: &Tx<'_>, news: &News<'_>) -> Result<bool, StoreError> {
     let raised = run(
         tx,
         "UPDATE outbox SET severity = ?3, alert = ?4 WHERE incident = ?1 AND receiver = ?2 AND delivery = 'pending' \
          AND attempts = 0 AND message IS NULL AND reason != 'resolved' \
          AND number = (SELECT MAX(number) FROM outbox WHERE incident = ?1 AND receiver = ?2)",
-        params![
-            news.incident.to_bytes(),
-            news.receiver,
-            news.severity as i64,
-            news.alert.to_bytes()
+        &[
+            news.incident.into(),
+            news.receiver.into(),
+            (news.severity as i64).into(),
+            news.alert.into(),
         ],
     )?;
     Ok(raised > 0)
@@ -200,18 +200,18 @@ fn raise_pending(tx: &Transaction<'_>, news: &News<'_>) -> Result<bool, StoreErr
 
 /// Puts a notification into the outbox, for the first attempt at `at`.
 pub(super) fn enqueue(
-    tx: &Transaction<'_>,
+    tx: &Tx<'_>,
     news: &News<'_>,
     instead_of: Option<&str>,
     at: Time,
     now: Time,
 ) -> Result<(), StoreError> {
-    let key = params![news.incident.to_bytes(), news.receiver];
+    let key = [news.incident.into(), news.receiver.into()];
     let next = rows::all(
         tx,
         "INSERT INTO numbers (incident, receiver, next) VALUES (?1, ?2, 1) \
-         ON CONFLICT DO UPDATE SET next = next + 1 RETURNING next",
-        key,
+         ON CONFLICT (incident, receiver) DO UPDATE SET next = numbers.next + 1 RETURNING next",
+        &key,
         |r| rows::get::<i64>(r, 0),
     )?;
     let number = next.first().copied().unwrap_or(1) - 1;
@@ -219,92 +219,96 @@ pub(super) fn enqueue(
         tx,
         "INSERT INTO outbox (incident, receiver, number, alert, reason, severity, delivery, created, next_at, \
          give_up_at, instead_of) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'pending', ?7, ?8, ?9, ?10)",
-        params![
-            news.incident.to_bytes(),
-            news.receiver,
-            number,
-            news.alert.to_bytes(),
-            news.reason.as_str(),
-            news.severity as i64,
-            now.0,
-            at.0,
-            at.plus(GIVE_UP_AFTER).0,
-            instead_of,
+        &[
+            news.incident.into(),
+            news.receiver.into(),
+            number.into(),
+            news.alert.into(),
+            news.reason.as_str().into(),
+            (news.severity as i64).into(),
+            now.into(),
+            at.into(),
+            at.plus(GIVE_UP_AFTER).into(),
+            instead_of.into(),
         ],
     )?;
     Ok(())
 }
 
-fn save_told(tx: &Transaction<'_>, news: &News<'_>, now: Time) -> Result<(), StoreError> {
+fn save_told(tx: &Tx<'_>, news: &News<'_>, now: Time) -> Result<(), StoreError> {
     run(
         tx,
         "INSERT INTO told (incident, receiver, alert, severity, resolved, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-         ON CONFLICT DO UPDATE SET alert = ?3, severity = ?4, resolved = ?5, at = ?6",
-        params![
-            news.incident.to_bytes(),
-            news.receiver,
-            news.alert.to_bytes(),
-            news.severity as i64,
-            news.reason == NotifyReason::Resolved,
-            now.0,
+         ON CONFLICT (incident, receiver) DO UPDATE SET alert = ?3, severity = ?4, resolved = ?5, at = ?6",
+        &[
+            news.incident.into(),
+            news.receiver.into(),
+            news.alert.into(),
+            (news.severity as i64).into(),
+            (news.reason == NotifyReason::Resolved).into(),
+            now.into(),
         ],
     )?;
     Ok(())
 }
 
 /// What receivers were told about two incidents counts for the one that they have become.
-pub(super) fn unite(tx: &Transaction<'_>, from: Id, to: Id) -> Result<(), StoreError> {
-    let ids = [from.to_bytes(), to.to_bytes()];
+pub(super) fn unite(tx: &Tx<'_>, from: Id, to: Id) -> Result<(), StoreError> {
+    let ids = [from.into(), to.into()];
     run(
         tx,
         "INSERT INTO told (incident, receiver, alert, severity, resolved, at) \
          SELECT ?2, receiver, alert, severity, resolved, at FROM told WHERE incident = ?1 \
-         ON CONFLICT DO UPDATE SET severity = MAX(severity, excluded.severity), \
-         resolved = MIN(resolved, excluded.resolved), at = MAX(at, excluded.at)",
-        ids,
+         ON CONFLICT (incident, receiver) DO UPDATE SET \
+         severity = CASE WHEN excluded.severity > told.severity THEN excluded.severity ELSE told.severity END, \
+         resolved = CASE WHEN excluded.resolved < told.resolved THEN excluded.resolved ELSE told.resolved END, \
+         at = CASE WHEN excluded.at > told.at THEN excluded.at ELSE told.at END",
+        &ids,
     )?;
     run(
         tx,
         "INSERT INTO numbers (incident, receiver, next) SELECT ?2, receiver, next FROM numbers WHERE incident = ?1 \
-         ON CONFLICT DO UPDATE SET next = MAX(next, excluded.next)",
-        ids,
+         ON CONFLICT (incident, receiver) DO UPDATE SET \
+         next = CASE WHEN excluded.next > numbers.next THEN excluded.next ELSE numbers.next END",
+        &ids,
     )?;
-    run(tx, "DELETE FROM told WHERE incident = ?1", [ids[0]])?;
-    run(tx, "DELETE FROM numbers WHERE incident = ?1", [ids[0]])?;
+    run(tx, "DELETE FROM told WHERE incident = ?1", &ids[..1])?;
+    run(tx, "DELETE FROM numbers WHERE incident = ?1", &ids[..1])?;
     // A first word about the joined incident that has not gone out is not needed where the other was told already.
     run(
         tx,
         "DELETE FROM outbox WHERE incident = ?1 AND delivery = 'pending' AND attempts = 0 AND reason = 'first' \
          AND EXISTS (SELECT 1 FROM outbox o WHERE o.incident = ?2 AND o.receiver = outbox.receiver \
                      AND o.reason != 'resolved' AND o.severity >= outbox.severity)",
-        ids,
+        &ids,
     )?;
     // Two may bear the same number; then the one of the joined incident stays where it is and is sent from there.
     run(
         tx,
-        "UPDATE OR IGNORE outbox SET incident = ?2 WHERE incident = ?1",
-        ids,
+        "UPDATE outbox SET incident = ?2 WHERE incident = ?1 AND NOT EXISTS (SELECT 1 FROM outbox o \
+         WHERE o.incident = ?2 AND o.receiver = outbox.receiver AND o.number = outbox.number)",
+        &ids,
     )?;
     run(
         tx,
         "UPDATE incidents SET check_at = NULL WHERE id = ?1",
-        [ids[0]],
+        &ids[..1],
     )?;
     Ok(())
 }
 
 /// Incidents for which time alone may have changed what receivers are to be told.
-pub(super) fn due(tx: &Transaction<'_>, now: Time) -> Result<Vec<Id>, StoreError> {
+pub(super) fn due(tx: &Tx<'_>, now: Time) -> Result<Vec<Id>, StoreError> {
     let sql = "SELECT id FROM incidents WHERE check_at <= ?1 ORDER BY check_at, seq LIMIT 500";
-    rows::all(tx, sql, [now.0], |r| rows::id(r, 0))
+    rows::all(tx, sql, &[now.into()], |r| rows::id(r, 0))
 }
 
 /// Looks at every open incident again on the next tick.
-pub(super) fn check_all(tx: &Transaction<'_>) -> Result<(), StoreError> {
+pub(super) fn check_all(tx: &Tx<'_>) -> Result<(), StoreError> {
     run(
         tx,
         "UPDATE incidents SET check_at = 0 WHERE state != 'resolved' AND merged_into IS NULL",
-        [],
+        &[],
     )?;
     Ok(())
 }

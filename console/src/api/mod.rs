@@ -39,6 +39,16 @@ impl From<StoreError> for ApiError {
                 "bad_silence",
                 why.to_string(),
             ),
+            other if other.is_transient() => {
+                let error = ApiError::internal(with_sources(&other));
+                ApiError {
+                    status: StatusCode::SERVICE_UNAVAILABLE,
+                    code: "store_away",
+                    message: "the database of the alerts could not be reached".into(),
+                    ..error
+                }
+                .retry_after(5)
+            }
             other => ApiError::internal(with_sources(&other)),
         }
     }
