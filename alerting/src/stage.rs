@@ -73,11 +73,17 @@ pub fn run(
         };
         match round {
             Ok(Round::Busy) => {}
-            Ok(Round::Idle(positions)) => {
-                stage.bus.wait(Topic::Findings, &positions, WAIT)?;
-            }
+            Ok(Round::Idle(positions)) => match stage.bus.wait(Topic::Findings, &positions, WAIT) {
+                Err(error) if error.is_transient() => stage.metrics.failed("log"),
+                waited => drop(waited?),
+            },
             // Retention took away what was about to be read: the next round sees where the log begins now.
             Err(StageError::Bus(BusError::OutOfRange { .. })) => {}
+            Err(StageError::Bus(error)) if error.is_transient() => {
+                stage.metrics.failed("log");
+                tracing::error!(%error, "findings cannot be read, trying again");
+                std::thread::sleep(PAUSE);
+            }
             Err(StageError::Store(StoreError::NotLeading(_))) => turn.lost(),
             // Another node has led meanwhile: the next round reads the position anew. In a file nobody else should be.
             Err(StageError::Store(StoreError::Fenced { .. })) if store.is_shared() => {

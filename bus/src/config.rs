@@ -1,4 +1,4 @@
-//! What the operator can choose about the log of one machine.
+//! What the operator can choose about the log.
 //!
 //! [`Options`] is the `bus` part of the configuration file and what [`crate::embedded::EmbeddedBus::open`] takes.
 //! Partition counts are read once, when the data folder is created: a stored record was placed by them, so a later
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BusError, Topic};
 
-/// The settings of the embedded log.
+/// The settings of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Options {
@@ -19,6 +19,8 @@ pub struct Options {
     pub retention_hours: RetentionHours,
     /// The size of the files in which `events` are kept, compressed.
     pub chunk: Chunk,
+    /// Keep the log on Apache Kafka instead of on this machine.
+    pub kafka: Option<crate::kafka::config::Options>,
 }
 
 /// Partitions per topic: how many workers can share one stage.
@@ -78,6 +80,15 @@ impl Options {
             if self.retention_hours.micros(topic) == 0 {
                 return Err(BusError::Refused(format!(
                     "{name} cannot be kept for 0 hours: at least 1 is needed to read it"
+                )));
+            }
+        }
+        if let Some(kafka) = &self.kafka {
+            let problems = kafka.problems();
+            if !problems.is_empty() {
+                return Err(BusError::Refused(format!(
+                    "kafka.{}",
+                    problems.join("\nkafka.")
                 )));
             }
         }

@@ -23,6 +23,8 @@ pub(crate) const REFERENCE: &str = include_str!("../../deploy/trailwarden.yaml")
 pub(crate) struct Config {
     /// Where everything is kept.
     pub(crate) data_dir: PathBuf,
+    /// What this node calls itself towards others; empty for the machine's host name.
+    pub(crate) node: String,
     /// The address of the console, the API and the intake.
     pub(crate) listen: SocketAddr,
     /// Certificate and key for HTTPS.
@@ -36,7 +38,7 @@ pub(crate) struct Config {
     /// How events are correlated.
     pub(crate) detect: Detect,
     /// The log between stages.
-    pub(crate) bus: bus::embedded::Options,
+    pub(crate) bus: bus::config::Options,
     /// Where events come from.
     pub(crate) ingest: ingest::config::Config,
     /// The index.
@@ -103,13 +105,14 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             data_dir: "trailwarden-data".into(),
+            node: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 7171)),
             tls: None,
             allow_inline_secrets: false,
             log: Log::default(),
             rules: Rules::default(),
             detect: Detect::default(),
-            bus: bus::embedded::Options::default(),
+            bus: bus::config::Options::default(),
             ingest: ingest::config::Config::default(),
             search: search::Config::default(),
             alerting: alerting::Config::default(),
@@ -150,6 +153,23 @@ impl Config {
     /// Where the log and the state of the stages are.
     pub(crate) fn bus_dir(&self) -> PathBuf {
         self.data_dir.join("log")
+    }
+
+    /// Where a node on Kafka has its own state and copies of what moves.
+    pub(crate) fn kafka_dir(&self) -> PathBuf {
+        self.data_dir.join("kafka")
+    }
+
+    /// The name of this node.
+    pub(crate) fn node_name(&self) -> String {
+        if !self.node.is_empty() {
+            return self.node.clone();
+        }
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        match host.trim() {
+            "" => "node".to_owned(),
+            host => host.to_owned(),
+        }
     }
 
     /// Where the index is.

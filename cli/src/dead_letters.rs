@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use bus::BusError;
-use bus::embedded::EmbeddedBus;
 use ingest::dead_letter::{self, Place};
 
 use crate::config;
 use crate::exit::{Outcome, Usage};
+use crate::log::Log;
 
 /// Lists, shows and replays what could not become an event
 #[derive(Debug, clap::Args)]
@@ -52,22 +52,26 @@ pub(crate) fn run(args: &DeadLetterArgs) -> anyhow::Result<Outcome> {
         config.data_dir.clone_from(data);
     }
     let dir = config.bus_dir();
-    anyhow::ensure!(
-        dir.is_dir(),
-        anyhow::anyhow!(
-            "there is no log in `{}`; give the data folder with --data",
-            config.data_dir.display()
-        )
-        .context(Usage)
-    );
-    let bus = EmbeddedBus::open(&dir, config.bus.clone()).map_err(|error| match error {
+    if config.bus.kafka.is_none() {
+        anyhow::ensure!(
+            dir.is_dir(),
+            anyhow::anyhow!(
+                "there is no log in `{}`; give the data folder with --data",
+                config.data_dir.display()
+            )
+            .context(Usage)
+        );
+    }
+    let beside = tempfile::tempdir().context("cannot make a folder for a moment")?;
+    let bus = Log::open_beside(&config, beside.path()).map_err(|error| match error {
         BusError::Locked(_) => anyhow::anyhow!("the service is running on `{}`; its Health page counts dead letters, and this command works while it is stopped", config.data_dir.display()).context(Usage),
         other => anyhow::Error::new(other),
     })?;
+    let bus = &*bus;
     let mut out = std::io::stdout().lock();
     match &args.command {
         DeadLetterCommand::List { limit } => {
-            let letters = dead_letter::list(&bus, *limit)?;
+            let letters = dead_letter::list(bus, *limit)?;
             let terminal = std::io::stdout().is_terminal();
             if terminal && letters.is_empty() {
                 writeln!(out, "no dead letters")?;
@@ -93,7 +97,7 @@ pub(crate) fn run(args: &DeadLetterArgs) -> anyhow::Result<Outcome> {
             Ok(Outcome::Clean)
         }
         DeadLetterCommand::Show { place } => {
-            let letter = dead_letter::show(&bus, *place)?;
+            let letter = dead_letter::show(bus, *place)?;
             writeln!(out, "{}", serde_json::to_string_pretty(&letter)?)?;
             Ok(Outcome::Clean)
         }
@@ -102,7 +106,7 @@ pub(crate) fn run(args: &DeadLetterArgs) -> anyhow::Result<Outcome> {
             let mut bad = 0;
             for place in places {
                 let replayed = dead_letter::replay(
-                    &bus,
+                    bus,
                     *place,
                     &config.ingest.file_limits(),
                     &metrics,

@@ -63,7 +63,13 @@ pub(crate) fn run(args: &DemoArgs) -> anyhow::Result<Outcome> {
             .lock()
             .map_or_else(|_| Vec::new(), |i| i.iter().rev().map(show).collect())
     };
-    let service = Service::start(&config, &set, Some(Arc::new(injections)))?;
+    let service = Service::start(
+        &config,
+        &set,
+        &crate::role::all(),
+        false,
+        Some(Arc::new(injections)),
+    )?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "\n  Trailwarden demo: http://{}\n", service.address)?;
     writeln!(

@@ -12,11 +12,14 @@ mod demo_command;
 mod doctor;
 mod exit;
 mod hunt;
+mod log;
+mod role;
 mod rule;
 mod rules;
 mod run;
 mod search;
 mod service;
+mod topics;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -55,6 +58,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     DeadLetters(dead_letters::DeadLetterArgs),
+    Topics(topics::TopicArgs),
     Doctor(doctor::DoctorArgs),
     /// Makes the argon2id hash of a password that is read from standard input
     HashPassword,
@@ -107,6 +111,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
             Ok(Outcome::Clean)
         }
         Command::DeadLetters(args) => dead_letters::run(args),
+        Command::Topics(args) => topics::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::HashPassword => {
             let mut password = String::new();

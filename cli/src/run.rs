@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::config::{self, Config, LogFormat};
-use crate::exit::Outcome;
+use crate::exit::{Outcome, Usage};
+use crate::role::{self, Role, Roles};
 use crate::rules::RuleArgs;
 use crate::service::Service;
 
@@ -13,6 +14,7 @@ use crate::service::Service;
 #[command(after_help = "Examples:
   trailwarden run                                  defaults: data in ./trailwarden-data, console at http://127.0.0.1:7171
   trailwarden run --config /etc/trailwarden.yaml
+  trailwarden run --config cluster.yaml --role detect   one part of a cluster on Kafka
   trailwarden config reference > trailwarden.yaml  a configuration to begin with")]
 pub(crate) struct RunArgs {
     /// The configuration file; without one the defaults hold
@@ -27,6 +29,12 @@ pub(crate) struct RunArgs {
     /// Allow an address that other machines can reach without TLS and login. Anybody who reaches it reads everything
     #[arg(long)]
     insecure_listen: bool,
+    /// Do only these parts; several nodes on one Kafka do the whole
+    #[arg(long, value_name = "ROLE", value_enum, value_delimiter = ',')]
+    role: Vec<Role>,
+    /// Go on where the log has dropped records that were not read yet, instead of stopping
+    #[arg(long)]
+    accept_gap: bool,
 }
 
 /// Runs the command.
@@ -57,7 +65,18 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     for warning in &set.warnings {
         tracing::warn!(rule = warning.path, "{}", warning.message);
     }
-    let service = Service::start(&config, &set, None)?;
+    let roles: Roles = match args.role.as_slice() {
+        [] => role::all(),
+        some => some.iter().copied().collect(),
+    };
+    if roles != role::all() && config.bus.kafka.is_none() {
+        return Err(anyhow::anyhow!(
+            "--role {}: the parts of one machine run in one process, since its log belongs to one process\n\nhint: leave --role out, or set bus.kafka; docs/operating.md shows both",
+            role::words(&roles)
+        )
+        .context(Usage));
+    }
+    let service = Service::start(&config, &set, &roles, args.accept_gap, None)?;
     let scheme = if config.tls.is_some() {
         "https"
     } else {
@@ -66,6 +85,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     tracing::info!(
         console = format!("{scheme}://{}", service.address),
         data = %config.data_dir.display(),
+        node = config.node_name(),
+        roles = role::words(&roles),
         rules = set.rules.len() + set.correlations.len(),
         ready_ms = started.elapsed().as_millis() as u64,
         "ready"

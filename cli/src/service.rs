@@ -1,6 +1,6 @@
 //! The service: opens everything, runs every stage in a thread of its own, serves HTTP, stops in order.
 //!
-//! [`Service::start`] wires the stages of DESIGN §2 over one embedded log; [`Service::wait`] returns when
+//! [`Service::start`] wires the stages of the roles that the process has over one log; [`Service::wait`] returns when
 //! somebody asked to stop or a stage failed. A stage that ends with an error ends the whole service, so that
 //! a supervisor sees it: everything acknowledged is on disk, and the next start goes on where this one was.
 //! `run` and `demo` are its two callers.
@@ -13,8 +13,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::embedded::EmbeddedBus;
-use bus::metrics::Metered;
 use bus::{Bus, Record, Stop, Topic};
 use bytes::Bytes;
 use detect::engine::Engine;
@@ -30,6 +28,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::clock;
 use crate::config::Config;
 use crate::exit::Usage;
+use crate::log::Log;
+use crate::role::{Role, Roles};
 
 /// How long stages get to finish what they have.
 const GRACE: Duration = Duration::from_secs(20);
@@ -45,11 +45,12 @@ pub(crate) struct Service {
     threads: Vec<(&'static str, JoinHandle<()>)>,
     failure: Arc<Mutex<Option<String>>>,
     running: Arc<AtomicUsize>,
+    log: Log,
 }
 
 struct Parts {
     bus: Arc<dyn Bus>,
-    log: Arc<Metered<EmbeddedBus>>,
+    log: Log,
     searcher: Searcher,
     search_metrics: search::Metrics,
     store: Arc<alerting::Store>,
@@ -63,6 +64,8 @@ impl Service {
     pub(crate) fn start(
         config: &Config,
         set: &RuleSet,
+        roles: &Roles,
+        accept_gap: bool,
         demo: Option<Injections>,
     ) -> anyhow::Result<Service> {
         // The listener comes first: a second process must not even open the data.
@@ -70,16 +73,17 @@ impl Service {
         let address = listener
             .local_addr()
             .context("cannot ask the listener for its address")?;
-        let parts = open(config, set)?;
+        let parts = open(config, set, accept_gap)?;
         let mut service = Service {
+            log: parts.log.clone(),
             stop: Stop::default(),
             address,
             threads: Vec::new(),
             failure: Arc::default(),
             running: Arc::default(),
         };
-        service.stages(config, &parts)?;
-        service.http(config, parts, listener, demo)?;
+        service.stages(config, roles, &parts)?;
+        service.http(config, roles, parts, listener, demo)?;
         Ok(service)
     }
 
@@ -109,6 +113,8 @@ impl Service {
                 );
             }
         }
+        // Only now, so that nobody else begins with what is still being committed.
+        self.log.close();
         let failure = self.failure.lock().map_or(None, |mut f| f.take());
         failure.map_or(Ok(()), |words| Err(anyhow::anyhow!(words)))
     }
@@ -147,10 +153,23 @@ impl Service {
         Ok(())
     }
 
-    fn stages(&mut self, config: &Config, parts: &Parts) -> anyhow::Result<()> {
+    fn stages(&mut self, config: &Config, roles: &Roles, parts: &Parts) -> anyhow::Result<()> {
+        if roles.contains(&Role::Detect) {
+            self.detect(config, parts)?;
+        }
+        if roles.contains(&Role::Index) {
+            self.index(config, parts)?;
+        }
+        if roles.contains(&Role::Alert) {
+            self.alert(config, parts)?;
+        }
+        let (log, ended) = (parts.log.clone(), self.stop.clone());
+        self.spawn("retain", move || keep_house(&log, &ended))
+    }
+
+    fn detect(&mut self, config: &Config, parts: &Parts) -> anyhow::Result<()> {
         let registry = &parts.registry;
         let stop = self.stop.clone();
-
         let metrics = match_stage::Metrics::new(registry)?;
         let (bus, rules, ended) = (
             Arc::clone(&parts.bus),
@@ -191,9 +210,12 @@ impl Service {
                 clock::clock(),
                 ended,
             )?)
-        })?;
+        })
+    }
 
-        let (bus, searcher, ended) = (Arc::clone(&parts.bus), parts.searcher.clone(), stop.clone());
+    fn index(&mut self, config: &Config, parts: &Parts) -> anyhow::Result<()> {
+        let ended = self.stop.clone();
+        let (bus, searcher) = (Arc::clone(&parts.bus), parts.searcher.clone());
         let (search_config, metrics) = (config.search.clone(), parts.search_metrics.clone());
         self.spawn("index", move || {
             Ok(search::indexer::run(
@@ -204,9 +226,13 @@ impl Service {
                 clock::clock(),
                 ended,
             )?)
-        })?;
+        })
+    }
 
-        let metrics = alerting::Metrics::new(registry)?;
+    fn alert(&mut self, config: &Config, parts: &Parts) -> anyhow::Result<()> {
+        let stop = self.stop.clone();
+        let (node, name) = (config.node_name(), config.node_name());
+        let metrics = alerting::Metrics::new(&parts.registry)?;
         let (bus, store, ended, fold_metrics) = (
             Arc::clone(&parts.bus),
             Arc::clone(&parts.store),
@@ -219,7 +245,7 @@ impl Service {
                 store,
                 clock::clock(),
                 fold_metrics,
-                "node".into(),
+                name,
                 ended,
             )?)
         })?;
@@ -238,33 +264,29 @@ impl Service {
         };
         let ended = stop.clone();
         self.spawn("notify", move || {
-            Ok(alerting::notify::run(
-                &sender,
-                &receivers,
-                "node".into(),
-                &ended,
-            )?)
-        })?;
-
-        let (log, ended) = (Arc::clone(&parts.log), stop.clone());
-        self.spawn("retain", move || keep_house(&log, &ended))
+            Ok(alerting::notify::run(&sender, &receivers, node, &ended)?)
+        })
     }
 
     fn http(
         &mut self,
         config: &Config,
+        roles: &Roles,
         parts: Parts,
         listener: TcpListener,
         demo: Option<Injections>,
     ) -> anyhow::Result<()> {
         let ingest_metrics = ingest::metrics::Metrics::new(&parts.registry)?;
-        let intake = ingest::push::router(
-            Arc::clone(&parts.bus),
-            clock::clock(),
-            &config.ingest,
-            ingest_metrics.clone(),
-        );
-        if !config.ingest.files.paths.is_empty() {
+        let ingests = roles.contains(&Role::Ingest);
+        let intake = ingests.then(|| {
+            ingest::push::router(
+                Arc::clone(&parts.bus),
+                clock::clock(),
+                &config.ingest,
+                ingest_metrics.clone(),
+            )
+        });
+        if ingests && !config.ingest.files.paths.is_empty() {
             let (bus, files, limits) = (
                 Arc::clone(&parts.bus),
                 config.ingest.files.clone(),
@@ -283,7 +305,7 @@ impl Service {
             })?;
         }
         let audit = self.audit(Arc::clone(&parts.bus))?;
-        let router = console::router(self.app(config, parts, audit, demo)?, Some(intake))
+        let router = console::router(self.app(config, roles, parts, audit, demo)?, intake)
             .context("console")
             .context(Usage)?;
         let tls = config.tls.clone();
@@ -333,6 +355,7 @@ impl Service {
     fn app(
         &self,
         config: &Config,
+        roles: &Roles,
         parts: Parts,
         audit: SyncSender<Event>,
         demo: Option<Injections>,
@@ -343,7 +366,7 @@ impl Service {
         let expected = self.threads.len();
         let bus = Arc::clone(&parts.bus);
         let store = Arc::clone(&parts.store);
-        let stages = vec![
+        let mut stages = vec![
             console::Stage::on_bus(&bus, "match", match_stage::CONSUMER, Topic::Events),
             console::Stage::on_bus(
                 &bus,
@@ -352,16 +375,23 @@ impl Service {
                 Topic::Matches,
             ),
             console::Stage::on_bus(&bus, "index", search::indexer::CONSUMER, Topic::Events),
-            console::Stage {
+        ];
+        if roles.contains(&Role::Alert) || roles.contains(&Role::Api) {
+            let partitions = bus.partitions(Topic::Findings);
+            stages.push(console::Stage {
                 name: "alert",
                 topic: Topic::Findings,
-                position: Arc::new(move |partition| store.position(partition).ok().flatten()),
-            },
-        ];
-        let log = Arc::clone(&parts.log);
+                positions: Arc::new(move || {
+                    (0..partitions)
+                        .filter_map(|p| Some((p, store.position(p).ok().flatten()?)))
+                        .collect()
+                }),
+            });
+        }
+        let log = parts.log.clone();
         let writable = console::Check {
             name: "log",
-            run: Arc::new(move || match log.inner().poisoned() {
+            run: Arc::new(move || match log.poisoned() {
                 None => Ok("takes writes".to_owned()),
                 Some(path) => Err(format!("takes no writes: an fsync of `{path}` failed")),
             }),
@@ -391,6 +421,10 @@ impl Service {
             clock: clock::clock(),
             metrics: console::Metrics::new(&parts.registry)?,
             registry: parts.registry,
+            offers: console::Offers {
+                alerts: roles.contains(&Role::Api),
+                search: roles.contains(&Role::Index),
+            },
             config: config.console.clone(),
             tls: config.tls.is_some(),
             demo,
@@ -406,24 +440,24 @@ impl Service {
 
 /// Drops what is older than its retention, tells the lag of every consumer, and ends the service when the log takes no
 /// more writes: only a new start can tell what reached the disk.
-fn keep_house(log: &Metered<EmbeddedBus>, stop: &Stop) -> anyhow::Result<()> {
+fn keep_house(log: &Log, stop: &Stop) -> anyhow::Result<()> {
+    let bus = log.bus();
     let mut next = 0;
     while !stop.is_stopped() {
-        if let Some(path) = log.inner().poisoned() {
+        if let Some(path) = log.poisoned() {
             anyhow::bail!("an fsync of `{path}` failed; the service must be started again");
         }
         let now = clock::now();
         if now.0 >= next {
-            match log.retain(now) {
-                Err(error @ bus::BusError::DiskFull { .. }) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "retention waits for space"
-                ),
+            match bus.retain(now) {
+                Err(error) if error.is_transient() => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "retention waits")
+                }
                 result => result?,
             }
             next = now.0 + 60_000_000;
         }
-        if let Err(error) = log.metrics().observe_lag(log.inner()) {
+        if let Err(error) = log.observe(now) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "cannot tell the lag"
@@ -452,14 +486,12 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn open(config: &Config, set: &RuleSet) -> anyhow::Result<Parts> {
+fn open(config: &Config, set: &RuleSet, accept_gap: bool) -> anyhow::Result<Parts> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data folder `{}`; set data_dir to a folder that this user may write", config.data_dir.display()))
         .context(Usage)?;
     let registry = Registry::new();
-    let log = EmbeddedBus::open(&config.bus_dir(), config.bus.clone())
-        .with_context(|| format!("cannot open the log in `{}`", config.bus_dir().display()))?;
-    let log = Arc::new(Metered::new(log, bus::metrics::Metrics::new(&registry)?));
+    let log = Log::open(config, &registry, accept_gap)?;
     let search_metrics = search::Metrics::new(&registry)?;
     let searcher = Searcher::open(
         &config.index_dir(),
@@ -484,7 +516,7 @@ fn open(config: &Config, set: &RuleSet) -> anyhow::Result<Parts> {
     let mut infos = set.infos();
     infos.extend(match_stage::own_rules());
     Ok(Parts {
-        bus: log.clone(),
+        bus: log.bus(),
         log,
         searcher,
         search_metrics,

@@ -5,6 +5,7 @@
 //! injected, and where to put the record of what people do. [`Shared`] adds what the routes keep between
 //! requests: the sessions and the limits on what runs at once.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub struct App {
     pub bus: Arc<dyn Bus>,
     /// The stages of this process and where each stands in the log.
     pub stages: Vec<Stage>,
+    /// What this node answers; the rest is other nodes' business.
+    pub offers: Offers,
     /// What must be well for `/readyz` to say so.
     pub checks: Vec<Check>,
     /// The time of day.
@@ -62,6 +65,15 @@ pub struct App {
     pub stop: Stop,
 }
 
+/// Which parts of the console a node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offers {
+    /// Alerts, incidents, silences, notifications and rules: the role `api`.
+    pub alerts: bool,
+    /// Searches of events: the role `index`.
+    pub search: bool,
+}
+
 /// One condition of readiness.
 #[derive(Clone)]
 pub struct Check {
@@ -78,8 +90,8 @@ pub struct Stage {
     pub name: &'static str,
     /// What it reads.
     pub topic: Topic,
-    /// The next offset that it will read in a partition; `None` before its first.
-    pub position: Arc<dyn Fn(u32) -> Option<Offset> + Send + Sync>,
+    /// The next offset that it will read, by partition; none before its first.
+    pub positions: Arc<dyn Fn() -> BTreeMap<u32, Offset> + Send + Sync>,
 }
 
 impl Stage {
@@ -89,8 +101,11 @@ impl Stage {
         Stage {
             name,
             topic,
-            position: Arc::new(move |partition| {
-                bus.position(&consumer, topic, partition).ok().flatten()
+            positions: Arc::new(move || {
+                let all = bus.progress().unwrap_or_default().into_iter();
+                all.filter(|p| p.consumer == consumer && p.topic == topic)
+                    .map(|p| (p.partition, p.next))
+                    .collect()
             }),
         }
     }

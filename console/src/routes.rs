@@ -144,8 +144,14 @@ pub fn router(app: App, intake: Option<Router>) -> Result<Router, ConfigError> {
     let shared = Shared::new(app)?;
     let mut router = Router::new();
     for route in routes() {
+        let offers = shared.app.offers;
+        let handler = match area(route.path) {
+            Area::Alerts if !offers.alerts => elsewhere(&route, "api"),
+            Area::Search if !offers.search => elsewhere(&route, "index"),
+            _ => route.handler,
+        };
         let layer = from_fn_with_state((shared.clone(), route.access), guard);
-        router = router.route(route.path, route.handler.layer(layer));
+        router = router.route(route.path, handler.layer(layer));
     }
     let limit = DefaultBodyLimit::max(shared.app.config.max_body_bytes);
     let mut router = router.layer(limit).with_state(shared.clone());
@@ -158,6 +164,59 @@ pub fn router(app: App, intake: Option<Router>) -> Result<Router, ConfigError> {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(shared.clone(), count))
         .layer(from_fn_with_state(shared, outer)))
+}
+
+/// Which nodes answer a route.
+enum Area {
+    Everywhere,
+    Alerts,
+    Search,
+}
+
+fn area(path: &str) -> Area {
+    const EVERYWHERE: [&str; 9] = [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/api/v1/health",
+        "/api/v1/openapi.json",
+        "/assets/{name}",
+        "/login",
+        "/logout",
+        "/health",
+    ];
+    const SEARCH: [&str; 7] = [
+        "/api/v1/search",
+        "/api/v1/events/{id}",
+        "/api/v1/sources",
+        "/search",
+        "/search.csv",
+        "/search.json",
+        "/events/{id}",
+    ];
+    if EVERYWHERE.contains(&path) {
+        Area::Everywhere
+    } else if SEARCH.contains(&path) {
+        Area::Search
+    } else {
+        Area::Alerts
+    }
+}
+
+/// Says that nodes with another role answer here.
+fn elsewhere(route: &Route, role: &'static str) -> MethodRouter<Shared> {
+    let filter = match route.method {
+        Method::POST => MethodFilter::POST,
+        _ => MethodFilter::GET,
+    };
+    on(filter, move || async move {
+        ApiError::new(
+            axum::http::StatusCode::MISDIRECTED_REQUEST,
+            "other_node",
+            format!("this node does not have the role {role}"),
+        )
+        .hint(format!("ask a node that runs with --role {role}"))
+    })
 }
 
 async fn not_found() -> ApiError {

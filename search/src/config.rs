@@ -27,6 +27,10 @@ pub struct Config {
     pub timeout_ms: u64,
     /// How many events or findings one answer holds at most. Default 10000.
     pub max_limit: usize,
+    /// How many nodes with the role `index` share the partitions of a log on Kafka. Default 1.
+    pub nodes: u32,
+    /// Which of them this one is, from 0: it indexes every `nodes`th partition. Default 0.
+    pub node: u32,
 }
 
 impl Default for Config {
@@ -41,6 +45,8 @@ impl Default for Config {
             seen_days: 15,
             timeout_ms: 10_000,
             max_limit: 10_000,
+            nodes: 1,
+            node: 0,
         }
     }
 }
@@ -55,6 +61,10 @@ impl Config {
             }
         };
         need(self.retention_days > 0, "retention_days must be at least 1");
+        need(
+            self.node < self.nodes,
+            "node must be less than nodes: the first of three is 0, the last is 2",
+        );
         need(self.split_events > 0, "split_events must be at least 1");
         need(
             self.writer_memory_mib >= 16,

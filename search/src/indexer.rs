@@ -58,9 +58,7 @@ impl IndexError {
     /// Can it be tried again?
     fn is_transient(&self) -> bool {
         match self {
-            IndexError::Bus(error) => {
-                matches!(error, BusError::Io { .. } | BusError::DiskFull { .. })
-            }
+            IndexError::Bus(error) => matches!(error, BusError::Io { .. }) || error.is_transient(),
             IndexError::Split { source, .. } => matches!(
                 source,
                 TantivyError::IoError(_) | TantivyError::OpenWriteError(_)
@@ -103,23 +101,41 @@ pub fn run(
 }
 
 fn index(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
-    let mut indexer = Indexer::open(shelf)?;
     let mut failures = 0;
+    let mut indexer = open(shelf, Indexer::open, &mut failures, ended)?;
     while !ended() {
         match indexer.step() {
             Ok(true) => failures = 0,
             Ok(false) => {
                 failures = 0;
-                indexer.wait()?;
+                if let Err(error) = indexer.wait() {
+                    retry(shelf, error, &mut failures, ended)?;
+                }
             }
             Err(error) => {
                 indexer.discard();
                 retry(shelf, error, &mut failures, ended)?;
-                indexer = Indexer::open(shelf)?;
+                drop(indexer);
+                indexer = open(shelf, Indexer::open, &mut failures, ended)?;
             }
         }
     }
     indexer.publish()
+}
+
+/// Opens until it works, or until there is no use in another attempt.
+pub(crate) fn open<'s, T>(
+    shelf: &'s Shelf,
+    make: impl Fn(&'s Shelf) -> Result<T, IndexError>,
+    failures: &mut u32,
+    ended: &dyn Fn() -> bool,
+) -> Result<T, IndexError> {
+    loop {
+        match make(shelf) {
+            Err(error) if !ended() => retry(shelf, error, failures, ended)?,
+            made => return made,
+        }
+    }
 }
 
 /// Waits before another attempt, or gives the error back where that is of no use.
@@ -315,7 +331,7 @@ impl<'s> Indexer<'s> {
     /// Begins at the committed positions.
     pub(crate) fn open(shelf: &'s Shelf) -> Result<Indexer<'s>, IndexError> {
         let mut partitions = Vec::new();
-        for partition in 0..shelf.bus.partitions(Topic::Events) {
+        for partition in shelf.bus.assigned(CONSUMER, Topic::Events)? {
             let committed = match shelf.bus.position(CONSUMER, Topic::Events, partition)? {
                 Some(offset) => offset,
                 None => shelf.bus.bounds(Topic::Events, partition)?.start,

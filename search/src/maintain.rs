@@ -13,7 +13,7 @@ use event::{Finding, Time};
 
 use crate::Config;
 use crate::findings::FindingWriter;
-use crate::indexer::{CONSUMER, IndexError, Shelf, retry};
+use crate::indexer::{CONSUMER, IndexError, Shelf, open, retry};
 use crate::split::{Meta, merge};
 
 const DAY: i64 = 86_400_000_000;
@@ -118,16 +118,20 @@ fn is_close(metas: &[Meta], span: i64, most: u64) -> bool {
 /// Keeps the index of findings until `ended`.
 pub(crate) fn run_findings(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
     let mut failures = 0;
-    let mut indexer = FindingIndexer::open(shelf)?;
+    let mut indexer = open(shelf, FindingIndexer::open, &mut failures, ended)?;
     while !ended() {
         match indexer.step() {
             Ok(true) => failures = 0,
-            Ok(false) => indexer.wait()?,
+            Ok(false) => {
+                if let Err(error) = indexer.wait() {
+                    retry(shelf, error, &mut failures, ended)?;
+                }
+            }
             Err(error) => {
                 retry(shelf, error, &mut failures, ended)?;
                 // The old writer holds the lock of the folder.
                 drop(indexer);
-                indexer = FindingIndexer::open(shelf)?;
+                indexer = open(shelf, FindingIndexer::open, &mut failures, ended)?;
             }
         }
     }
@@ -150,7 +154,7 @@ impl<'s> FindingIndexer<'s> {
         let writer =
             FindingWriter::open(dir).map_err(|e| shelf.error("open the index of findings", e))?;
         let mut partitions = Vec::new();
-        for partition in 0..shelf.bus.partitions(Topic::Findings) {
+        for partition in shelf.bus.assigned(CONSUMER, Topic::Findings)? {
             let start = match writer.position(partition) {
                 Some(offset) => offset,
                 None => shelf.bus.bounds(Topic::Findings, partition)?.start,

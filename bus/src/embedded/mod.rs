@@ -25,7 +25,7 @@ use std::time::Duration;
 use event::Time;
 
 pub use crate::config::{Chunk, Options, Partitions, RetentionHours};
-use crate::{Batch, Bus, BusError, Commit, Entry, Offset, Record, Topic};
+use crate::{Batch, Bus, BusError, Commit, Entry, Offset, Progress, Record, Topic};
 
 pub(crate) use ends::Ends;
 pub(crate) use store::{Store, after_prefix, database_error};
@@ -220,6 +220,19 @@ impl Bus for EmbeddedBus {
         prefix: &[u8],
     ) -> Result<Vec<Entry>, BusError> {
         self.store.state_scan(consumer, partition, prefix)
+    }
+
+    fn progress(&self) -> Result<Vec<Progress>, BusError> {
+        let all = self.store.positions()?.into_iter();
+        Ok(all
+            .map(|(consumer, topic, partition, next)| Progress {
+                consumer,
+                topic,
+                partition,
+                next,
+                here: true,
+            })
+            .collect())
     }
 
     fn retain(&self, now: Time) -> Result<(), BusError> {

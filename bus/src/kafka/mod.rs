@@ -335,8 +335,13 @@ impl KafkaBus {
             partition,
             reason,
         };
-        let anew = "If the topic was made anew on purpose, start once with --accept-gap: everything that it has is then \
-                    read from its start. If not, restore it before you start, or acknowledged events are lost";
+        let anew = format!(
+            "If the topic was made anew on purpose, what was remembered of the old one must go too: stop all nodes, delete \
+             the topics `{}*` and the folder `{}` of every node, and run `trailwarden topics apply`. If not, restore the \
+             topic before you start, or acknowledged records are lost",
+            self.settings.kafka.name("state"),
+            self.dir.display()
+        );
         let bounds = self.brokers.readers.bounds(name, partition)?;
         if next > bounds.end {
             return Err(guard(format!(

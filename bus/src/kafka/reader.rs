@@ -152,7 +152,8 @@ impl Readers {
             .cloned()
     }
 
-    /// What [`crate::Bus::read`] promises, but for how a place outside is told.
+    /// What [`crate::Bus::read`] promises, but for how a place outside is told. A read of 0 bytes gives one record and
+    /// leaves it where it is.
     pub(super) fn read(
         &self,
         topic: &str,
@@ -188,7 +189,14 @@ impl Readers {
             if buffer.front != batch.next {
                 break;
             }
-            let full = buffer.take(&mut batch, &mut room);
+            if max_bytes == 0 {
+                // One record, to look at: it stays for the reader whose turn it is.
+                if let Some((offset, record)) = buffer.records.front() {
+                    batch.next = offset + 1;
+                    batch.records.push((*offset, record.clone()));
+                }
+            }
+            let full = max_bytes > 0 && buffer.take(&mut batch, &mut room);
             if buffer.paused && buffer.bytes <= self.shared.limit / 2 {
                 buffer.paused = false;
                 let one = list(topic, partition);
@@ -196,7 +204,7 @@ impl Readers {
                     .resume(&one)
                     .map_err(|e| unavailable(format!("read {topic}-{partition}"), &e))?;
             }
-            if full || batch.next >= bounds.end {
+            if full || batch.next >= bounds.end || (max_bytes == 0 && batch.next > from) {
                 break;
             }
             let wait = if batch.records.is_empty() { ASK } else { MORE };
@@ -307,9 +315,12 @@ impl Readers {
         let mut oldest = (u64::MAX, 0);
         for number in 0..LANES {
             let lane = self.lane(number)?;
-            let buffers = lock(&self.shared.buffers);
-            match buffers.get(&(number, name.clone())) {
-                Some(buffer) if buffer.front == from => return Ok(lane),
+            let mut buffers = lock(&self.shared.buffers);
+            match buffers.get_mut(&(number, name.clone())) {
+                Some(buffer) if (buffer.front..=buffer.back).contains(&from) => {
+                    buffer.skip_to(from);
+                    return Ok(lane);
+                }
                 Some(buffer) => oldest = oldest.min((buffer.used, number)),
                 None => {
                     drop(buffers);
@@ -472,6 +483,15 @@ impl Lane {
 }
 
 impl Buffer {
+    /// Lets go of what lies before an offset.
+    fn skip_to(&mut self, from: Offset) {
+        while let Some((_, record)) = self.records.front().filter(|(offset, _)| *offset < from) {
+            self.bytes -= record.key.len() + record.value.len();
+            self.records.pop_front();
+        }
+        self.front = from;
+    }
+
     /// Moves records to the batch as far as there is room; tells whether there is no more.
     fn take(&mut self, batch: &mut Batch, room: &mut usize) -> bool {
         while let Some((offset, record)) = self.records.front() {

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
-
 use super::*;
 use crate::conformance;
 

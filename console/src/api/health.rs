@@ -141,16 +141,17 @@ pub(crate) fn lags(app: &App, now: Time) -> Vec<Lag> {
                 seconds: 0.0,
                 positions: Vec::new(),
             };
+            let positions = (stage.positions)();
             for partition in 0..app.bus.partitions(stage.topic) {
                 let bounds = app.bus.bounds(stage.topic, partition).unwrap_or(0..0);
-                let at = (stage.position)(partition).unwrap_or(bounds.start);
+                let at = positions.get(&partition).copied().unwrap_or(bounds.start);
                 lag.positions.push(at);
                 if at >= bounds.end {
                     continue;
                 }
                 let from = at.max(bounds.start);
                 lag.records += bounds.end - from;
-                let oldest = app.bus.read(stage.topic, partition, from, 1).ok();
+                let oldest = app.bus.read(stage.topic, partition, from, 0).ok();
                 let oldest = oldest.and_then(|b| b.records.first().map(|(_, r)| r.time));
                 if let Some(time) = oldest {
                     lag.seconds = lag.seconds.max((now.0 - time.0).max(0) as f64 / 1e6);

@@ -147,6 +147,10 @@ impl World {
             explain: Arc::new(|_, event| vec![format!("selection: action = {}", event.action)]),
             stages: vec![Stage::on_bus(&bus, "match", "match", Topic::Events)],
             bus,
+            offers: console::Offers {
+                alerts: true,
+                search: true,
+            },
             checks: vec![Check {
                 name: "log",
                 run: Arc::new(|| Ok("writes are durable".into())),

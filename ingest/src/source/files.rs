@@ -114,6 +114,10 @@ pub fn run(
                 tracing::error!(path, "no space left, files wait");
                 source.count_error("disk_full");
             }
+            Err(error) if error.is_transient() => {
+                tracing::error!(%error, "the log cannot be had, files wait");
+                source.count_error(error.kind());
+            }
             Err(error) => return Err(error.into()),
         }
         let settling = !source.unsettled.is_empty();

@@ -1,0 +1,121 @@
+//! The log of this installation: on this machine, or on Kafka.
+//!
+//! [`Log::open`] makes what the configuration says. The stages see a [`Bus`]; what only one of the two has (an fsync
+//! that failed, what the clients of Kafka count) is asked here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use bus::embedded::EmbeddedBus;
+use bus::kafka::{Consumers, KafkaBus, Settings, Share};
+use bus::metrics::{Metered, Metrics};
+use bus::{Bus, BusError, Topic};
+use event::Time;
+use prometheus::Registry;
+
+use crate::clock;
+use crate::config::Config;
+
+/// An open log.
+#[derive(Clone)]
+pub(crate) enum Log {
+    /// Everything in one folder.
+    Embedded(Arc<Metered<EmbeddedBus>>),
+    /// Apache Kafka.
+    Kafka(Arc<Metered<KafkaBus>>),
+}
+
+/// The settings of Kafka, if the log is there.
+pub(crate) fn kafka_settings(config: &Config, accept_gap: bool) -> Option<Settings> {
+    let share = Share {
+        number: config.search.node,
+        of: config.search.nodes,
+    };
+    Some(Settings {
+        kafka: config.bus.kafka.clone()?,
+        partitions: config.bus.partitions.clone(),
+        retention_hours: config.bus.retention_hours.clone(),
+        consumers: Consumers {
+            moving: vec![
+                (detect::match_stage::CONSUMER.into(), Topic::Events),
+                (detect::correlate::CONSUMER.into(), Topic::Matches),
+            ],
+            fixed: vec![(search::indexer::CONSUMER.into(), share)],
+            rest_moves: false,
+        },
+        accept_gap,
+        snapshot_bytes: 0,
+    })
+}
+
+impl Log {
+    /// Opens the log that the configuration says.
+    pub(crate) fn open(
+        config: &Config,
+        registry: &Registry,
+        accept_gap: bool,
+    ) -> anyhow::Result<Log> {
+        let metrics = Metrics::new(registry)?;
+        let Some(settings) = kafka_settings(config, accept_gap) else {
+            let bus =
+                EmbeddedBus::open(&config.bus_dir(), config.bus.clone()).with_context(|| {
+                    format!("cannot open the log in `{}`", config.bus_dir().display())
+                })?;
+            return Ok(Log::Embedded(Arc::new(Metered::new(bus, metrics))));
+        };
+        let brokers = settings.kafka.brokers.join(", ");
+        let bus = KafkaBus::open(&config.kafka_dir(), settings, clock::clock())
+            .with_context(|| format!("cannot open the log on Kafka at {brokers}"))?;
+        Ok(Log::Kafka(Arc::new(Metered::new(
+            bus,
+            metrics.with_kafka(registry)?,
+        ))))
+    }
+
+    /// The log as a command sees it that runs beside the service: on Kafka with a folder of its own.
+    pub(crate) fn open_beside(config: &Config, dir: &Path) -> Result<Arc<dyn Bus>, BusError> {
+        Ok(match kafka_settings(config, true) {
+            None => Arc::new(EmbeddedBus::open(&config.bus_dir(), config.bus.clone())?),
+            Some(settings) => Arc::new(KafkaBus::open(dir, settings, clock::clock())?),
+        })
+    }
+
+    /// What the stages see.
+    pub(crate) fn bus(&self) -> Arc<dyn Bus> {
+        match self {
+            Log::Embedded(bus) => bus.clone(),
+            Log::Kafka(bus) => bus.clone(),
+        }
+    }
+
+    /// The file whose fsync failed, if one did.
+    pub(crate) fn poisoned(&self) -> Option<&str> {
+        match self {
+            Log::Embedded(bus) => bus.inner().poisoned(),
+            Log::Kafka(_) => None,
+        }
+    }
+
+    /// Brings the metrics up to date.
+    pub(crate) fn observe(&self, now: Time) -> Result<(), BusError> {
+        match self {
+            Log::Embedded(bus) => {
+                bus.metrics()
+                    .observe_poisoned(bus.inner().poisoned().is_some());
+                bus.observe_lag(now)
+            }
+            Log::Kafka(bus) => {
+                bus.metrics().observe_kafka(bus.inner().numbers());
+                bus.observe_lag(now)
+            }
+        }
+    }
+
+    /// Gives up what this node works on, so that others take it at once.
+    pub(crate) fn close(&self) {
+        if let Log::Kafka(bus) = self {
+            bus.inner().close();
+        }
+    }
+}
