@@ -57,6 +57,7 @@ fn measure(name: &str, groups: u64, matches: u64, per_second: u64) {
                 partition: 0,
                 time: Some(Time((n / per_second) as i64 * SECOND)),
                 idle: false,
+                next: 0,
             };
             windows.watermark(watermark, &mut findings);
         }

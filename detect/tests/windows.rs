@@ -197,6 +197,7 @@ fn run(
             partition: 0,
             time: Some(Time(time * SECOND)),
             idle: false,
+            next: 0,
         };
         windows.watermark(watermark, &mut out);
         if again(i) {
@@ -224,6 +225,7 @@ fn run(
         partition: 0,
         time: Some(Time::MAX),
         idle: true,
+        next: 0,
     };
     windows.watermark(end, &mut out);
     assert_eq!(windows.groups(), 0, "nothing is left when all is settled");

@@ -145,8 +145,11 @@ pub struct Watermark {
     pub partition: u32,
     /// The greatest event time seen there, events flagged `ts_future` aside; `None` if there was none.
     pub time: Option<Time>,
-    /// Has the partition been read to its end? An idle partition holds nobody back.
+    /// Had the partition been read to its end? An idle partition holds nobody back, as long as it still ends at `next`.
     pub idle: bool,
+    /// Up to which offset it had been read.
+    #[serde(default)]
+    pub next: Offset,
 }
 
 /// A record of the `matches` topic.
@@ -194,7 +197,7 @@ pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Ve
 }
 
 /// Decides in the match stage, for one partition of `events`, when a watermark is worth a record: when event time has
-/// moved by a second, or when the partition became idle or busy. Its content is kept with the stage's position, so that
+/// moved by a second, when the partition became busy, or when it was read to another end. Its content is kept with the stage's position, so that
 /// a restart goes on with the same watermarks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkTicker {
@@ -220,19 +223,23 @@ impl WatermarkTicker {
         }
     }
 
-    /// After a batch: the watermark to write behind its matches, if there is news. `idle`: was that the end of the
+    /// After a batch: the watermark to write behind its matches, if there is news. `idle`: was `next` the end of the
     /// partition?
-    pub fn tick(&mut self, idle: bool) -> Option<Watermark> {
+    pub fn tick(&mut self, idle: bool, next: Offset) -> Option<Watermark> {
         let moved = match (self.time, self.told.and_then(|told| told.time)) {
             (Some(time), Some(told)) => time.0 - told.0 >= 1_000_000,
             (time, told) => time != told,
         };
-        let news = moved || self.told.is_none_or(|told| told.idle != idle);
+        let news = moved
+            || self
+                .told
+                .is_none_or(|told| told.idle != idle || (idle && told.next != next));
         news.then(|| {
             let watermark = Watermark {
                 partition: self.partition,
                 time: self.time,
                 idle,
+                next,
             };
             self.told = Some(watermark);
             watermark
@@ -266,6 +273,7 @@ mod tests {
             partition: 2,
             time: Some(Time(5)),
             idle: false,
+            next: 7,
         };
         for partitions in [1, 4, 7, 64] {
             let records = watermark_records(watermark, partitions, Time(1));
@@ -321,7 +329,9 @@ mod tests {
                 }
                 ticker.see(&event);
             }
-            let told = ticker.tick(idle).map(|w| w.time.map_or(-1, |time| time.0));
+            let told = ticker
+                .tick(idle, 0)
+                .map(|w| w.time.map_or(-1, |time| time.0));
             assert_eq!(told, expected);
         };
         check(None, false, true, Some(-1));

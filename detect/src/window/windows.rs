@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bus::StateChange;
+use bus::{Offset, StateChange};
 use event::{Finding, Id, Severity, Str, Time, format_compact};
 use rustc_hash::FxHashMap;
 
@@ -86,6 +86,8 @@ pub struct Windows {
     slots: FxHashMap<Id, Slot>,
     deadlines: BTreeSet<(Time, Id)>,
     inputs: BTreeMap<u32, Input>,
+    /// Where partitions of `events` ended when somebody looked last.
+    ends: BTreeMap<u32, Offset>,
     watermark: Time,
     floods: BTreeMap<Str, i64>,
     counts: Counts,
@@ -102,6 +104,7 @@ impl Windows {
             slots: FxHashMap::default(),
             deadlines: BTreeSet::new(),
             inputs: BTreeMap::new(),
+            ends: BTreeMap::new(),
             watermark: Time::MIN,
             floods: BTreeMap::new(),
             counts: Counts::default(),
@@ -231,7 +234,11 @@ impl Windows {
     /// Takes a watermark in the order of the log. Gives what it settles, where that has changed since it was last said.
     pub fn watermark(&mut self, watermark: Watermark, out: &mut Vec<Finding>) {
         let input = self.inputs.entry(watermark.partition).or_default();
-        if input.watermark == Some(watermark) {
+        // A worker that has come second may say again what another one has gone past.
+        if input
+            .watermark
+            .is_some_and(|known| known == watermark || known.next > watermark.next)
+        {
             return;
         }
         input.watermark = Some(watermark);
@@ -248,13 +255,34 @@ impl Windows {
         }
     }
 
+    /// The partitions of `events` that were idle when they were heard of last, and up to where they had been read then.
+    pub fn idle_inputs(&self) -> impl Iterator<Item = u32> {
+        self.inputs
+            .iter()
+            .filter(|(_, input)| input.watermark.is_some_and(|w| w.idle))
+            .map(|(partition, _)| *partition)
+    }
+
+    /// Where partitions of `events` end now. One that was idle and has more than had been read then holds the others
+    /// back: nobody may be at work on it, and the watermark must not run away from what it holds. Without this, an idle
+    /// partition stays idle until it is heard of again.
+    pub fn set_ends(&mut self, ends: &BTreeMap<u32, Offset>) {
+        self.ends.clone_from(ends);
+    }
+
     /// How far event time has come, if every partition has told.
     fn event_time(&self) -> Option<Time> {
         let told: Option<Vec<Watermark>> = (0..self.options.events_partitions)
             .map(|p| self.inputs.get(&p).and_then(|input| input.watermark))
             .collect();
         let told = told?;
-        let busy: Vec<Option<Time>> = told.iter().filter(|w| !w.idle).map(|w| w.time).collect();
+        let is_idle =
+            |w: &&Watermark| w.idle && self.ends.get(&w.partition).is_none_or(|end| *end <= w.next);
+        let busy: Vec<Option<Time>> = told
+            .iter()
+            .filter(|w| !is_idle(w))
+            .map(|w| w.time)
+            .collect();
         if busy.is_empty() {
             told.iter().filter_map(|w| w.time).max()
         } else {
@@ -461,6 +489,7 @@ mod tests {
             partition,
             time: time.map(Time),
             idle,
+            next: 0,
         }
     }
 
@@ -507,6 +536,31 @@ mod tests {
             Some(90),
         );
         check(&[told(0, None, idle), told(1, None, idle)], None);
+    }
+
+    #[test]
+    fn an_idle_partition_that_has_more_holds_the_others_back() {
+        let options = Options {
+            lateness: 10,
+            events_partitions: 2,
+            ..Options::default()
+        };
+        let mut windows = Windows::new(&[], options);
+        let mut step = |ends: &[(u32, u64)], watermark: Watermark, expected: Option<i64>| {
+            windows.set_ends(&ends.iter().copied().collect());
+            windows.watermark(watermark, &mut Vec::new());
+            assert_eq!(windows.settled_to(), expected.map(Time));
+        };
+        let at = |next, watermark| Watermark { next, ..watermark };
+        step(&[], at(5, told(1, Some(50), true)), None);
+        step(&[(1, 5)], at(9, told(0, Some(100), false)), Some(90));
+        // Partition 1 has grown and nobody reads it.
+        step(&[(1, 6)], at(10, told(0, Some(300), false)), Some(90));
+        step(&[(1, 6)], at(6, told(1, Some(210), false)), Some(200));
+        // A worker that came second says what is past.
+        step(&[(1, 6)], at(5, told(1, Some(50), true)), Some(200));
+        step(&[(1, 6)], at(11, told(0, Some(400), false)), Some(200));
+        step(&[(1, 6)], at(6, told(1, Some(210), true)), Some(390));
     }
 
     #[test]
