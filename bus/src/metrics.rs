@@ -378,6 +378,10 @@ impl<B: Bus> Bus for Metered<B> {
         self.metrics.count_error(self.bus.bounds(topic, partition))
     }
 
+    fn ends(&self, topic: Topic) -> Result<Vec<Offset>, BusError> {
+        self.metrics.count_error(self.bus.ends(topic))
+    }
+
     fn commit(&self, commit: Commit) -> Result<(), BusError> {
         let outputs = commit.outputs.clone();
         let timer = self.metrics.write_seconds.start_timer();

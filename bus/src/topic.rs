@@ -268,6 +268,13 @@ pub trait Bus: Send + Sync + 'static {
     /// The first offset that is kept and one past the last.
     fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, BusError>;
 
+    /// One past the last offset of every partition of a topic, asked now.
+    fn ends(&self, topic: Topic) -> Result<Vec<Offset>, BusError> {
+        (0..self.partitions(topic))
+            .map(|partition| Ok(self.bounds(topic, partition)?.end))
+            .collect()
+    }
+
     /// Makes positions, outputs and state take effect together, durably, or not at all.
     fn commit(&self, commit: Commit) -> Result<(), BusError>;
 

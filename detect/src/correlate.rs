@@ -11,8 +11,6 @@
 //! read is counted and passed over. When the log has dropped what was not read yet, the stage says so and goes on
 //! at the log's first record.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,12 +190,10 @@ pub fn run(
             crew.workers_mut()
                 .for_each(|w| w.windows.set_correlations(&rules));
         }
-        // Where partitions of `events` ended at the beginning of this round, as far as somebody wanted to know.
-        let mut ends = BTreeMap::new();
         let moved = crew.round(
             &*bus,
             |partition| Worker::open(Arc::clone(&bus), partition, &rules, options),
-            |worker| worker.round(&mut ends, BATCH_BYTES, metrics, &clock),
+            |worker| worker.round(BATCH_BYTES, metrics, &clock),
             CorrelateError::bus,
             |kind| metrics.error(kind),
         )?;
@@ -257,22 +253,20 @@ impl Worker {
     }
 
     /// Reads a batch of at most `max_bytes` and commits what follows from it. Tells whether there was one. After an
-    /// error the worker must be opened again. `ends` has where partitions of `events` end; what it lacks is asked.
+    /// error the worker must be opened again.
     pub fn round(
         &mut self,
-        ends: &mut BTreeMap<u32, Offset>,
         max_bytes: usize,
         metrics: &Metrics,
         clock: &Clock,
     ) -> Result<bool, CorrelateError> {
         let partition = self.partition;
-        self.attempt(ends, max_bytes, metrics, clock)
+        self.attempt(max_bytes, metrics, clock)
             .map_err(|source| CorrelateError::Bus { partition, source })
     }
 
     fn attempt(
         &mut self,
-        ends: &mut BTreeMap<u32, Offset>,
         max_bytes: usize,
         metrics: &Metrics,
         clock: &Clock,
@@ -291,12 +285,10 @@ impl Worker {
             self.lag = 0;
             return Ok(false);
         }
-        for partition in self.windows.idle_inputs() {
-            if let Entry::Vacant(unknown) = ends.entry(partition) {
-                unknown.insert(self.bus.bounds(Topic::Events, partition)?.end);
-            }
+        // Only now: what was on `events` before these records were written is then seen.
+        if self.windows.has_idle_inputs() {
+            self.windows.set_ends(self.bus.ends(Topic::Events)?);
         }
-        self.windows.set_ends(ends);
         let before = self.windows.counts();
         let mut findings = Vec::new();
         for (offset, record) in &batch.records {

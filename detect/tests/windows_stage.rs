@@ -255,7 +255,7 @@ fn kills_and_restarts_change_no_finding() {
             if round % 3 == 0 {
                 pieces.0.lock().unwrap().commits_until_full = Some(0);
                 let lost = worker
-                    .round(&mut BTreeMap::new(), 5_000, &metrics(), &clock())
+                    .round(5_000, &metrics(), &clock())
                     .is_err();
                 pieces.0.lock().unwrap().commits_until_full = None;
                 moved |= lost;
@@ -263,7 +263,7 @@ fn kills_and_restarts_change_no_finding() {
             }
             for _ in 0..round % 4 {
                 moved |= worker
-                    .round(&mut BTreeMap::new(), 5_000, &metrics(), &clock())
+                    .round(5_000, &metrics(), &clock())
                     .unwrap();
             }
         }
@@ -339,7 +339,7 @@ fn a_changed_rule_starts_afresh_and_its_old_state_goes() {
         let mut worker = Worker::open(Arc::clone(&log), partition, &changed, options()).unwrap();
         assert!(
             worker
-                .round(&mut BTreeMap::new(), 5_000, &metrics(), &clock())
+                .round(5_000, &metrics(), &clock())
                 .unwrap()
         );
     }
@@ -362,7 +362,7 @@ fn a_gap_in_the_log_is_passed() {
     let mut worker = Worker::open(log, 0, &rules, options()).unwrap();
     assert!(
         worker
-            .round(&mut BTreeMap::new(), 5_000, &metrics(), &clock())
+            .round(5_000, &metrics(), &clock())
             .unwrap()
     );
     let stands = bus.position(CONSUMER, Topic::Matches, 0).unwrap();

@@ -133,6 +133,36 @@ impl Brokers {
             .map_err(failed)
     }
 
+    /// One past the last offset of every partition, in one question.
+    pub(super) fn ends(&self, topic: &str, partitions: u32) -> Result<Vec<Offset>, BusError> {
+        /// The time that stands for the end in Kafka's ListOffsets.
+        const LATEST: i64 = -1;
+        let failed = |e: KafkaError| unavailable(format!("ask where `{topic}` ends"), &e);
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            let at = rdkafka::Offset::from_raw(LATEST);
+            list.add_partition_offset(topic, partition as i32, at)
+                .map_err(failed)?;
+        }
+        let found = self
+            .readers
+            .client()
+            .offsets_for_times(list, self.patience)
+            .map_err(failed)?;
+        let mut ends = vec![0; partitions as usize];
+        for element in found.elements() {
+            element.error().map_err(failed)?;
+            let rdkafka::Offset::Offset(end) = element.offset() else {
+                return Err(BusError::Unavailable {
+                    action: format!("ask where `{topic}` ends"),
+                    reason: format!("partition {} has no answer", element.partition()),
+                });
+            };
+            ends[element.partition() as usize] = end.max(0) as Offset;
+        }
+        Ok(ends)
+    }
+
     /// How many partitions a topic has; `None` where there is no such topic.
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
         let metadata = self

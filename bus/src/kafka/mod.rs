@@ -480,6 +480,11 @@ impl Bus for KafkaBus {
             .bounds(self.brokers.topic(topic), partition)
     }
 
+    fn ends(&self, topic: Topic) -> Result<Vec<Offset>, BusError> {
+        self.brokers
+            .ends(self.brokers.topic(topic), self.partitions(topic))
+    }
+
     fn commit(&self, mut commit: Commit) -> Result<(), BusError> {
         check_commit(&commit)?;
         let home = self.home_of(&commit)?;
@@ -606,26 +611,30 @@ impl Bus for KafkaBus {
                 .plus(-self.settings.retention_hours.micros(topic))
                 .millis()
                 .max(0);
-            let offsets = self.brokers.offsets_at(
-                self.brokers.topic(topic),
-                self.partitions(topic),
-                cutoff,
-            )?;
+            let name = self.brokers.topic(topic);
+            // Asked first: what is appended meanwhile must not be taken for old.
+            let bounds = (0..self.partitions(topic))
+                .map(|partition| self.brokers.readers.bounds(name, partition))
+                .collect::<Result<Vec<_>, _>>()?;
+            let offsets = self
+                .brokers
+                .offsets_at(name, self.partitions(topic), cutoff)?;
+            let failed = |e| client::unavailable("delete old records", &e);
             let mut old = TopicPartitionList::new();
             for element in offsets.elements() {
-                let partition = element.partition() as u32;
-                let bounds = self
-                    .brokers
-                    .readers
-                    .bounds(self.brokers.topic(topic), partition)?;
+                element.error().map_err(failed)?;
+                let bounds = &bounds[element.partition() as usize];
                 let until = match element.offset() {
                     rdkafka::Offset::Offset(at) => at.max(0) as Offset,
-                    _ => bounds.end,
-                };
+                    // No record is that young.
+                    rdkafka::Offset::End => bounds.end,
+                    _ => continue,
+                }
+                .min(bounds.end);
                 if until > bounds.start {
                     let at = rdkafka::Offset::Offset(until as i64);
-                    old.add_partition_offset(element.topic(), element.partition(), at)
-                        .map_err(|e| client::unavailable("delete old records", &e))?;
+                    old.add_partition_offset(name, element.partition(), at)
+                        .map_err(failed)?;
                 }
             }
             if old.count() > 0 {

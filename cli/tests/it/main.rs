@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod cluster;
 mod commands;
 mod hunt;
 mod kill;

@@ -56,9 +56,16 @@ pub(crate) struct Service {
 impl Service {
     /// Starts `run` with a configuration and waits until it is ready.
     pub(crate) fn start(config: &Path, data: &Path) -> Service {
+        Service::start_as("service", config, data, &[])
+    }
+
+    /// The same with a name for its messages and more arguments.
+    pub(crate) fn start_as(name: &str, config: &Path, data: &Path, args: &[&str]) -> Service {
         let begin = Instant::now();
         let mut child = command()
-            .args(["run", "--listen", "127.0.0.1:0", "--config"])
+            .args(["run", "--listen", "127.0.0.1:0"])
+            .args(args)
+            .arg("--config")
             .arg(config)
             .arg("--data")
             .arg(data)
@@ -83,13 +90,15 @@ impl Service {
         };
         let started = begin.elapsed();
         // Errors of the service show up beside those of the test.
+        let name = name.to_owned();
+        let all = std::env::var_os("TRAILWARDEN_LOG").is_some();
         std::thread::spawn(move || {
             for line in lines
                 .lines()
                 .map_while(Result::ok)
-                .filter(|l| l.contains("ERROR"))
+                .filter(|l| all || l.contains("ERROR"))
             {
-                eprintln!("service: {line}");
+                eprintln!("{name}: {line}");
             }
         });
         Service {
@@ -103,6 +112,13 @@ impl Service {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Sends it a signal, such as STOP.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &id]).status();
+        assert!(status.unwrap().success());
     }
 
     /// Asks it to stop and tells its exit code.

@@ -87,7 +87,7 @@ pub struct Windows {
     deadlines: BTreeSet<(Time, Id)>,
     inputs: BTreeMap<u32, Input>,
     /// Where partitions of `events` ended when somebody looked last.
-    ends: BTreeMap<u32, Offset>,
+    ends: Vec<Offset>,
     watermark: Time,
     floods: BTreeMap<Str, i64>,
     counts: Counts,
@@ -104,7 +104,7 @@ impl Windows {
             slots: FxHashMap::default(),
             deadlines: BTreeSet::new(),
             inputs: BTreeMap::new(),
-            ends: BTreeMap::new(),
+            ends: Vec::new(),
             watermark: Time::MIN,
             floods: BTreeMap::new(),
             counts: Counts::default(),
@@ -255,19 +255,17 @@ impl Windows {
         }
     }
 
-    /// The partitions of `events` that were idle when they were heard of last, and up to where they had been read then.
-    pub fn idle_inputs(&self) -> impl Iterator<Item = u32> {
-        self.inputs
-            .iter()
-            .filter(|(_, input)| input.watermark.is_some_and(|w| w.idle))
-            .map(|(partition, _)| *partition)
+    /// Was a partition of `events` idle when it was heard of last?
+    pub fn has_idle_inputs(&self) -> bool {
+        let mut told = self.inputs.values().filter_map(|input| input.watermark);
+        told.any(|w| w.idle)
     }
 
-    /// Where partitions of `events` end now. One that was idle and has more than had been read then holds the others
-    /// back: nobody may be at work on it, and the watermark must not run away from what it holds. Without this, an idle
-    /// partition stays idle until it is heard of again.
-    pub fn set_ends(&mut self, ends: &BTreeMap<u32, Offset>) {
-        self.ends.clone_from(ends);
+    /// Where the partitions of `events` end now. One that was idle and has more than had been read then holds the others
+    /// back: nobody may be at work on it, and the watermark must not run away from what it holds. Where nobody looks, an
+    /// idle partition stays idle until it is heard of again.
+    pub fn set_ends(&mut self, ends: Vec<Offset>) {
+        self.ends = ends;
     }
 
     /// How far event time has come, if every partition has told.
@@ -276,8 +274,10 @@ impl Windows {
             .map(|p| self.inputs.get(&p).and_then(|input| input.watermark))
             .collect();
         let told = told?;
-        let is_idle =
-            |w: &&Watermark| w.idle && self.ends.get(&w.partition).is_none_or(|end| *end <= w.next);
+        let is_idle = |w: &&Watermark| {
+            let end = self.ends.get(w.partition as usize);
+            w.idle && end.is_none_or(|end| *end <= w.next)
+        };
         let busy: Vec<Option<Time>> = told
             .iter()
             .filter(|w| !is_idle(w))
@@ -546,21 +546,21 @@ mod tests {
             ..Options::default()
         };
         let mut windows = Windows::new(&[], options);
-        let mut step = |ends: &[(u32, u64)], watermark: Watermark, expected: Option<i64>| {
-            windows.set_ends(&ends.iter().copied().collect());
+        let mut step = |end: u64, watermark: Watermark, expected: Option<i64>| {
+            windows.set_ends(vec![100, end]);
             windows.watermark(watermark, &mut Vec::new());
             assert_eq!(windows.settled_to(), expected.map(Time));
         };
         let at = |next, watermark| Watermark { next, ..watermark };
-        step(&[], at(5, told(1, Some(50), true)), None);
-        step(&[(1, 5)], at(9, told(0, Some(100), false)), Some(90));
+        step(5, at(5, told(1, Some(50), true)), None);
+        step(5, at(9, told(0, Some(100), false)), Some(90));
         // Partition 1 has grown and nobody reads it.
-        step(&[(1, 6)], at(10, told(0, Some(300), false)), Some(90));
-        step(&[(1, 6)], at(6, told(1, Some(210), false)), Some(200));
+        step(6, at(10, told(0, Some(300), false)), Some(90));
+        step(6, at(6, told(1, Some(210), false)), Some(200));
         // A worker that came second says what is past.
-        step(&[(1, 6)], at(5, told(1, Some(50), true)), Some(200));
-        step(&[(1, 6)], at(11, told(0, Some(400), false)), Some(200));
-        step(&[(1, 6)], at(6, told(1, Some(210), true)), Some(390));
+        step(6, at(5, told(1, Some(50), true)), Some(200));
+        step(6, at(11, told(0, Some(400), false)), Some(200));
+        step(6, at(6, told(1, Some(210), true)), Some(390));
     }
 
     #[test]

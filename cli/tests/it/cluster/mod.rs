@@ -1,0 +1,87 @@
+//! Many nodes over a real Kafka and a real PostgreSQL end as one process over the log of one machine does.
+//!
+//! The same load goes to one process over the embedded log and, shuffled within the allowed lateness and with repeats,
+//! to a cluster of nodes with one role each: events in the index, settled episodes, alerts and what the receiver was
+//! told must be the same. `faults` does so while nodes and brokers are killed, frozen and moved. The tests need
+//! `TRAILWARDEN_KAFKA_TESTS` and `TRAILWARDEN_POSTGRES_URL`, which `./test` sets; `./test --long` has the full counts.
+
+mod faults;
+mod load;
+mod nodes;
+mod outcome;
+
+use std::time::Duration;
+
+use crate::program::{self, count};
+use load::Load;
+use nodes::Cluster;
+use outcome::Outcome;
+
+/// What one process over the embedded log makes of a load.
+fn alone(load: &Load, group_wait: u64) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let (address, received) = program::receiver();
+    let config = nodes::config(folder.path(), "alone", address, group_wait, "");
+    let data = folder.path().join("data");
+    let service = program::Service::start(&config, &data);
+    for body in load.in_order() {
+        assert!(nodes::push(service.address, &body));
+    }
+    service.settle(load.events);
+    let mut outcome = Outcome::default();
+    outcome.take_events(service.address);
+    outcome.take_alerts(service.address);
+    outcome.wait_told(service.address, &received);
+    assert_eq!(service.stop(), Some(0));
+    let bus = bus::embedded::EmbeddedBus::open(&data.join("log"), bus::config::Options::default());
+    outcome.take_episodes(&bus.unwrap());
+    outcome
+}
+
+/// Two to intake, three to detect, two to index, two to alert, one for people; twelve partitions.
+const NODES: &[(&str, &str)] = &[
+    ("ingest-0", "ingest"),
+    ("ingest-1", "ingest"),
+    ("detect-0", "detect"),
+    ("detect-1", "detect"),
+    ("detect-2", "detect"),
+    ("index-0", "index"),
+    ("index-1", "index"),
+    ("alert-0", "alert"),
+    ("alert-1", "alert"),
+    ("api-0", "api"),
+];
+
+#[test]
+fn a_cluster_ends_as_one_process_does() {
+    let events = count("TRAILWARDEN_CLUSTER_EVENTS", 12_000);
+    let Some(load) = Load::generate(events, 7) else {
+        return;
+    };
+    // Nobody is told before all is in: then what is told does not depend on what came first.
+    let group_wait = 30 + events as u64 / 1_000;
+    let Some(mut cluster) = Cluster::start(1, group_wait) else {
+        return;
+    };
+    for (name, role) in NODES {
+        cluster.run(name, role);
+    }
+    let begin = std::time::Instant::now();
+    for body in load.shuffled(11, 0.05) {
+        cluster.push(&body);
+    }
+    eprintln!("pushed {} events in {:?}", load.events, begin.elapsed());
+    cluster.settle(load.events);
+    eprintln!("settled after {:?}", begin.elapsed());
+    let together = cluster.outcome();
+    assert!(begin.elapsed() < Duration::from_secs(3_600));
+    let alone = alone(&load, group_wait);
+    assert!(alone.alerts.len() > 20, "{} alerts", alone.alerts.len());
+    assert!(
+        alone.episodes.len() > 5,
+        "{} episodes",
+        alone.episodes.len()
+    );
+    alone.assert_same(&together, outcome::Told::Exactly);
+    eprintln!("{}", together.counts());
+}

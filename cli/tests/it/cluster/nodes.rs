@@ -1,0 +1,336 @@
+//! Brokers, a database and nodes, started and ended by a test.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::outcome::Outcome;
+use crate::program::{self, PATIENCE, Received, Service, request, text};
+
+/// A cluster of one test.
+pub(super) struct Cluster {
+    pub(super) folder: tempfile::TempDir,
+    pub(super) brokers: String,
+    kafka: PathBuf,
+    group_wait: u64,
+    extra: String,
+    webhook: SocketAddr,
+    pub(super) received: Received,
+    pub(super) nodes: BTreeMap<String, Node>,
+    turn: usize,
+}
+
+/// One process of the program.
+pub(super) struct Node {
+    role: String,
+    /// `None` while it does not run.
+    pub(super) service: Option<Service>,
+}
+
+/// Rules beside the shipped ones: a correlation whose parts are spread over all partitions.
+const RULES: &str = "title: any call\nname: any_call\nid: 51111111-1111-4111-8111-111111111111\nlogsource: {product: aws, service: cloudtrail}\ndetection: {sel: {errorCode|exists: true}, condition: sel}\nlevel: low\n---\ntitle: many refused calls of one principal\nid: 52222222-2222-4222-8222-222222222222\ncorrelation:\n  type: event_count\n  rules: [any_call]\n  group-by: [userIdentity.arn]\n  timespan: 20m\n  condition: {gte: 4}\nlevel: medium\n";
+
+/// Writes the configuration of a node; `cluster` are the lines that only a node of a cluster has.
+pub(super) fn config(
+    folder: &Path,
+    name: &str,
+    webhook: SocketAddr,
+    group_wait: u64,
+    cluster: &str,
+) -> PathBuf {
+    let rules = folder.join("rules.yml");
+    std::fs::write(&rules, RULES).unwrap();
+    let path = folder.join(format!("{name}.yaml"));
+    let postgres = match cluster {
+        "" => String::new(),
+        _ => format!(
+            "  postgres: {{url: '{}', schema: {}}}\n",
+            postgres().unwrap(),
+            schema(folder)
+        ),
+    };
+    let index = name.strip_prefix("index-").unwrap_or("0");
+    let (nodes, node) = if cluster.is_empty() { ("1", "0") } else { ("2", index) };
+    let yaml = format!(
+        "node: {name}\nallow_inline_secrets: true\nlog: {{level: '{}'}}\nrules: {{paths: [builtin, '{}']}}\nsearch: {{publish_after_ms: 500, nodes: {nodes}, node: {node}}}\nalerting:\n  group_wait_seconds: {group_wait}\n{postgres}  receivers:\n    - name: hook\n      webhook: {{url: 'http://{webhook}/', allow_http: true, allow_networks: [127.0.0.0/8], secret: test}}\n  route: {{receiver: hook, repeat_interval_seconds: 0}}\n{cluster}",
+        std::env::var("TRAILWARDEN_LOG").unwrap_or_else(|_| "info".into()),
+        rules.display(),
+    );
+    std::fs::write(&path, yaml).unwrap();
+    path
+}
+
+fn postgres() -> Option<String> {
+    std::env::var("TRAILWARDEN_POSTGRES_URL").ok()
+}
+
+/// A schema of this folder's own.
+fn schema(folder: &Path) -> String {
+    let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+    let letters = name.chars().filter(char::is_ascii_alphanumeric);
+    format!("t{}", letters.collect::<String>().to_lowercase())
+}
+
+/// Sends a body to the intake of a node.
+pub(super) fn push(address: SocketAddr, body: &str) -> bool {
+    matches!(
+        request(
+            address,
+            "POST",
+            "/api/v1/events",
+            &[("content-type", "application/json")],
+            body.as_bytes()
+        ),
+        Some((200, _))
+    )
+}
+
+pub(super) fn get(address: SocketAddr, path: &str) -> Option<Value> {
+    let (status, body) = request(address, "GET", path, &[], b"")?;
+    (status == 200).then(|| serde_json::from_slice(&body).unwrap())
+}
+
+impl Cluster {
+    /// Brokers, a database, topics; no nodes yet. `None` where such tests are not wanted.
+    pub(super) fn start(brokers: u32, group_wait: u64) -> Option<Cluster> {
+        Cluster::start_with(brokers, group_wait, "")
+    }
+
+    /// The same with more lines under `bus.kafka`.
+    pub(super) fn start_with(brokers: u32, group_wait: u64, kafka_lines: &str) -> Option<Cluster> {
+        if std::env::var_os("TRAILWARDEN_KAFKA_TESTS").is_none() || postgres().is_none() {
+            eprintln!("skipped: TRAILWARDEN_KAFKA_TESTS and TRAILWARDEN_POSTGRES_URL are not set");
+            return None;
+        }
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let folder = tempfile::tempdir().unwrap();
+        let kafka = folder.path().join("brokers");
+        let (webhook, received) = program::receiver();
+        let mut cluster = Cluster {
+            brokers: String::new(),
+            kafka,
+            group_wait,
+            extra: String::new(),
+            webhook,
+            received,
+            nodes: BTreeMap::new(),
+            turn: 0,
+            folder,
+        };
+        cluster.brokers = cluster.script("start", &["--brokers", &brokers.to_string()]);
+        let list: Vec<String> = cluster
+            .brokers
+            .split(',')
+            .map(|b| format!("'{b}'"))
+            .collect();
+        cluster.extra = format!(
+            "bus:\n  partitions: {{events: 12, matches: 12, meters: 1, findings: 12, dead_letters: 1}}\n  kafka:\n    brokers: [{}]\n    prefix: c{}.\n    replication: {brokers}\n    session_timeout_seconds: 6\n    patience_seconds: 10\n{kafka_lines}",
+            list.join(", "),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let config = cluster.config("topics");
+        let made = program::run(&["topics", "apply", "--config", config.to_str().unwrap()]);
+        assert!(
+            made.status.success(),
+            "{}{}",
+            text(&made.stdout),
+            text(&made.stderr)
+        );
+        Some(cluster)
+    }
+
+    /// Runs the script of the brokers.
+    pub(super) fn script(&self, command: &str, args: &[&str]) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/test/kafka");
+        let output = Command::new(script)
+            .arg(command)
+            .arg(&self.kafka)
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{command} {args:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout).trim().to_owned()
+    }
+
+    fn config(&self, name: &str) -> PathBuf {
+        config(
+            self.folder.path(),
+            name,
+            self.webhook,
+            self.group_wait,
+            &self.extra,
+        )
+    }
+
+    /// Starts a node, or starts it again over what it has.
+    pub(super) fn run(&mut self, name: &str, role: &str) {
+        let config = self.config(name);
+        let data = self.folder.path().join(format!("data-{name}"));
+        let service = Service::start_as(name, &config, &data, &["--role", role]);
+        self.nodes.insert(
+            name.to_owned(),
+            Node {
+                role: role.to_owned(),
+                service: Some(service),
+            },
+        );
+    }
+
+    /// Starts a node again that was killed or stopped.
+    pub(super) fn run_again(&mut self, name: &str) {
+        let role = self.nodes[name].role.clone();
+        self.run(name, &role);
+    }
+
+    /// kill -9.
+    pub(super) fn kill(&mut self, name: &str) {
+        self.nodes
+            .get_mut(name)
+            .unwrap()
+            .service
+            .take()
+            .unwrap()
+            .kill();
+    }
+
+    /// Stops a node in order.
+    pub(super) fn stop(&mut self, name: &str) {
+        let service = self.nodes.get_mut(name).unwrap().service.take().unwrap();
+        assert_eq!(service.stop(), Some(0), "{name}");
+    }
+
+    /// Sends a signal to a node.
+    pub(super) fn signal(&self, name: &str, signal: &str) {
+        self.nodes[name].service.as_ref().unwrap().signal(signal);
+    }
+
+    /// The address of a node that runs.
+    pub(super) fn address(&self, name: &str) -> SocketAddr {
+        self.nodes[name].service.as_ref().unwrap().address
+    }
+
+    fn with_role(&self, role: &str) -> Vec<SocketAddr> {
+        self.nodes
+            .values()
+            .filter(|n| n.role == role)
+            .filter_map(|n| n.service.as_ref())
+            .map(|s| s.address)
+            .collect()
+    }
+
+    /// Sends a body to the intake, to another node when one does not take it, until one does.
+    pub(super) fn push(&mut self, body: &str) {
+        let begin = Instant::now();
+        loop {
+            let nodes = self.with_role("ingest");
+            self.turn += 1;
+            if !nodes.is_empty() && push(nodes[self.turn % nodes.len()], body) {
+                return;
+            }
+            assert!(begin.elapsed() < 2 * PATIENCE, "nobody takes events");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until every stage has read its input to the end and the index has all events.
+    pub(super) fn settle(&self, events: u64) {
+        let begin = Instant::now();
+        let patience = 5 * PATIENCE;
+        let api = self.with_role("api")[0];
+        let lag = |stage: &str| -> Option<u64> {
+            let health = get(api, "/api/v1/health")?;
+            let stages = health["stages"].as_array()?;
+            stages.iter().find(|s| s["stage"] == stage)?["records"].as_u64()
+        };
+        for stage in ["index", "match", "correlate", "alert"] {
+            while lag(stage) != Some(0) {
+                assert!(
+                    begin.elapsed() < patience,
+                    "{stage} is not settled: {:#}",
+                    get(api, "/api/v1/health").unwrap_or_default()
+                );
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+        let found = || -> u64 {
+            let total = |address| {
+                get(
+                    address,
+                    "/api/v1/search?q=source:aws.*&limit=1&count=true",
+                )?["total"]
+                    .as_u64()
+            };
+            self.with_role("index").into_iter().filter_map(total).sum()
+        };
+        while found() < events {
+            assert!(
+                begin.elapsed() < patience,
+                "{} of {events} events are indexed",
+                found()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// What the cluster has made of its load.
+    pub(super) fn outcome(&self) -> Outcome {
+        let mut outcome = Outcome::default();
+        for index in self.with_role("index") {
+            outcome.take_events(index);
+        }
+        let api = self.with_role("api")[0];
+        outcome.take_alerts(api);
+        outcome.wait_told(api, &self.received);
+        outcome.take_episodes(&*self.bus());
+        outcome
+    }
+
+    /// The log as a test reads it.
+    pub(super) fn bus(&self) -> Box<dyn bus::Bus> {
+        let prefix = self
+            .extra
+            .lines()
+            .find_map(|l| l.trim().strip_prefix("prefix: "))
+            .unwrap();
+        let partitions = bus::config::Partitions {
+            events: 12,
+            matches: 12,
+            meters: 1,
+            findings: 12,
+            dead_letters: 1,
+        };
+        let settings = bus::kafka::Settings {
+            kafka: bus::kafka::config::Options {
+                brokers: self.brokers.split(',').map(str::to_owned).collect(),
+                prefix: prefix.to_owned(),
+                ..bus::kafka::config::Options::default()
+            },
+            partitions,
+            retention_hours: bus::config::RetentionHours::default(),
+            consumers: bus::kafka::Consumers::default(),
+            accept_gap: false,
+            snapshot_bytes: 0,
+        };
+        let dir = self.folder.path().join("reader");
+        let clock: event::Clock = std::sync::Arc::new(event::Time::default);
+        Box::new(bus::kafka::KafkaBus::open(&dir, settings, clock).unwrap())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.nodes.clear();
+        if self.kafka.exists() {
+            self.script("stop", &[]);
+        }
+    }
+}
