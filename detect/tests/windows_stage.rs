@@ -254,17 +254,13 @@ fn kills_and_restarts_change_no_finding() {
             // What is computed but not committed is lost with the process.
             if round % 3 == 0 {
                 pieces.0.lock().unwrap().commits_until_full = Some(0);
-                let lost = worker
-                    .round(5_000, &metrics(), &clock())
-                    .is_err();
+                let lost = worker.round(5_000, &metrics(), &clock()).is_err();
                 pieces.0.lock().unwrap().commits_until_full = None;
                 moved |= lost;
                 continue;
             }
             for _ in 0..round % 4 {
-                moved |= worker
-                    .round(5_000, &metrics(), &clock())
-                    .unwrap();
+                moved |= worker.round(5_000, &metrics(), &clock()).unwrap();
             }
         }
         if !moved && round % 3 != 0 && round % 4 != 0 {
@@ -337,11 +333,7 @@ fn a_changed_rule_starts_afresh_and_its_old_state_goes() {
     let changed = [correlation("few", 4)];
     for partition in 0..PARTITIONS {
         let mut worker = Worker::open(Arc::clone(&log), partition, &changed, options()).unwrap();
-        assert!(
-            worker
-                .round(5_000, &metrics(), &clock())
-                .unwrap()
-        );
+        assert!(worker.round(5_000, &metrics(), &clock()).unwrap());
     }
     assert_eq!(
         rows(&bus),
@@ -360,11 +352,7 @@ fn a_gap_in_the_log_is_passed() {
     bus.0.lock().unwrap().dropped = read + 5;
     let log: Arc<dyn Bus> = Arc::clone(&bus) as _;
     let mut worker = Worker::open(log, 0, &rules, options()).unwrap();
-    assert!(
-        worker
-            .round(5_000, &metrics(), &clock())
-            .unwrap()
-    );
+    assert!(worker.round(5_000, &metrics(), &clock()).unwrap());
     let stands = bus.position(CONSUMER, Topic::Matches, 0).unwrap();
     assert_eq!(stands, Some(read + 5));
 }

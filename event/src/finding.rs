@@ -50,7 +50,7 @@ pub struct Finding {
     /// How often this episode has been said before, from 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub revision: u64,
-    /// The episode that this one has become part of, through an event that came later.
+    /// The id of the finding that this one has become part of, through an event that came later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_into: Option<Id>,
     /// Our ids of the evidence, in the order of `event_ids`: with them the index finds the events.

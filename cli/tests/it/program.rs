@@ -117,7 +117,9 @@ impl Service {
     /// Sends it a signal, such as STOP.
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.child.id().to_string();
-        let status = Command::new("kill").args([&format!("-{signal}"), &id]).status();
+        let status = Command::new("kill")
+            .args([&format!("-{signal}"), &id])
+            .status();
         assert!(status.unwrap().success());
     }
 

@@ -221,10 +221,11 @@ impl Group {
 
     /// The episode at `later` becomes part of the one before it.
     fn join(&mut self, terms: Terms<'_>, later: usize, out: &mut Vec<Finding>) {
-        if self.episodes[later - 1].said.is_some() && self.episodes[later].said.is_some() {
-            let into = self.episodes[later - 1].first.1.id;
+        if let Some(earlier) = self.episodes[later - 1].said
+            && self.episodes[later].said.is_some()
+        {
             let mut finding = self.say_one(terms, later);
-            finding.merged_into = Some(terms.rule.episode_id(&self.group, into));
+            finding.merged_into = Some(earlier.id);
             out.push(finding);
         }
         let episode = self.episodes.remove(later);

@@ -55,7 +55,11 @@ pub(super) fn config(
         ),
     };
     let index = name.strip_prefix("index-").unwrap_or("0");
-    let (nodes, node) = if cluster.is_empty() { ("1", "0") } else { ("2", index) };
+    let (nodes, node) = if cluster.is_empty() {
+        ("1", "0")
+    } else {
+        ("2", index)
+    };
     let yaml = format!(
         "node: {name}\nallow_inline_secrets: true\nlog: {{level: '{}'}}\nrules: {{paths: [builtin, '{}']}}\nsearch: {{publish_after_ms: 500, nodes: {nodes}, node: {node}}}\nalerting:\n  group_wait_seconds: {group_wait}\n{postgres}  receivers:\n    - name: hook\n      webhook: {{url: 'http://{webhook}/', allow_http: true, allow_networks: [127.0.0.0/8], secret: test}}\n  route: {{receiver: hook, repeat_interval_seconds: 0}}\n{cluster}",
         std::env::var("TRAILWARDEN_LOG").unwrap_or_else(|_| "info".into()),
@@ -263,11 +267,7 @@ impl Cluster {
         }
         let found = || -> u64 {
             let total = |address| {
-                get(
-                    address,
-                    "/api/v1/search?q=source:aws.*&limit=1&count=true",
-                )?["total"]
-                    .as_u64()
+                get(address, "/api/v1/search?q=source:aws.*&limit=1&count=true")?["total"].as_u64()
             };
             self.with_role("index").into_iter().filter_map(total).sum()
         };

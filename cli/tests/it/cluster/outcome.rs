@@ -52,11 +52,7 @@ fn pages(address: SocketAddr, path: &str, list: &str) -> Vec<Value> {
 impl Outcome {
     /// The events of one index.
     pub(super) fn take_events(&mut self, index: SocketAddr) {
-        for hit in pages(
-            index,
-            "/api/v1/search?q=source:aws.*&limit=1000",
-            "hits",
-        ) {
+        for hit in pages(index, "/api/v1/search?q=source:aws.*&limit=1000", "hits") {
             let id = format!("{} {}", hit["account"], hit["id"]);
             let raw = hit["raw"].to_string();
             assert!(
@@ -88,7 +84,10 @@ impl Outcome {
                 "last": finding["last_event_time"], "events": finding["event_ids"],
             });
             let incident = alert["incident"].as_str().unwrap().to_owned();
-            self.incidents.entry(incident).or_default().insert(key.clone());
+            self.incidents
+                .entry(incident)
+                .or_default()
+                .insert(key.clone());
             let before = self.alerts.insert(key.clone(), said.to_string());
             assert!(
                 before.is_none(),
@@ -128,7 +127,10 @@ impl Outcome {
             // When it was sent is all that an attempt may change.
             said["time"] = Value::Null;
             let first = by_key.entry(key.clone()).or_insert_with(|| said.clone());
-            assert_eq!(first["reason"], said["reason"], "one key, two messages: {key}");
+            assert_eq!(
+                first["reason"], said["reason"],
+                "one key, two messages: {key}"
+            );
             assert_eq!(first["incident"]["id"], said["incident"]["id"], "{key}");
         }
         for body in by_key.values() {
