@@ -9,6 +9,7 @@ mod faults;
 mod load;
 mod nodes;
 mod outcome;
+mod steady;
 
 use std::time::Duration;
 

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::outcome::Outcome;
+use super::steady::Steady;
 use crate::program::{self, PATIENCE, Received, Service, request, text};
 
 /// A cluster of one test.
@@ -22,8 +24,13 @@ pub(super) struct Cluster {
     webhook: SocketAddr,
     pub(super) received: Received,
     pub(super) nodes: BTreeMap<String, Node>,
-    turn: usize,
+    intake: Intake,
+    /// Does every node have a small disk of its own?
+    small_disks: bool,
 }
+
+/// The nodes that take events in at the moment.
+pub(super) type Intake = Arc<Mutex<Vec<SocketAddr>>>;
 
 /// One process of the program.
 pub(super) struct Node {
@@ -123,7 +130,8 @@ impl Cluster {
             webhook,
             received,
             nodes: BTreeMap::new(),
-            turn: 0,
+            intake: Intake::default(),
+            small_disks: false,
             folder,
         };
         cluster.brokers = cluster.script("start", &["--brokers", &brokers.to_string()]);
@@ -178,7 +186,7 @@ impl Cluster {
     /// Starts a node, or starts it again over what it has.
     pub(super) fn run(&mut self, name: &str, role: &str) {
         let config = self.config(name);
-        let data = self.folder.path().join(format!("data-{name}"));
+        let data = self.data(name);
         let service = Service::start_as(name, &config, &data, &["--role", role]);
         self.nodes.insert(
             name.to_owned(),
@@ -187,6 +195,7 @@ impl Cluster {
                 service: Some(service),
             },
         );
+        self.tell_intake();
     }
 
     /// Starts a node again that was killed or stopped.
@@ -204,11 +213,13 @@ impl Cluster {
             .take()
             .unwrap()
             .kill();
+        self.tell_intake();
     }
 
     /// Stops a node in order.
     pub(super) fn stop(&mut self, name: &str) {
         let service = self.nodes.get_mut(name).unwrap().service.take().unwrap();
+        self.tell_intake();
         assert_eq!(service.stop(), Some(0), "{name}");
     }
 
@@ -217,12 +228,8 @@ impl Cluster {
         self.nodes[name].service.as_ref().unwrap().signal(signal);
     }
 
-    /// The address of a node that runs.
-    pub(super) fn address(&self, name: &str) -> SocketAddr {
-        self.nodes[name].service.as_ref().unwrap().address
-    }
-
-    fn with_role(&self, role: &str) -> Vec<SocketAddr> {
+    /// The addresses of the nodes of a role that run.
+    pub(super) fn with_role(&self, role: &str) -> Vec<SocketAddr> {
         self.nodes
             .values()
             .filter(|n| n.role == role)
@@ -232,17 +239,69 @@ impl Cluster {
     }
 
     /// Sends a body to the intake, to another node when one does not take it, until one does.
-    pub(super) fn push(&mut self, body: &str) {
-        let begin = Instant::now();
-        loop {
-            let nodes = self.with_role("ingest");
-            self.turn += 1;
-            if !nodes.is_empty() && push(nodes[self.turn % nodes.len()], body) {
-                return;
+    pub(super) fn push(&self, body: &str) {
+        push_to(&self.intake, body);
+    }
+
+    /// Sends bodies at a pace on a thread, whatever happens to the nodes.
+    pub(super) fn push_all(&self, bodies: Vec<String>, pace: Duration) -> Pusher {
+        let intake = Arc::clone(&self.intake);
+        Pusher(std::thread::spawn(move || {
+            for body in bodies {
+                push_to(&intake, &body);
+                std::thread::sleep(pace);
             }
-            assert!(begin.elapsed() < 2 * PATIENCE, "nobody takes events");
-            std::thread::sleep(Duration::from_millis(100));
+        }))
+    }
+
+    fn tell_intake(&self) {
+        *self.intake.lock().unwrap() = self.with_role("ingest");
+    }
+
+    /// From now on every node gets a disk of its own of 60 MB, where that can be had.
+    pub(super) fn small_disks(&mut self) {
+        self.small_disks = true;
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        let data = self.folder.path().join(format!("data-{name}"));
+        if self.small_disks && !data.exists() {
+            std::fs::create_dir(&data).unwrap();
+            let mounted = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=60m", "tmpfs"])
+                .arg(&data)
+                .stderr(std::process::Stdio::null())
+                .status();
+            if !mounted.is_ok_and(|s| s.success()) {
+                eprintln!("no small disk can be mounted here: {name} has a large one");
+            }
         }
+        data
+    }
+
+    /// Fills the disk of a node, if it has a small one.
+    pub(super) fn fill_disk(&self, name: &str) {
+        let data = self.folder.path().join(format!("data-{name}"));
+        let is_small = std::fs::read_to_string("/proc/mounts")
+            .unwrap()
+            .contains(&data.display().to_string());
+        if !is_small {
+            eprintln!("the disk of {name} cannot be filled here");
+            return;
+        }
+        let mut file = std::fs::File::create(data.join("filler")).unwrap();
+        let block = vec![1_u8; 64 << 10];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+    }
+
+    /// Gives the space back.
+    pub(super) fn free_disk(&self, name: &str) {
+        let _ = std::fs::remove_file(
+            self.folder
+                .path()
+                .join(format!("data-{name}"))
+                .join("filler"),
+        );
     }
 
     /// Waits until every stage has read its input to the end and the index has all events.
@@ -279,6 +338,11 @@ impl Cluster {
             );
             std::thread::sleep(Duration::from_millis(200));
         }
+    }
+
+    /// Sends an event that is an alert of its own twice a second, and watches when it is in the list of alerts.
+    pub(super) fn steady_alerts(&self) -> Steady {
+        Steady::start(Arc::clone(&self.intake), self.with_role("api"))
     }
 
     /// What the cluster has made of its load.
@@ -326,9 +390,45 @@ impl Cluster {
     }
 }
 
+/// A thread that sends a load.
+pub(super) struct Pusher(std::thread::JoinHandle<()>);
+
+impl Pusher {
+    /// Waits until all is sent.
+    pub(super) fn finish(self) {
+        self.0.join().unwrap();
+    }
+}
+
+/// Sends a body to one node after the other until one takes it.
+pub(super) fn push_to(intake: &Intake, body: &str) {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let begin = Instant::now();
+    loop {
+        let nodes = intake.lock().unwrap().clone();
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        if !nodes.is_empty() && push(nodes[turn % nodes.len()], body) {
+            return;
+        }
+        assert!(begin.elapsed() < 3 * PATIENCE, "nobody takes events");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
         self.nodes.clear();
+        if self.small_disks {
+            for name in names {
+                let data = self.folder.path().join(format!("data-{name}"));
+                let _ = Command::new("umount")
+                    .arg("-l")
+                    .arg(data)
+                    .stderr(std::process::Stdio::null())
+                    .status();
+            }
+        }
         if self.kafka.exists() {
             self.script("stop", &[]);
         }
