@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) allow_inline_secrets: bool,
     /// What the process says about itself.
     pub(crate) log: Log,
+    /// A sign of life for a service outside.
+    pub(crate) heartbeat: crate::heartbeat::Config,
     /// Which rules run.
     pub(crate) rules: Rules,
     /// How events are correlated.
@@ -110,6 +112,7 @@ impl Default for Config {
             tls: None,
             allow_inline_secrets: false,
             log: Log::default(),
+            heartbeat: crate::heartbeat::Config::default(),
             rules: Rules::default(),
             detect: Detect::default(),
             bus: bus::config::Options::default(),
@@ -233,6 +236,7 @@ impl Config {
                 }
             }
         }
+        problems.extend(self.heartbeat.problems());
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
             problems.push(format!(
                 "log.level: `{}` is no level or filter",
@@ -331,9 +335,13 @@ fn fill(
             ),
             Some(value)
                 if out.ends_with([' ', '[', ','])
-                    && after.chars().next().is_none_or(|c| " ,]".contains(c)) =>
+                    && after.chars().next().is_none_or(|c| " ,]}".contains(c)) =>
             {
-                out.push_str(&serde_json::Value::from(value).to_string())
+                // A number stays one: in quotes a key that takes a number would refuse it.
+                match value.parse::<i64>() {
+                    Ok(number) if number.to_string() == value => out.push_str(&value),
+                    _ => out.push_str(&serde_json::Value::from(value).to_string()),
+                }
             }
             Some(_) => problems.push(format!(
                 "  line {number}: write the text around `${{{name}}}` in double quotes"
@@ -446,6 +454,21 @@ mod tests {
                 .contains("double quotes")
         );
         assert!(read("# ${NOWHERE}\n").is_ok());
+    }
+
+    #[test]
+    fn the_environment_fills_in_numbers() {
+        let with = |value: &str| {
+            let text = "data_dir: ${N}\nsearch: {nodes: 9, node: ${N}}\n";
+            parse(text, &|_| Some(value.to_owned()))
+        };
+        let config = with("7").unwrap();
+        assert_eq!((config.search.node, config.data_dir), (7, "7".into()));
+        assert!(with("seven").is_err());
+        for text in ["007", "0x1f", "1e9", "true", "~", "18446744073709551616"] {
+            let config = parse("data_dir: ${N}\n", &|_| Some(text.to_owned())).unwrap();
+            assert_eq!(config.data_dir, Path::new(text));
+        }
     }
 
     #[test]

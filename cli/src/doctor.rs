@@ -1,5 +1,7 @@
 //! `trailwarden doctor`: is this installation healthy, and what to do if not?
 
+mod kafka;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -56,7 +58,10 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<Outcome> {
     checks.push(("rules", rules(&config)));
     checks.push(("data folder", data(&config)));
     checks.push(("service", service(&config)));
-    checks.push(("log", log(&config)));
+    match crate::log::kafka_settings(&config, false) {
+        None => checks.push(("log", log(&config))),
+        Some(settings) => checks.extend(kafka::checks(&settings)),
+    }
     checks.push(("index", index(&config)));
     checks.push(("alerts", alerts(&config)));
     let mut out = std::io::stdout().lock();

@@ -9,8 +9,11 @@ mod correlations;
 mod dead_letters;
 mod demo;
 mod demo_command;
+#[cfg(test)]
+mod deployed;
 mod doctor;
 mod exit;
+mod heartbeat;
 mod hunt;
 mod log;
 mod role;

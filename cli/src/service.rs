@@ -28,6 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::clock;
 use crate::config::Config;
 use crate::exit::Usage;
+use crate::heartbeat::{self, Heartbeat};
 use crate::log::Log;
 use crate::role::{Role, Roles};
 
@@ -83,7 +84,9 @@ impl Service {
             running: Arc::default(),
         };
         service.stages(config, roles, &parts)?;
+        let (registry, log) = (parts.registry.clone(), parts.log.clone());
         service.http(config, roles, parts, listener, demo)?;
+        service.heartbeat(config, roles, registry, log)?;
         Ok(service)
     }
 
@@ -165,6 +168,28 @@ impl Service {
         }
         let (log, ended) = (parts.log.clone(), self.stop.clone());
         self.spawn("retain", move || keep_house(&log, &ended))
+    }
+
+    fn heartbeat(
+        &mut self,
+        config: &Config,
+        roles: &Roles,
+        registry: Registry,
+        log: Log,
+    ) -> anyhow::Result<()> {
+        let Some(heart) = Heartbeat::new(config, roles, &registry)? else {
+            return Ok(());
+        };
+        let (running, ended) = (Arc::clone(&self.running), self.stop.clone());
+        // The others, and the heartbeat itself.
+        let expected = self.threads.len() + 1;
+        self.spawn("heartbeat", move || {
+            heart.run(&ended, || heartbeat::Pulse {
+                missing: expected.saturating_sub(running.load(Ordering::SeqCst)),
+                log: log.bus().progress().map(drop).map_err(|e| e.to_string()),
+                lag_seconds: heartbeat::lag(&registry),
+            })
+        })
     }
 
     fn detect(&mut self, config: &Config, parts: &Parts) -> anyhow::Result<()> {

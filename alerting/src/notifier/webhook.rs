@@ -20,7 +20,7 @@ use std::time::Duration;
 use event::Time;
 use hmac::{Hmac, Mac};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Client, RequestBuilder, StatusCode, Url, redirect};
 use sha2::Sha256;
 
 use super::network::{Guard, Refused};
@@ -33,17 +33,22 @@ use crate::policy::ConfigError;
 /// The header that carries the signature.
 pub const SIGNATURE: &str = "X-Trailwarden-Signature";
 
-/// A checked HTTP endpoint.
+/// A checked HTTP endpoint that takes notifications.
 pub struct Webhook {
-    client: Client,
-    url: Url,
+    endpoint: Endpoint,
     secret: Secret,
     bearer: Option<HeaderValue>,
 }
 
-impl Webhook {
-    /// The endpoint of a configuration; `key` is where it stands there.
-    pub fn new(config: &WebhookConfig, key: &str) -> Result<Webhook, ConfigError> {
+/// An address that may be posted to, and the client that keeps to the rules on the way there.
+pub struct Endpoint {
+    client: Client,
+    url: Url,
+}
+
+impl Endpoint {
+    /// The address of a configuration with its rules (networks, TLS, timeout); `key` is where it stands there.
+    pub fn new(config: &WebhookConfig, key: &str) -> Result<Endpoint, ConfigError> {
         let at = |field: &str| format!("{key}.{field}");
         check_timeout(config.timeout_seconds, key)?;
         let guard = Guard::new(&config.allow_networks)
@@ -51,21 +56,6 @@ impl Webhook {
         let url = secret(&config.url, config.url_file.as_ref(), &at("url"))?;
         let url = check_url(url.expose(), config.allow_http, &guard)
             .map_err(|reason| ConfigError::new(&at("url"), reason))?;
-        let token = secret(
-            &config.bearer_token,
-            config.bearer_token_file.as_ref(),
-            &at("bearer_token"),
-        )?;
-        let bearer = match token.expose() {
-            "" => None,
-            token => {
-                let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
-                    ConfigError::new(&at("bearer_token"), "must be printable ASCII")
-                })?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
         let timeout = Duration::from_secs(config.timeout_seconds);
         let mut builder = Client::builder()
             .user_agent(concat!("trailwarden/", env!("CARGO_PKG_VERSION")))
@@ -84,9 +74,51 @@ impl Webhook {
         let client = builder
             .build()
             .map_err(|error| ConfigError::new(key, describe(&error.without_url())))?;
+        Ok(Endpoint { client, url })
+    }
+
+    /// Posts JSON once. What is said of a failure never holds the address.
+    pub async fn post(&self, body: String, now: Time) -> Result<Sent, SendError> {
+        send(self.request(body), now).await
+    }
+
+    fn request(&self, body: String) -> RequestBuilder {
+        self.client
+            .post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .body(body)
+    }
+}
+
+async fn send(request: RequestBuilder, now: Time) -> Result<Sent, SendError> {
+    match request.send().await {
+        Ok(response) => judge(response.status(), response.headers(), now),
+        Err(error) => Err(failure(error.without_url())),
+    }
+}
+
+impl Webhook {
+    /// The endpoint of a configuration; `key` is where it stands there.
+    pub fn new(config: &WebhookConfig, key: &str) -> Result<Webhook, ConfigError> {
+        let at = |field: &str| format!("{key}.{field}");
+        let endpoint = Endpoint::new(config, key)?;
+        let token = secret(
+            &config.bearer_token,
+            config.bearer_token_file.as_ref(),
+            &at("bearer_token"),
+        )?;
+        let bearer = match token.expose() {
+            "" => None,
+            token => {
+                let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
+                    ConfigError::new(&at("bearer_token"), "must be printable ASCII")
+                })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
         Ok(Webhook {
-            client,
-            url,
+            endpoint,
             secret: secret(&config.secret, config.secret_file.as_ref(), &at("secret"))?,
             bearer,
         })
@@ -94,11 +126,9 @@ impl Webhook {
 
     async fn attempt(&self, message: &Message, body: &str, now: Time) -> Result<Sent, SendError> {
         let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header("Idempotency-Key", &message.idempotency_key)
-            .body(body.to_owned());
+            .endpoint
+            .request(body.to_owned())
+            .header("Idempotency-Key", &message.idempotency_key);
         if !self.secret.is_empty() {
             let signature = sign(&self.secret, now, body.as_bytes());
             request = request.header(SIGNATURE, signature);
@@ -106,10 +136,7 @@ impl Webhook {
         if let Some(bearer) = &self.bearer {
             request = request.header(AUTHORIZATION, bearer.clone());
         }
-        match request.send().await {
-            Ok(response) => judge(response.status(), response.headers(), now),
-            Err(error) => Err(failure(error.without_url())),
-        }
+        send(request, now).await
     }
 }
 

@@ -16,6 +16,7 @@ mod changelog;
 mod client;
 pub mod config;
 mod group;
+pub mod look;
 mod producer;
 mod reader;
 mod shard;

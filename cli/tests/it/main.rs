@@ -12,9 +12,12 @@
 mod bad_input;
 mod cluster;
 mod commands;
+mod heartbeat;
 mod hunt;
+mod kafka_doctor;
 mod kill;
 mod layers;
 mod mail;
 mod program;
+mod prometheus;
 mod service;
