@@ -1,5 +1,6 @@
 //! Everything that talks to the brokers, together.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,9 @@ use super::producer::Producer;
 use super::reader::Readers;
 use crate::{BusError, Offset, Topic};
 
+const NO_TOKENS: &str = "the client library administers nothing with tokens of token_file or token_command; let it get them \
+    itself (`sasl.oauthbearer.method: oidc` under bus.kafka.properties)";
+
 /// Producer, readers and administration of one installation.
 pub(super) struct Brokers {
     pub(super) producer: Producer,
@@ -27,6 +31,7 @@ pub(super) struct Brokers {
     pub(super) snapshot_bytes: u64,
     names: Vec<String>,
     admin: AdminClient<Context>,
+    can_administer: bool,
     ids: AtomicU64,
 }
 
@@ -56,6 +61,7 @@ impl Brokers {
             snapshot_bytes,
             names: Topic::ALL.map(|t| options.name(t.as_str())).into(),
             admin,
+            can_administer: options.can_administer(),
             ids: AtomicU64::new(u64::from_le_bytes(seed)),
         })
     }
@@ -76,6 +82,10 @@ impl Brokers {
 
     /// Deletes what lies before offsets. Where that is not allowed, the brokers' own retention has to do.
     pub(super) fn drop_before_all(&self, offsets: &TopicPartitionList) -> Result<(), BusError> {
+        if !self.can_administer {
+            tracing::warn!("old records are left to the brokers' retention: {NO_TOKENS}");
+            return Ok(());
+        }
         let options = AdminOptions::new().request_timeout(Some(self.patience));
         let failed = |e: &KafkaError| unavailable("delete old records", e);
         let done =
@@ -133,37 +143,39 @@ impl Brokers {
             .map_err(failed)
     }
 
-    /// How many partitions a topic has; `None` where there is no such topic.
-    pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
+    /// All topics that can be seen: how many partitions each has, and on how many brokers these are at least.
+    pub(super) fn topics(&self) -> Result<HashMap<String, (u32, u16)>, BusError> {
         let metadata = self
             .readers
             .client()
-            .fetch_metadata(Some(topic), self.patience)
-            .map_err(|e| unavailable(format!("ask the brokers about `{topic}`"), &e))?;
-        let found = metadata.topics().iter().find(|t| t.name() == topic);
-        Ok(found
-            .filter(|t| t.error().is_none())
-            .map(|t| t.partitions().len() as u32)
-            .filter(|n| *n > 0))
+            .fetch_metadata(None, self.patience)
+            .map_err(|e| self.explain(unavailable("ask the brokers for their topics", &e)))?;
+        let topics = metadata
+            .topics()
+            .iter()
+            .filter(|t| t.error().is_none() && !t.partitions().is_empty());
+        Ok(topics
+            .map(|t| {
+                let copies = t.partitions().iter().map(|p| p.replicas().len() as u16);
+                let found = (t.partitions().len() as u32, copies.min().unwrap_or(0));
+                (t.name().to_owned(), found)
+            })
+            .collect())
     }
 
-    /// On how many brokers the partitions of a topic are at least.
-    pub(super) fn replication(&self, topic: &str) -> Result<u16, BusError> {
-        let metadata = self
-            .readers
-            .client()
-            .fetch_metadata(Some(topic), self.patience)
-            .map_err(|e| unavailable(format!("ask the brokers about `{topic}`"), &e))?;
-        let partitions = metadata.topics().iter().flat_map(|t| t.partitions());
-        Ok(partitions
-            .map(|p| p.replicas().len() as u16)
-            .min()
-            .unwrap_or(0))
+    /// Adds to an error why the brokers cannot be had, as far as that is known.
+    pub(super) fn explain(&self, error: BusError) -> BusError {
+        self.admin.inner().context().explain(error)
     }
 
     /// The client for topics and their settings.
-    pub(super) fn administration(&self) -> &AdminClient<Context> {
-        &self.admin
+    pub(super) fn administration(&self) -> Result<&AdminClient<Context>, BusError> {
+        if !self.can_administer {
+            return Err(BusError::Refused(format!(
+                "cannot ask for topics and their settings: {NO_TOKENS}, or use the brokers' own tools"
+            )));
+        }
+        Ok(&self.admin)
     }
 }
 
