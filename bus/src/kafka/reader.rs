@@ -603,6 +603,7 @@ fn passes(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::NetworkException
                 | RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::BrokerDestroy
+                | RDKafkaErrorCode::DestroyBroker
                 | RDKafkaErrorCode::OperationTimedOut
         )
     )
