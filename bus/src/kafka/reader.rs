@@ -604,6 +604,8 @@ fn passes(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::BrokerDestroy
                 | RDKafkaErrorCode::DestroyBroker
+                // Said from memory, perhaps of a moment when the partition had no leader.
+                | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::OperationTimedOut
         )
     )
