@@ -112,6 +112,10 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Runs every case on a fresh log; panics with the name of the first that fails.
+#[expect(
+    clippy::print_stderr,
+    reason = "how long each case takes is shown when tests are run with --nocapture"
+)]
 pub fn check<B: Bus>(make: impl Fn() -> B) {
     for (name, case) in CASES {
         let bus = make();

@@ -74,7 +74,7 @@ impl Service {
         let address = listener
             .local_addr()
             .context("cannot ask the listener for its address")?;
-        let parts = open(config, set, accept_gap)?;
+        let parts = open(config, set, roles, accept_gap)?;
         let mut service = Service {
             log: parts.log.clone(),
             stop: Stop::default(),
@@ -511,7 +511,7 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn open(config: &Config, set: &RuleSet, accept_gap: bool) -> anyhow::Result<Parts> {
+fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyhow::Result<Parts> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot make the data folder `{}`; set data_dir to a folder that this user may write", config.data_dir.display()))
         .context(Usage)?;
@@ -532,8 +532,13 @@ fn open(config: &Config, set: &RuleSet, accept_gap: bool) -> anyhow::Result<Part
     })?;
     let policy = alerting::Policy::new(&config.alerting)
         .map_err(|e| anyhow::anyhow!("alerting: {} mistakes", e.len()).context(Usage))?;
-    let store = alerting::Store::configured(&config.alerting, &config.alerts_path(), policy)
-        .with_context(|| format!("cannot open the alerts in {}", config.alerts_place()))?;
+    // A node that has nothing to do with alerts must not wait for their database.
+    let store = if roles.contains(&Role::Alert) || roles.contains(&Role::Api) {
+        alerting::Store::configured(&config.alerting, &config.alerts_path(), policy)
+    } else {
+        alerting::Store::open(&config.alerts_path(), policy)
+    }
+    .with_context(|| format!("cannot open the alerts in {}", config.alerts_place()))?;
     let rules = Rules {
         engine: Engine::new(set),
         correlations: crate::correlations::of(set).into(),

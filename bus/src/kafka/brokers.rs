@@ -1,5 +1,6 @@
 //! Everything that talks to the brokers, together.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,9 @@ use super::producer::Producer;
 use super::reader::Readers;
 use crate::{BusError, Offset, Topic};
 
+const NO_TOKENS: &str = "the client library administers nothing with tokens of token_file or token_command; let it get them \
+    itself (`sasl.oauthbearer.method: oidc` under bus.kafka.properties)";
+
 /// Producer, readers and administration of one installation.
 pub(super) struct Brokers {
     pub(super) producer: Producer,
@@ -27,6 +31,7 @@ pub(super) struct Brokers {
     pub(super) snapshot_bytes: u64,
     names: Vec<String>,
     admin: AdminClient<Context>,
+    can_administer: bool,
     ids: AtomicU64,
 }
 
@@ -56,6 +61,7 @@ impl Brokers {
             snapshot_bytes,
             names: Topic::ALL.map(|t| options.name(t.as_str())).into(),
             admin,
+            can_administer: options.can_administer(),
             ids: AtomicU64::new(u64::from_le_bytes(seed)),
         })
     }
@@ -76,6 +82,10 @@ impl Brokers {
 
     /// Deletes what lies before offsets. Where that is not allowed, the brokers' own retention has to do.
     pub(super) fn drop_before_all(&self, offsets: &TopicPartitionList) -> Result<(), BusError> {
+        if !self.can_administer {
+            tracing::warn!("old records are left to the brokers' retention: {NO_TOKENS}");
+            return Ok(());
+        }
         let options = AdminOptions::new().request_timeout(Some(self.patience));
         let failed = |e: &KafkaError| unavailable("delete old records", e);
         let done =
@@ -133,8 +143,19 @@ impl Brokers {
             .map_err(failed)
     }
 
-    /// One past the last offset of every partition, in one question.
+    /// One past the last offset of every partition: in one question, or partition by partition where a leader is not
+    /// where it was.
     pub(super) fn ends(&self, topic: &str, partitions: u32) -> Result<Vec<Offset>, BusError> {
+        self.ends_at_once(topic, partitions).or_else(|_| {
+            (0..partitions)
+                .map(|partition| Ok(self.readers.bounds(topic, partition)?.end))
+                .collect()
+        })
+    }
+
+    fn ends_at_once(&self, topic: &str, partitions: u32) -> Result<Vec<Offset>, BusError> {
+        /// How long the one question may take.
+        const QUICK: Duration = Duration::from_secs(2);
         /// The time that stands for the end in Kafka's ListOffsets.
         const LATEST: i64 = -1;
         let failed = |e: KafkaError| unavailable(format!("ask where `{topic}` ends"), &e);
@@ -147,7 +168,7 @@ impl Brokers {
         let found = self
             .readers
             .client()
-            .offsets_for_times(list, self.patience)
+            .offsets_for_times(list, QUICK.min(self.patience))
             .map_err(failed)?;
         let mut ends = vec![0; partitions as usize];
         for element in found.elements() {
@@ -163,37 +184,39 @@ impl Brokers {
         Ok(ends)
     }
 
-    /// How many partitions a topic has; `None` where there is no such topic.
-    pub(super) fn partitions(&self, topic: &str) -> Result<Option<u32>, BusError> {
+    /// All topics that can be seen: how many partitions each has, and on how many brokers these are at least.
+    pub(super) fn topics(&self) -> Result<HashMap<String, (u32, u16)>, BusError> {
         let metadata = self
             .readers
             .client()
-            .fetch_metadata(Some(topic), self.patience)
-            .map_err(|e| unavailable(format!("ask the brokers about `{topic}`"), &e))?;
-        let found = metadata.topics().iter().find(|t| t.name() == topic);
-        Ok(found
-            .filter(|t| t.error().is_none())
-            .map(|t| t.partitions().len() as u32)
-            .filter(|n| *n > 0))
+            .fetch_metadata(None, self.patience)
+            .map_err(|e| self.explain(unavailable("ask the brokers for their topics", &e)))?;
+        let topics = metadata
+            .topics()
+            .iter()
+            .filter(|t| t.error().is_none() && !t.partitions().is_empty());
+        Ok(topics
+            .map(|t| {
+                let copies = t.partitions().iter().map(|p| p.replicas().len() as u16);
+                let found = (t.partitions().len() as u32, copies.min().unwrap_or(0));
+                (t.name().to_owned(), found)
+            })
+            .collect())
     }
 
-    /// On how many brokers the partitions of a topic are at least.
-    pub(super) fn replication(&self, topic: &str) -> Result<u16, BusError> {
-        let metadata = self
-            .readers
-            .client()
-            .fetch_metadata(Some(topic), self.patience)
-            .map_err(|e| unavailable(format!("ask the brokers about `{topic}`"), &e))?;
-        let partitions = metadata.topics().iter().flat_map(|t| t.partitions());
-        Ok(partitions
-            .map(|p| p.replicas().len() as u16)
-            .min()
-            .unwrap_or(0))
+    /// Adds to an error why the brokers cannot be had, as far as that is known.
+    pub(super) fn explain(&self, error: BusError) -> BusError {
+        self.admin.inner().context().explain(error)
     }
 
     /// The client for topics and their settings.
-    pub(super) fn administration(&self) -> &AdminClient<Context> {
-        &self.admin
+    pub(super) fn administration(&self) -> Result<&AdminClient<Context>, BusError> {
+        if !self.can_administer {
+            return Err(BusError::Refused(format!(
+                "cannot ask for topics and their settings: {NO_TOKENS}, or use the brokers' own tools"
+            )));
+        }
+        Ok(&self.admin)
     }
 }
 

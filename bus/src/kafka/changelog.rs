@@ -17,7 +17,8 @@
 //! delta counts if that is so for all its positions when the records before it are read, and is passed over otherwise.
 //! So everybody who reads the same records comes to the same state, and a writer knows that its delta counts as soon as
 //! it has landed where the writer believed the end to be, or has read what came in between. A snapshot is only looked
-//! at by a reader that begins with it; it counts if its parts stand in a row.
+//! at by a reader that begins with it; it counts if its parts stand in a row. A delta whose parts stand on both sides of
+//! the beginning of a snapshot does not count: who begins there cannot have it whole.
 
 use serde::{Deserialize, Serialize};
 

@@ -7,8 +7,8 @@
 
 use std::error::Error;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rdkafka::ClientContext;
@@ -52,6 +52,8 @@ pub struct Numbers {
 pub(super) struct Context {
     pub(super) numbers: Arc<Numbers>,
     sasl: Option<Arc<Sasl>>,
+    /// Why connections fail, in the words of the library.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Context {
@@ -59,6 +61,19 @@ impl Context {
         Context {
             numbers,
             sasl: sasl.map(Arc::new),
+            trouble: Arc::default(),
+        }
+    }
+
+    /// A call that failed because brokers cannot be had is told so by the library; this adds why they cannot.
+    pub(super) fn explain(&self, error: BusError) -> BusError {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match (error, trouble.as_deref()) {
+            (BusError::Unavailable { action, reason }, Some(trouble)) => BusError::Unavailable {
+                action,
+                reason: format!("{reason} ({trouble})"),
+            },
+            (error, _) => error,
         }
     }
 
@@ -135,8 +150,22 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.numbers.broker_errors.fetch_add(1, Ordering::Relaxed);
+        if let Some(
+            RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::BrokerTransportFailure,
+        ) = error.rdkafka_error_code()
+        {
+            let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            *trouble = Some(reason.to_owned());
+        }
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::Authentication) => {
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SSL,
+            ) => {
                 tracing::warn!("kafka: {reason}");
             }
             _ => tracing::debug!(%error, "kafka: {reason}"),

@@ -264,6 +264,17 @@ impl Options {
         Ok(config)
     }
 
+    /// Can topics be administered? The client for that asks nobody for tokens (rdkafka 0.39), it only has those that
+    /// librdkafka gets by itself.
+    pub(super) fn can_administer(&self) -> bool {
+        let asks = |sasl: &Sasl| sasl.mechanism == Mechanism::OAuthBearer;
+        let by_itself = self
+            .properties
+            .get("sasl.oauthbearer.method")
+            .is_some_and(|method| method == "oidc");
+        by_itself || !self.sasl.as_ref().is_some_and(asks)
+    }
+
     /// The name of a topic or group on the brokers.
     pub(super) fn name(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, ClientContext, TopicPartitionList};
 
@@ -46,6 +46,8 @@ struct Shared {
     joined: AtomicBool,
     ended: AtomicBool,
     assigned: Mutex<BTreeSet<u32>>,
+    /// Positions were refused and have to be told again.
+    refused: AtomicBool,
     asked: Mutex<Option<Instant>>,
     positions: Mutex<BTreeMap<u32, Offset>>,
 }
@@ -120,6 +122,8 @@ impl Group {
         partitions: u32,
         patience: Duration,
     ) -> Result<Vec<(u32, Offset)>, BusError> {
+        // Who asks must be able to log in, which needs the thread.
+        self.start()?;
         let mut list = TopicPartitionList::new();
         list.add_partition_range(&self.topic, 0, partitions.saturating_sub(1) as i32);
         let found = self
@@ -167,6 +171,12 @@ impl Group {
     }
 }
 
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+    }
+}
+
 fn run(consumer: &BaseConsumer<Member>, shared: &Shared, topic: &str) {
     let mut told: BTreeMap<u32, Offset> = BTreeMap::new();
     let mut next = Instant::now() + TELL;
@@ -204,6 +214,9 @@ fn tell(
     told: &mut BTreeMap<u32, Offset>,
     mode: CommitMode,
 ) {
+    if shared.refused.swap(false, Ordering::SeqCst) {
+        told.clear();
+    }
     let positions = lock(&shared.positions).clone();
     let joined = shared.joined.load(Ordering::SeqCst);
     let assigned = lock(&shared.assigned).clone();
@@ -256,6 +269,13 @@ impl ClientContext for Member {
 }
 
 impl ConsumerContext for Member {
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(group = self.group, %error, "positions could not be told to the brokers");
+            self.shared.refused.store(true, Ordering::SeqCst);
+        }
+    }
+
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.context
             .numbers

@@ -105,14 +105,19 @@ pub struct KafkaBus {
     ends: Arc<Ends>,
     clock: Clock,
     committing: Mutex<()>,
-    shards: Mutex<HashMap<(String, u32), Arc<Mutex<Shard>>>>,
+    shards: Mutex<HashMap<(String, u32), SharedShard>>,
     groups: Mutex<BTreeMap<String, Arc<Group>>>,
-    recent: Mutex<HashMap<(Topic, u32), VecDeque<(Offset, u64)>>>,
+    recent: Mutex<HashMap<(Topic, u32), Reads>>,
     /// Positions of moving consumers that were used here.
     here: Mutex<BTreeMap<(String, Topic, u32), Offset>>,
     /// Held while this process uses the folder.
     _lock: File,
 }
+
+type SharedShard = Arc<Mutex<Shard>>;
+
+/// Where reads ended, and the marks of their last records.
+type Reads = VecDeque<(Offset, u64)>;
 
 /// Where a consumer's state is.
 enum Home {
@@ -248,7 +253,7 @@ impl KafkaBus {
         Ok(home)
     }
 
-    fn shard(&self, topic: &str, partition: u32) -> Result<Arc<Mutex<Shard>>, BusError> {
+    fn shard(&self, topic: &str, partition: u32) -> Result<SharedShard, BusError> {
         let mut shards = lock(&self.shards);
         if let Some(shard) = shards.get(&(topic.to_owned(), partition)) {
             return Ok(Arc::clone(shard));

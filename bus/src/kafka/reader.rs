@@ -16,7 +16,7 @@ use bytes::Bytes;
 use event::Time;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
@@ -34,7 +34,7 @@ const POLL: Duration = Duration::from_millis(100);
 const MORE: Duration = Duration::from_millis(200);
 
 /// How long the library may take to change the place of a partition.
-const SEEK: Duration = Duration::from_secs(10);
+const SEEK: Duration = Duration::from_secs(5);
 
 /// How often a read that gets nothing asks for the bounds again.
 const ASK: Duration = Duration::from_secs(2);
@@ -47,7 +47,8 @@ pub(super) struct Readers {
     context: Context,
     patience: Duration,
     /// Only asks: a broker answers one request of a connection at a time, and lanes wait there for records.
-    asking: BaseConsumer<Context>,
+    asking: Arc<BaseConsumer<Context>>,
+    ended: Arc<AtomicBool>,
     lanes: Mutex<Vec<Arc<Lane>>>,
     shared: Arc<Shared>,
 }
@@ -57,7 +58,7 @@ struct Lane {
     consumer: BaseConsumer<Context>,
     /// Held while a partition changes its place: the library refuses two at a time.
     placing: Mutex<()>,
-    ended: AtomicBool,
+    ended: Arc<AtomicBool>,
 }
 
 struct Shared {
@@ -110,8 +111,18 @@ impl Readers {
         }
         let asking = BaseConsumer::from_config_and_context(&config, context.clone())
             .map_err(|e| BusError::Refused(format!("cannot make a Kafka consumer: {e}")))?;
+        let asking = Arc::new(asking);
+        let ended = Arc::new(AtomicBool::new(false));
+        let (asks, until) = (Arc::clone(&asking), Arc::clone(&ended));
+        // It gets no records, but tokens for logging in and errors that are to be told.
+        start("kafka-ask".into(), move || {
+            while !until.load(Ordering::Relaxed) {
+                drop(asks.poll(POLL));
+            }
+        })?;
         Ok(Readers {
             asking,
+            ended,
             config,
             context,
             patience,
@@ -132,10 +143,28 @@ impl Readers {
 
     /// The first offset that is kept and one past the last, asked of the brokers.
     pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Range<Offset>, BusError> {
-        let (low, high) = self
-            .asking
-            .fetch_watermarks(topic, partition as i32, self.patience)
-            .map_err(|e| unavailable(format!("ask where {topic}-{partition} ends"), &e))?;
+        let begin = Instant::now();
+        let (low, high) = loop {
+            let left = self.patience.saturating_sub(begin.elapsed()).max(POLL);
+            // A question to a leader that has died is not sent to the next one, so it is asked again.
+            match self
+                .asking
+                .fetch_watermarks(topic, partition as i32, left.min(ASK))
+            {
+                Ok(found) => break found,
+                Err(error) if passes(&error) && begin.elapsed() + POLL < self.patience => {
+                    std::thread::sleep(POLL);
+                    // Who leads now? What is known of that may be old.
+                    drop(self.asking.fetch_metadata(Some(topic), left.min(ASK)));
+                }
+                Err(error) => {
+                    return Err(unavailable(
+                        format!("ask where {topic}-{partition} ends"),
+                        &error,
+                    ));
+                }
+            }
+        };
         let range = low.max(0) as Offset..high.max(0) as Offset;
         let mut ends = lock(&self.shared.ends);
         let known = ends
@@ -150,6 +179,18 @@ impl Readers {
         lock(&self.shared.ends)
             .get(&(topic.to_owned(), partition))
             .cloned()
+    }
+
+    /// How many bytes of records are read ahead.
+    #[cfg(test)]
+    pub(super) fn ahead(&self) -> usize {
+        let buffers = lock(&self.shared.buffers);
+        let of = |buffer: &Buffer| -> usize {
+            let records = buffer.records.iter();
+            records.map(|(_, r)| r.key.len() + r.value.len()).sum()
+        };
+        assert!(buffers.values().all(|buffer| of(buffer) == buffer.bytes));
+        buffers.values().map(of).sum()
     }
 
     /// What [`crate::Bus::read`] promises, but for how a place outside is told. A read of 0 bytes gives one record and
@@ -179,13 +220,10 @@ impl Readers {
         let lane = self.at(topic, partition, from)?;
         let name = (lane.number, (topic.to_owned(), partition));
         let mut room = max_bytes;
-        let mut asked = begin;
+        let (mut asked, mut taken) = (begin, begin);
         let mut buffers = lock(&self.shared.buffers);
-        loop {
-            let Some(buffer) = buffers.get_mut(&name) else {
-                // Another reader has taken the lane for another place.
-                break;
-            };
+        // It may go, or go elsewhere: another reader has taken the lane for another place.
+        while let Some(buffer) = buffers.get_mut(&name) {
             if buffer.front != batch.next {
                 break;
             }
@@ -196,28 +234,30 @@ impl Readers {
                     batch.records.push((*offset, record.clone()));
                 }
             }
+            let had = batch.next;
             let full = max_bytes > 0 && buffer.take(&mut batch, &mut room);
-            if buffer.paused && buffer.bytes <= self.shared.limit / 2 {
-                buffer.paused = false;
-                let one = list(topic, partition);
-                lane.consumer
-                    .resume(&one)
-                    .map_err(|e| unavailable(format!("read {topic}-{partition}"), &e))?;
+            if batch.next > had {
+                taken = Instant::now();
             }
+            lane.resume_if_room(buffer, &self.shared, topic, partition)?;
             if full || batch.next >= bounds.end || (max_bytes == 0 && batch.next > from) {
                 break;
             }
-            let wait = if batch.records.is_empty() { ASK } else { MORE };
-            let (woken, waited) = self
-                .shared
-                .news
-                .wait_timeout(buffers, wait)
-                .unwrap_or_else(PoisonError::into_inner);
-            buffers = woken;
-            if waited.timed_out() && !batch.records.is_empty() {
+            // News may be about other partitions, and errors are news too.
+            let (since, most) = match batch.records.is_empty() {
+                true => (asked, ASK),
+                false => (taken, MORE),
+            };
+            if since.elapsed() < most {
+                buffers = self
+                    .shared
+                    .news
+                    .wait_timeout(buffers, most - since.elapsed().min(most))
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            } else if !batch.records.is_empty() {
                 break;
-            }
-            if waited.timed_out() && asked.elapsed() >= ASK {
+            } else {
                 // Has retention passed? Is the end still where it was?
                 drop(buffers);
                 asked = Instant::now();
@@ -262,18 +302,20 @@ impl Readers {
                 return Ok(true);
             }
             let lane = self.at(topic, partition, offset)?;
-            names.push((lane.number, (topic.to_owned(), partition)));
+            names.push((lane.number, (topic.to_owned(), partition), offset));
         }
         let mut buffers = lock(&self.shared.buffers);
         loop {
             let mut grown = names
                 .iter()
-                .filter_map(|name| Some((name, buffers.get(name)?)))
-                .filter(|(_, buffer)| !buffer.records.is_empty())
+                .filter_map(|(lane, name, offset)| {
+                    let buffer = buffers.get(&(*lane, name.clone()))?;
+                    (buffer.back > *offset).then_some((name, buffer))
+                })
                 .peekable();
             if grown.peek().is_some() {
                 let mut ends = lock(&self.shared.ends);
-                for ((_, name), buffer) in grown {
+                for (name, buffer) in grown {
                     if let Some(range) = ends.get_mut(name) {
                         range.end = range.end.max(buffer.back);
                     }
@@ -300,11 +342,8 @@ impl Readers {
         for lane in lanes {
             let _turn = lock(&lane.placing);
             let had = lock(&self.shared.buffers).remove(&(lane.number, name.clone()));
-            if had.is_some() {
-                let gone = lane.consumer.incremental_unassign(&list(topic, partition));
-                if let Err(error) = gone {
-                    tracing::debug!(topic, partition, %error, "a partition stays with its reader");
-                }
+            if let Some(buffer) = had {
+                lane.unassign(topic, partition, &buffer);
             }
         }
     }
@@ -319,6 +358,7 @@ impl Readers {
             match buffers.get_mut(&(number, name.clone())) {
                 Some(buffer) if (buffer.front..=buffer.back).contains(&from) => {
                     buffer.skip_to(from);
+                    lane.resume_if_room(buffer, &self.shared, topic, partition)?;
                     return Ok(lane);
                 }
                 Some(buffer) => oldest = oldest.min((buffer.used, number)),
@@ -344,17 +384,10 @@ impl Readers {
                 number: lanes.len(),
                 consumer,
                 placing: Mutex::new(()),
-                ended: AtomicBool::new(false),
+                ended: Arc::clone(&self.ended),
             });
             let (runs, shared) = (Arc::clone(&lane), Arc::clone(&self.shared));
-            std::thread::Builder::new()
-                .name(format!("kafka-read-{}", lane.number))
-                .spawn(move || runs.run(&shared))
-                .map_err(|source| BusError::Io {
-                    action: "start a thread for",
-                    path: "reading from Kafka".into(),
-                    source,
-                })?;
+            start(format!("kafka-read-{number}"), move || runs.run(&shared))?;
             lanes.push(lane);
         }
         Ok(Arc::clone(&lanes[number]))
@@ -363,9 +396,7 @@ impl Readers {
 
 impl Drop for Readers {
     fn drop(&mut self) {
-        for lane in lock(&self.lanes).iter() {
-            lane.ended.store(true, Ordering::Relaxed);
-        }
+        self.ended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -436,11 +467,8 @@ impl Lane {
         let _turn = lock(&self.placing);
         // Without a buffer, nothing that is on its way is taken for what is asked for.
         let had = lock(&shared.buffers).remove(&name);
-        if again && had.is_some() {
-            let gone = self.consumer.incremental_unassign(&list(topic, partition));
-            if let Err(error) = gone {
-                tracing::debug!(topic, partition, %error, "the partition was not read here");
-            }
+        if let Some(buffer) = had.as_ref().filter(|_| again) {
+            self.unassign(topic, partition, buffer);
         }
         let at = rdkafka::Offset::Offset(from as i64);
         let put = || {
@@ -478,6 +506,38 @@ impl Lane {
                 put();
                 self.consumer.incremental_assign(&one).map_err(failed)
             }
+        }
+    }
+}
+
+impl Lane {
+    /// Goes on reading a partition whose buffer has room again.
+    fn resume_if_room(
+        &self,
+        buffer: &mut Buffer,
+        shared: &Shared,
+        topic: &str,
+        partition: u32,
+    ) -> Result<(), BusError> {
+        if buffer.paused && buffer.bytes <= shared.limit / 2 {
+            buffer.paused = false;
+            self.consumer
+                .resume(&list(topic, partition))
+                .map_err(|e| unavailable(format!("read {topic}-{partition}"), &e))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a partition no more. A pause would outlive it.
+    fn unassign(&self, topic: &str, partition: u32, buffer: &Buffer) {
+        let one = list(topic, partition);
+        let gone = match buffer.paused {
+            true => self.consumer.resume(&one),
+            false => Ok(()),
+        }
+        .and_then(|()| self.consumer.incremental_unassign(&one));
+        if let Err(error) = gone {
+            tracing::debug!(topic, partition, %error, "a partition stays with its reader");
         }
     }
 }
@@ -528,6 +588,39 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
                 .saturating_mul(1_000)
         })),
     }
+}
+
+/// Is it a matter of moments, as when a partition changes its leader?
+fn passes(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::OffsetNotAvailable
+                | RDKafkaErrorCode::FencedLeaderEpoch
+                | RDKafkaErrorCode::UnknownLeaderEpoch
+                | RDKafkaErrorCode::NetworkException
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::BrokerDestroy
+                | RDKafkaErrorCode::DestroyBroker
+                // Said from memory, perhaps of a moment when the partition had no leader.
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::OperationTimedOut
+        )
+    )
+}
+
+fn start(name: String, work: impl FnOnce() + Send + 'static) -> Result<(), BusError> {
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(work)
+        .map(drop)
+        .map_err(|source| BusError::Io {
+            action: "start a thread for",
+            path: "reading from Kafka".into(),
+            source,
+        })
 }
 
 /// One partition as librdkafka wants to have it.

@@ -27,7 +27,7 @@ use crate::topic::check_position;
 use crate::{BusError, Commit, Entry, Offset, Record, Topic};
 
 /// The version of the file; another one is made anew.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// How much of a changelog is read at a time.
 const READ_BYTES: usize = 8 << 20;
@@ -38,6 +38,11 @@ const SNAPSHOT_TIMES: u64 = 3;
 const SNAPSHOT_BYTES: u64 = 32 << 20;
 /// How many parts of a snapshot are on their way at a time.
 const SNAPSHOT_PARTS: usize = 16;
+
+/// What it means that a changelog does not begin as one should, and what to do.
+const GONE: &str = "state is gone from the changelog, which nothing but snapshots may shorten (`trailwarden topics check` \
+    tells of its retention). Restore the topic; to begin again without it, stop all nodes, delete it and the folders of \
+    the nodes, and run `trailwarden topics apply`";
 
 const TABLES: &str = "
 CREATE TABLE meta (applied INTEGER NOT NULL, mark INTEGER NOT NULL, grown INTEGER NOT NULL);
@@ -52,6 +57,11 @@ CREATE TABLE state (
     PRIMARY KEY (consumer, partition, key)
 ) WITHOUT ROWID;
 CREATE INDEX state_expires ON state (expires) WHERE expires IS NOT NULL;
+-- How far consumers had come before the copy was thrown away for a newer one; positions never go back.
+CREATE TABLE before (
+    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
+    PRIMARY KEY (consumer, topic, partition)
+) WITHOUT ROWID;
 -- Parts of deltas that are not whole yet.
 CREATE TABLE parts (id INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (id, part)) WITHOUT ROWID;
 ";
@@ -103,6 +113,10 @@ impl Shard {
             return Ok(());
         }
         let fresh = self.applied.is_none();
+        if fresh {
+            // Whoever began before us may have come to the middle of a snapshot.
+            self.clear()?;
+        }
         let mut next = from;
         let mut snapshot = (fresh && from > 0).then_some(None);
         while next < bounds.end {
@@ -117,9 +131,17 @@ impl Shard {
             self.absorb(&batch.records, &mut snapshot, now)?;
             next = batch.next;
         }
+        if snapshot.is_some() {
+            return Err(self.guard(format!(
+                "it begins at {from} without a whole snapshot of the state before: {GONE}"
+            )));
+        }
         if self.applied.is_none() {
             // An empty changelog.
-            self.save(next, 0)?;
+            self.save(next, 0, 0)?;
+        }
+        if fresh {
+            self.check_before()?;
         }
         // Nobody reads it from here on unless somebody else commits.
         brokers.readers.forget(&self.topic, self.partition);
@@ -146,22 +168,20 @@ impl Shard {
         let Some(applied) = self.applied else {
             return Ok(bounds.start);
         };
-        let guard = |reason: String| BusError::Guard {
-            topic: self.topic.clone(),
-            partition: self.partition,
-            reason,
-        };
         if applied > bounds.end {
-            return Err(guard(format!(
-                "state up to {applied} was read from it, but it ends at {}: the topic was made anew, or brokers lost \
-                 acknowledged records. If the topics were made anew on purpose, delete `{}` on every node; otherwise \
-                 restore the topic",
-                bounds.end,
-                self.path.parent().unwrap_or(Path::new(".")).display()
+            return Err(self.other(format!(
+                "state up to {applied} was read from it, but it ends at {}",
+                bounds.end
             )));
         }
         if applied < bounds.start {
-            // A snapshot stands at the start, newer than the copy.
+            // A snapshot stands at the start, newer than the copy; whether of the same changelog is seen afterwards.
+            self.db
+                .execute(
+                    "INSERT OR REPLACE INTO before SELECT consumer, topic, partition, next FROM positions",
+                    [],
+                )
+                .map_err(|e| database_error(&self.path, e))?;
             self.clear()?;
             return Ok(bounds.start);
         }
@@ -173,15 +193,56 @@ impl Shard {
                 && let Some((_, record)) = batch.records.first()
                 && mark_of(record) != self.mark
             {
-                return Err(guard(format!(
-                    "record {} is another one than was read before: the topic was made anew, or brokers took back \
-                     acknowledged records. If the topics were made anew on purpose, delete `{}` on every node",
-                    applied - 1,
-                    self.path.parent().unwrap_or(Path::new(".")).display()
+                return Err(self.other(format!(
+                    "record {} is another one than was read before",
+                    applied - 1
                 )));
             }
         }
         Ok(applied)
+    }
+
+    /// After a copy was thrown away for a newer one: is it one of the same changelog?
+    fn check_before(&mut self) -> Result<(), BusError> {
+        let sql = |e| database_error(&self.path, e);
+        let behind: Option<(String, Offset)> = self
+            .db
+            .query_row(
+                "SELECT b.consumer, b.next FROM before b LEFT JOIN positions p
+                 ON p.consumer = b.consumer AND p.topic = b.topic AND p.partition = b.partition
+                 WHERE p.next IS NULL OR p.next < b.next LIMIT 1",
+                [],
+                |r| Ok((r.get(0)?, r.get(1)?)),
+            )
+            .optional()
+            .map_err(sql)?;
+        if let Some((consumer, next)) = behind {
+            self.clear()?;
+            return Err(self.other(format!(
+                "{consumer} has come to {next} and stands before that in it"
+            )));
+        }
+        self.db
+            .execute("DELETE FROM before", [])
+            .map(|_| ())
+            .map_err(sql)
+    }
+
+    /// It is another changelog than the one that the copy is of.
+    fn other(&self, reason: String) -> BusError {
+        self.guard(format!(
+            "{reason}: the topic was made anew, or brokers took back acknowledged records. If the topics were made \
+             anew on purpose, delete `{}` on every node; otherwise restore the topic",
+            self.path.parent().unwrap_or(Path::new(".")).display()
+        ))
+    }
+
+    fn guard(&self, reason: String) -> BusError {
+        BusError::Guard {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            reason,
+        }
     }
 
     fn catch_up_anew(&mut self, brokers: &Brokers, now: Time) -> Result<(), BusError> {
@@ -215,7 +276,7 @@ impl Shard {
             match (part.kind, &snapshot) {
                 (Kind::Snapshot, Some(begun)) => {
                     if *begun != (part.part > 0).then_some(part.id) {
-                        return Err(guard("its snapshot is not whole".into()));
+                        return Err(guard(format!("its snapshot is not whole: {GONE}")));
                     }
                     for row in changelog::rows(part.body).map_err(guard)? {
                         restore(&transaction, &row, now).map_err(sql)?;
@@ -223,11 +284,13 @@ impl Shard {
                     *snapshot = (!part.last).then_some(Some(part.id));
                 }
                 (Kind::Delta, Some(_)) => {
-                    return Err(guard(
-                        "state before it is gone: retention of changelog topics must be unlimited, see `trailwarden topics check`".into(),
-                    ));
+                    return Err(guard(format!("there is no snapshot before it: {GONE}")));
                 }
-                // Who has the state needs no snapshot.
+                // Who has the state needs no snapshot, but for what begins before it and ends after: who reads from here
+                // on has only the end of that, so it counts for nobody.
+                (Kind::Snapshot, None) if part.part == 0 => {
+                    forget_parts(&transaction).map_err(sql)?;
+                }
                 (Kind::Snapshot, None) => {}
                 (Kind::Delta, None) => {
                     if let Some(delta) = gather(&transaction, &part).map_err(sql)? {
@@ -237,10 +300,11 @@ impl Shard {
                 }
             }
         }
-        let applied = last + 1;
+        // In the middle of a snapshot there is no state yet that one could go on from.
+        let applied = snapshot.is_none().then_some(last + 1);
         set_meta(&transaction, applied, mark, grown).map_err(sql)?;
         transaction.commit().map_err(sql)?;
-        (self.applied, self.mark, self.grown) = (Some(applied), mark, grown);
+        (self.applied, self.mark, self.grown) = (applied, mark, grown);
         Ok(())
     }
 
@@ -296,7 +360,14 @@ impl Shard {
             self.catch_up(brokers, now)?;
             self.is_accepted(commit, id)?;
         }
-        self.snapshot_if_due(brokers, now)
+        match self.snapshot_if_due(brokers, now) {
+            // The commit stands; the next one tries again.
+            Err(error) if error.is_transient() => {
+                tracing::warn!(topic = self.topic, partition = self.partition, %error, "no snapshot of state");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// After the changelog was read past our delta: did it count? Where it did and somebody has gone on from there, that
@@ -346,8 +417,8 @@ impl Shard {
                 topic = self.topic,
                 "a snapshot was crossed by another writer"
             ),
-            Some(end) => {
-                self.save(end, alive)?;
+            Some((end, mark)) => {
+                self.save(end, mark, alive)?;
                 brokers.drop_before(&self.topic, self.partition, at)?;
                 brokers.numbers.snapshots.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(
@@ -362,13 +433,14 @@ impl Shard {
         Ok(())
     }
 
-    /// Writes the parts of a snapshot, which must come to stand in a row from `at` on. Gives where it ends.
+    /// Writes the parts of a snapshot, which must come to stand in a row from `at` on. Gives where it ends, and the mark
+    /// of its last part.
     fn write_snapshot(
         &self,
         brokers: &Brokers,
         at: Offset,
         now: Time,
-    ) -> Result<Option<Offset>, BusError> {
+    ) -> Result<Option<(Offset, u64)>, BusError> {
         let id = brokers.fresh_id();
         let (mut end, mut part) = (at, 0);
         let mut ready: Vec<Record> = Vec::new();
@@ -437,8 +509,10 @@ impl Shard {
                 return Ok(None);
             }
         }
-        ready.push(record(&mut rows, true));
-        Ok(flush(&mut ready, &mut end)?.then_some(end))
+        let last = record(&mut rows, true);
+        let mark = mark_of(&last);
+        ready.push(last);
+        Ok(flush(&mut ready, &mut end)?.then_some((end, mark)))
     }
 
     /// Next offset of a stored position, and the delta that moved it there.
@@ -539,9 +613,16 @@ impl Shard {
             .map_err(|e| database_error(&self.path, e))
     }
 
-    fn save(&mut self, applied: Offset, grown: u64) -> Result<(), BusError> {
-        set_meta(&self.db, applied, 0, grown).map_err(|e| database_error(&self.path, e))?;
-        (self.applied, self.mark, self.grown) = (Some(applied), 0, grown);
+    /// Takes note of how far the copy goes where all of that is in it and no delta is under way.
+    fn save(&mut self, applied: Offset, mark: u64, grown: u64) -> Result<(), BusError> {
+        let mut save = || {
+            let transaction = self.db.transaction()?;
+            forget_parts(&transaction)?;
+            set_meta(&transaction, Some(applied), mark, grown)?;
+            transaction.commit()
+        };
+        save().map_err(|e| database_error(&self.path, e))?;
+        (self.applied, self.mark, self.grown) = (Some(applied), mark, grown);
         Ok(())
     }
 
@@ -567,12 +648,20 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, (i64, i64, i64))> {
     let format: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
     if format != FORMAT {
         let transaction = db.transaction()?;
-        for table in ["meta", "positions", "state", "parts"] {
+        for table in ["meta", "positions", "state", "before", "parts"] {
             transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
         }
         transaction.execute_batch(TABLES)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
         transaction.commit()?;
+    }
+    // One pass over the file is cheap beside reading the changelog again.
+    let sound: String = db.pragma_query_value(None, "quick_check", |r| r.get(0))?;
+    if sound != "ok" {
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
+            Some(sound),
+        ));
     }
     let meta = db.query_row("SELECT applied, mark, grown FROM meta", [], |r| {
         Ok((r.get(0)?, r.get(1)?, r.get(2)?))
@@ -580,9 +669,22 @@ fn connect(path: &Path) -> rusqlite::Result<(Connection, (i64, i64, i64))> {
     Ok((db, meta))
 }
 
-fn set_meta(db: &Connection, applied: Offset, mark: u64, grown: u64) -> rusqlite::Result<()> {
+fn set_meta(
+    db: &Connection,
+    applied: Option<Offset>,
+    mark: u64,
+    grown: u64,
+) -> rusqlite::Result<()> {
+    let applied = applied.map_or(-1, |offset| offset as i64);
     db.prepare_cached("UPDATE meta SET applied = ?1, mark = ?2, grown = ?3")?
         .execute(params![applied, mark as i64, grown])
+        .map(|_| ())
+}
+
+fn forget_parts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM parts")?
+        .execute([])
         .map(|_| ())
 }
 

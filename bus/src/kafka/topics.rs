@@ -4,12 +4,14 @@
 //! brokers and lists the differences; [`apply`] makes the topics that are missing and changes the settings that differ.
 //! It never deletes a topic, and never changes a number of partitions: stored records were placed by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
-    AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+    AdminOptions, AlterConfig, ConfigSource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
 };
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::brokers::{Brokers, block_on};
 use super::client::unavailable;
@@ -157,32 +159,38 @@ pub fn wanted(settings: &Settings) -> Vec<Wanted> {
 /// # Errors
 /// The brokers do not answer.
 pub fn plan(settings: &Settings) -> Result<Vec<Difference>, BusError> {
-    let brokers = Brokers::open(&settings.kafka, 0)?;
+    differences(&Brokers::open(&settings.kafka, 0)?, settings)
+}
+
+fn differences(brokers: &Brokers, settings: &Settings) -> Result<Vec<Difference>, BusError> {
+    let there = brokers.topics()?;
+    let all = wanted(settings);
+    let names = all.iter().map(|wanted| wanted.name.as_str());
+    let set = values(brokers, names.filter(|name| there.contains_key(*name)))?;
     let mut differences = Vec::new();
-    for wanted in wanted(settings) {
-        let Some(found) = brokers.partitions(&wanted.name)? else {
+    for wanted in all {
+        let Some((partitions, copies)) = there.get(&wanted.name) else {
             differences.push(Difference::Missing(wanted));
             continue;
         };
-        if found != wanted.partitions {
+        if *partitions != wanted.partitions {
             differences.push(Difference::Partitions {
                 topic: wanted.name.clone(),
-                found,
+                found: *partitions,
                 wanted: wanted.partitions,
             });
         }
-        let copies = brokers.replication(&wanted.name)?;
-        if copies < wanted.replication {
+        if *copies < wanted.replication {
             differences.push(Difference::Replication {
                 topic: wanted.name.clone(),
-                found: copies,
+                found: *copies,
                 wanted: wanted.replication,
             });
         }
-        let found = values(&brokers, &wanted.name)?;
+        let found = set.get(&wanted.name);
         for (name, value) in &wanted.settings {
             // A broker that does not know a setting does not need it.
-            match found.get(*name) {
+            match found.and_then(|values| values.get(*name)) {
                 Some((found, _)) if found != value => differences.push(Difference::Setting {
                     topic: wanted.name.clone(),
                     name,
@@ -201,76 +209,90 @@ pub fn plan(settings: &Settings) -> Result<Vec<Difference>, BusError> {
 /// # Errors
 /// The brokers refuse, or do not answer.
 pub fn apply(settings: &Settings) -> Result<Vec<Difference>, BusError> {
-    let differences = plan(settings)?;
     let brokers = Brokers::open(&settings.kafka, 0)?;
     let options = AdminOptions::new()
         .request_timeout(Some(brokers.patience))
         .operation_timeout(Some(brokers.patience));
-    let all = wanted(settings);
-    let mut done = Vec::new();
-    let mut altered: Vec<String> = Vec::new();
-    for difference in differences {
-        match &difference {
-            Difference::Missing(wanted) => {
-                let mut new = NewTopic::new(
-                    &wanted.name,
-                    wanted.partitions as i32,
-                    TopicReplication::Fixed(i32::from(wanted.replication)),
-                );
-                for (name, value) in &wanted.settings {
-                    new = new.set(name, value);
-                }
-                let made = block_on(brokers.administration().create_topics(&[new], &options))?;
-                let action = || format!("make topic `{}`", wanted.name);
-                for result in made.map_err(|e| unavailable(action(), &e))? {
-                    result.map_err(|(_, code)| {
-                        BusError::Refused(format!("cannot {}: {code}", action()))
-                    })?;
-                }
-                // The brokers tell one another of it by and by.
-                let begin = Instant::now();
-                while brokers.partitions(&wanted.name)?.is_none()
-                    && begin.elapsed() < brokers.patience
-                {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
-            Difference::Setting { topic, .. } => {
-                if !altered.contains(topic) {
-                    altered.push(topic.clone());
-                    let wanted = all
-                        .iter()
-                        .find(|w| w.name == *topic)
-                        .map(|w| w.settings.clone())
-                        .unwrap_or_default();
-                    alter(&brokers, topic, wanted, &options)?;
-                }
-            }
-            Difference::Partitions { .. } | Difference::Replication { .. } => continue,
+    let mut done = differences(&brokers, settings)?;
+    done.retain(Difference::is_mendable);
+    let missing: Vec<&Wanted> = done
+        .iter()
+        .filter_map(|difference| match difference {
+            Difference::Missing(wanted) => Some(wanted),
+            _ => None,
+        })
+        .collect();
+    if !missing.is_empty() {
+        make(&brokers, &missing, &options)?;
+    }
+    let differing: BTreeSet<&str> = done
+        .iter()
+        .filter_map(|difference| match difference {
+            Difference::Setting { topic, .. } => Some(topic.as_str()),
+            _ => None,
+        })
+        .collect();
+    for wanted in wanted(settings) {
+        if differing.contains(wanted.name.as_str()) {
+            alter(&brokers, &wanted, &options)?;
         }
-        done.push(difference);
     }
     Ok(done)
 }
 
-/// Changes settings of a topic and keeps what else somebody has set: the request replaces all of them.
-fn alter(
-    brokers: &Brokers,
-    topic: &str,
-    wanted: BTreeMap<&'static str, String>,
-    options: &AdminOptions,
-) -> Result<(), BusError> {
-    let mut all: BTreeMap<String, String> = values(brokers, topic)?
-        .into_iter()
-        .filter(|(_, (_, set_here))| *set_here)
-        .map(|(name, (value, _))| (name, value))
+fn make(brokers: &Brokers, missing: &[&Wanted], options: &AdminOptions) -> Result<(), BusError> {
+    let new: Vec<NewTopic<'_>> = missing
+        .iter()
+        .map(|wanted| {
+            let copies = TopicReplication::Fixed(i32::from(wanted.replication));
+            let new = NewTopic::new(&wanted.name, wanted.partitions as i32, copies);
+            wanted
+                .settings
+                .iter()
+                .fold(new, |new, (name, value)| new.set(name, value))
+        })
         .collect();
-    all.extend(wanted.into_iter().map(|(n, v)| (n.to_owned(), v)));
+    let made = block_on(brokers.administration()?.create_topics(&new, options))?;
+    let mut refused = Vec::new();
+    for result in made.map_err(|e| unavailable("make topics", &e))? {
+        match result {
+            // Another node has been at it too.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => refused.push(format!("cannot make topic `{name}`: {code}")),
+        }
+    }
+    if !refused.is_empty() {
+        return Err(BusError::Refused(refused.join("\n")));
+    }
+    // The brokers tell one another of it by and by.
+    let begin = Instant::now();
+    loop {
+        let there = brokers.topics()?;
+        if missing.iter().all(|w| there.contains_key(&w.name)) || begin.elapsed() > brokers.patience
+        {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Changes settings of a topic and keeps what else somebody has set: the request replaces all of them.
+fn alter(brokers: &Brokers, wanted: &Wanted, options: &AdminOptions) -> Result<(), BusError> {
+    let topic = wanted.name.as_str();
+    let found = values(brokers, [topic].into_iter())?
+        .remove(topic)
+        .unwrap_or_default();
+    let mut all: BTreeMap<&str, &str> = found
+        .iter()
+        .filter(|(_, (_, set_here))| *set_here)
+        .map(|(name, (value, _))| (name.as_str(), value.as_str()))
+        .collect();
+    all.extend(wanted.settings.iter().map(|(n, v)| (*n, v.as_str())));
     let mut change = AlterConfig::new(ResourceSpecifier::Topic(topic));
     for (name, value) in &all {
         change = change.set(name, value);
     }
-    let changed = block_on(brokers.administration().alter_configs([&change], options))?;
+    let changed = block_on(brokers.administration()?.alter_configs([&change], options))?;
     let action = format!("change settings of `{topic}`");
     for result in changed.map_err(|e| unavailable(action.clone(), &e))? {
         result.map_err(|(_, code)| BusError::Refused(format!("cannot {action}: {code}")))?;
@@ -278,23 +300,33 @@ fn alter(
     Ok(())
 }
 
-/// The settings of a topic, and whether they were set on it rather than on the broker.
-fn values(brokers: &Brokers, topic: &str) -> Result<BTreeMap<String, (String, bool)>, BusError> {
+/// Values of settings by their names, and whether they were set on the topic rather than on the broker.
+type Values = BTreeMap<String, (String, bool)>;
+
+/// The settings of topics.
+fn values<'n>(
+    brokers: &Brokers,
+    topics: impl Iterator<Item = &'n str>,
+) -> Result<BTreeMap<String, Values>, BusError> {
+    let asked: Vec<ResourceSpecifier<'_>> = topics.map(ResourceSpecifier::Topic).collect();
+    let mut all: BTreeMap<String, Values> = BTreeMap::new();
+    if asked.is_empty() {
+        return Ok(all);
+    }
     let options = AdminOptions::new().request_timeout(Some(brokers.patience));
-    let action = || format!("ask for settings of `{topic}`");
-    let found = block_on(
-        brokers
-            .administration()
-            .describe_configs([&ResourceSpecifier::Topic(topic)], &options),
-    )?;
-    let mut all = BTreeMap::new();
-    for resource in found.map_err(|e| unavailable(action(), &e))? {
+    let action = "ask for settings of topics";
+    let found = block_on(brokers.administration()?.describe_configs(&asked, &options))?;
+    for resource in found.map_err(|e| unavailable(action, &e))? {
         let resource =
-            resource.map_err(|code| BusError::Refused(format!("cannot {}: {code}", action())))?;
+            resource.map_err(|code| BusError::Refused(format!("cannot {action}: {code}")))?;
+        let OwnedResourceSpecifier::Topic(topic) = resource.specifier else {
+            continue;
+        };
+        let values = all.entry(topic).or_default();
         for entry in resource.entries {
             if let Some(value) = entry.value {
                 let set_here = entry.source == ConfigSource::DynamicTopic;
-                all.insert(entry.name, (value, set_here));
+                values.insert(entry.name, (value, set_here));
             }
         }
     }
@@ -303,22 +335,23 @@ fn values(brokers: &Brokers, topic: &str) -> Result<BTreeMap<String, (String, bo
 
 /// Refuses to start on topics that are missing or have other numbers of partitions.
 pub(super) fn check_counts(brokers: &Brokers, settings: &Settings) -> Result<(), BusError> {
-    let mut problems = Vec::new();
-    for wanted in wanted(settings) {
-        let mut found = brokers.partitions(&wanted.name)?;
-        for _ in 0..5 {
-            if found.is_none() {
-                // One of the brokers may not have heard of a new topic yet.
-                std::thread::sleep(Duration::from_millis(100));
-                found = brokers.partitions(&wanted.name)?;
-            }
+    let all = wanted(settings);
+    let mut there = brokers.topics()?;
+    for _ in 0..5 {
+        if all.iter().any(|wanted| !there.contains_key(&wanted.name)) {
+            // One of the brokers may not have heard of a new topic yet.
+            std::thread::sleep(Duration::from_millis(100));
+            there = brokers.topics()?;
         }
-        match found {
+    }
+    let mut problems = Vec::new();
+    for wanted in all {
+        match there.get(&wanted.name) {
             None => problems.push(format!("`{}` is missing", wanted.name)),
-            Some(found) if found != wanted.partitions => problems.push(
+            Some((found, _)) if *found != wanted.partitions => problems.push(
                 Difference::Partitions {
-                    topic: wanted.name.clone(),
-                    found,
+                    topic: wanted.name,
+                    found: *found,
                     wanted: wanted.partitions,
                 }
                 .to_string(),
