@@ -229,6 +229,8 @@ impl Options {
             .set("client.id", "trailwarden")
             .set("broker.address.ttl", "5000")
             .set("reconnect.backoff.max.ms", "2000")
+            // A broker that stands still must be noticed well before anybody's patience ends.
+            .set("socket.timeout.ms", "8000")
             .set("socket.keepalive.enable", "true")
             .set("topic.metadata.refresh.interval.ms", "30000")
             .set("allow.auto.create.topics", "false");

@@ -387,29 +387,24 @@ impl KafkaBus {
         Ok(())
     }
 
-    fn moved(&self, commit: &Commit) -> Result<(), BusError> {
+    /// Takes note of where a consumer stands here, to be shown and told to the brokers.
+    fn moved(
+        &self,
+        consumer: &str,
+        topic: Topic,
+        partition: u32,
+        next: Offset,
+    ) -> Result<(), BusError> {
         let consumers = &self.settings.consumers;
-        for position in &commit.positions {
-            let Position {
-                topic,
-                partition,
-                to,
-                ..
-            } = *position;
-            let key = (commit.consumer.clone(), topic, partition);
-            lock(&self.here).insert(key, to);
-            let shared = consumers
-                .moving
-                .iter()
-                .any(|(name, of)| *name == commit.consumer && *of == topic);
-            let fixed = topic == Topic::Events
-                && consumers
-                    .fixed
-                    .iter()
-                    .any(|(name, _)| *name == commit.consumer);
-            if shared || fixed {
-                self.group(&commit.consumer, topic)?.moved(partition, to)?;
-            }
+        lock(&self.here).insert((consumer.to_owned(), topic, partition), next);
+        let shared = consumers
+            .moving
+            .iter()
+            .any(|(name, of)| name == consumer && *of == topic);
+        let fixed =
+            topic == Topic::Events && consumers.fixed.iter().any(|(name, _)| name == consumer);
+        if shared || fixed {
+            self.group(consumer, topic)?.moved(partition, next)?;
         }
         Ok(())
     }
@@ -545,7 +540,14 @@ impl Bus for KafkaBus {
                 self.local.commit(commit.clone())?;
             }
         }
-        self.moved(&commit)
+        commit.positions.iter().try_for_each(|position| {
+            self.moved(
+                &commit.consumer,
+                position.topic,
+                position.partition,
+                position.to,
+            )
+        })
     }
 
     fn position(
@@ -576,7 +578,8 @@ impl Bus for KafkaBus {
                 next,
                 mark.into_iter().next().flatten(),
             )?;
-            lock(&self.here).insert((consumer.to_owned(), topic, partition), next);
+            // Whoever stood here before may have died before it told the brokers.
+            self.moved(consumer, topic, partition, next)?;
         }
         Ok(stored)
     }

@@ -78,6 +78,7 @@ impl Producer {
         for (name, value) in [
             ("compression.codec", "zstd"),
             ("linger.ms", "1"),
+            ("request.timeout.ms", "8000"),
             ("batch.size", "1000000"),
             ("queue.buffering.max.kbytes", "131072"),
             ("statistics.interval.ms", "5000"),

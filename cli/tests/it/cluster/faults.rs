@@ -108,11 +108,14 @@ fn check(brokers: u32, events: usize, faults: &[Fault]) {
         cluster.run(name, role);
     }
     let pusher = cluster.push_all(load.shuffled(5, 0.05), Duration::from_millis(60));
-    for fault in faults {
+    let begin = std::time::Instant::now();
+    for (n, fault) in faults.iter().enumerate() {
         fault(&mut cluster);
+        eprintln!("fault {} is over after {:?}", n + 1, begin.elapsed());
     }
     pusher.finish();
     cluster.settle(load.events);
+    eprintln!("settled after {:?}", begin.elapsed());
     let together = cluster.outcome();
     let alone: Outcome = alone(&load, 0);
     alone.assert_same(&together, Told::InTheEnd);
