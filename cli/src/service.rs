@@ -476,7 +476,7 @@ fn keep_house(log: &Log, stop: &Stop) -> anyhow::Result<()> {
         if now.0 >= next {
             match bus.retain(now) {
                 Err(error) if error.is_transient() => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "retention waits")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "retention waits")
                 }
                 result => result?,
             }

@@ -213,10 +213,8 @@ fn text(path: &Path) -> String {
     let mut bytes = std::fs::read(path).unwrap();
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut out = Vec::new();
-        flate2::read::MultiGzDecoder::new(&bytes[..])
-            .take(1 << 30)
-            .read_to_end(&mut out)
-            .unwrap();
+        let plain = flate2::read::MultiGzDecoder::new(&bytes[..]);
+        std::io::copy(&mut plain.take(1 << 30), &mut out).unwrap();
         bytes = out;
     }
     String::from_utf8(bytes).unwrap()
