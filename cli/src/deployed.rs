@@ -123,7 +123,8 @@ fn every_guard_rail_is_explained() {
         "is another one than ",
         "retention dropped ",
         "is another one than was read before",
-        "state before it is gone",
+        "state is gone from the changelog",
+        "there is no snapshot before it",
         "its snapshot is not whole",
     ] {
         assert!(source.contains(words), "nobody says `{words}` any more");
