@@ -31,6 +31,9 @@ const HANG: Duration = Duration::from_secs(300);
 /// How often positions are told to the brokers.
 const TELL: Duration = Duration::from_secs(1);
 
+/// How often positions are told that have not moved: the last word of a partition's owner before may have come after ours.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
+
 const POLL: Duration = Duration::from_millis(100);
 
 /// A consumer group and the topic that its members share.
@@ -179,7 +182,7 @@ impl Drop for Group {
 
 fn run(consumer: &BaseConsumer<Member>, shared: &Shared, topic: &str) {
     let mut told: BTreeMap<u32, Offset> = BTreeMap::new();
-    let mut next = Instant::now() + TELL;
+    let (mut next, mut again) = (Instant::now() + TELL, Instant::now() + TELL_AGAIN);
     while !shared.ended.load(Ordering::SeqCst) {
         let hangs = lock(&shared.asked).is_some_and(|asked| asked.elapsed() > HANG);
         if hangs && shared.joined.swap(false, Ordering::SeqCst) {
@@ -190,6 +193,10 @@ fn run(consumer: &BaseConsumer<Member>, shared: &Shared, topic: &str) {
         drop(consumer.poll(POLL));
         if Instant::now() >= next {
             next = Instant::now() + TELL;
+            if Instant::now() >= again {
+                again = Instant::now() + TELL_AGAIN;
+                told.clear();
+            }
             tell(consumer, shared, topic, &mut told, CommitMode::Async);
         }
     }
