@@ -225,13 +225,8 @@ fn one(set: &RuleSet, engine: &Engine, info: &RuleInfo, test: &RuleTest) -> anyh
                 for found in engine.correlation_matches(&event, json, &mut scratch) {
                     let correlation = &correlations[found.correlation];
                     if correlation.rule_id == info.id && pushed.is_ok() {
-                        pushed = offline.push(Match::new(
-                            correlation,
-                            found.group,
-                            &event,
-                            0,
-                            record.position,
-                        ));
+                        let m = Match::new(correlation, found.group, &event, 0, record.position);
+                        pushed = offline.push(m.with(found.contribution));
                     }
                 }
             }
