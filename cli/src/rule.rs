@@ -209,7 +209,8 @@ fn one(set: &RuleSet, engine: &Engine, info: &RuleInfo, test: &RuleTest) -> anyh
                     .iter()
                     .filter(|r| engine.info(**r).id == info.id)
                     .count() as u64;
-                for line in engine.explain(&info.id, &event, json).unwrap_or_default() {
+                let explanation = engine.explain(&info.id, &event, json);
+                for line in explanation.map(|e| e.lines).unwrap_or_default() {
                     let mark = if line.held { "held" } else { "not " };
                     let values = line
                         .values

@@ -11,6 +11,7 @@ pub mod correlate;
 pub mod engine;
 pub mod error;
 pub mod item;
+pub mod lint;
 pub mod match_stage;
 pub mod pattern;
 pub mod rule;
