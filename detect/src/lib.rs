@@ -6,6 +6,7 @@
 //! tests and backtests give the same answers. [`window`] keeps the windows of event_count correlations in event
 //! time, and [`correlate`] is the stage that feeds them from the `matches` topic.
 
+pub mod attack;
 pub mod condition;
 pub mod correlate;
 pub mod engine;

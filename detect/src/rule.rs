@@ -16,6 +16,7 @@ use crate::item::{Item, Placeholders};
 use crate::yaml::{Node, Place, Yaml};
 
 pub use filter::Filter;
+pub(crate) use filter::end_of_day;
 pub use test::RuleTest;
 use test::tests;
 
@@ -313,7 +314,7 @@ fn info(node: &Node, mistakes: &mut Vec<Mistake>) -> RuleInfo {
     }
 }
 
-fn is_uuid(id: &str) -> bool {
+pub(crate) fn is_uuid(id: &str) -> bool {
     id.len() == 36
         && id.char_indices().all(|(i, c)| {
             if matches!(i, 8 | 13 | 18 | 23) {

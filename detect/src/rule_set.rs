@@ -245,7 +245,7 @@ impl RuleSet {
 }
 
 /// Applies the old `action: global | reset | repeat` documents to those that follow them.
-fn collection(documents: Vec<Node>, mistakes: &mut Vec<Mistake>) -> Vec<Node> {
+pub(crate) fn collection(documents: Vec<Node>, mistakes: &mut Vec<Mistake>) -> Vec<Node> {
     let mut base: Option<Node> = None;
     let mut previous: Option<Node> = None;
     let mut out = Vec::new();
@@ -363,7 +363,7 @@ fn resolve(
                 let warning =
                     Mistake::new(*place, format!("rule `{word}` is referred to by its title"))
                         .hint("titles change: refer to it by `id` or `name`");
-                mistakes.push((*file, warning.warning()));
+                mistakes.push((*file, warning.advice("reference-by-title")));
                 Some(number)
             });
             match number {

@@ -177,7 +177,7 @@ fn says_what_stays(condition: &Condition) -> bool {
 const DAY: i64 = 86_400_000_000;
 
 /// The end of a day written as YYYY-MM-DD.
-fn end_of_day(text: &str) -> Option<Time> {
+pub(crate) fn end_of_day(text: &str) -> Option<Time> {
     let shape = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
     let begin = Time::parse(text).ok().filter(|_| shape)?;
     Some(begin.plus(DAY))
