@@ -1,6 +1,7 @@
 //! `trailwarden rule`: check, test and list rules.
 
 mod check;
+mod explain;
 mod list;
 mod test;
 
@@ -15,16 +16,7 @@ pub(crate) enum RuleCommand {
     /// Names every mistake in rules, with its place and a hint, and advises what a good rule has
     Check(check::CheckArgs),
     /// Runs the tests that stand in rules, through the same engine as the service
-    Test {
-        /// Folders and files; the shipped rules, if none is given
-        paths: Vec<PathBuf>,
-        /// Say for every failed test which line of the rule held
-        #[arg(long)]
-        explain: bool,
-        /// A value for `%NAME%` in rules that use the modifier `expand`
-        #[arg(long = "placeholder", value_name = "NAME=VALUE", value_parser = crate::rules::name_and_value)]
-        placeholders: Vec<(String, String)>,
-    },
+    Test(test::TestArgs),
     /// Lists rules: a table on a terminal, JSON lines in a pipe
     List {
         /// Folders and files; the shipped rules, if none is given
@@ -36,11 +28,7 @@ pub(crate) enum RuleCommand {
 pub(crate) fn run(command: &RuleCommand) -> anyhow::Result<Outcome> {
     match command {
         RuleCommand::Check(args) => check::run(args),
-        RuleCommand::Test {
-            paths,
-            explain,
-            placeholders,
-        } => test::run(&args(paths, placeholders).load()?, *explain),
+        RuleCommand::Test(args) => test::run(args),
         RuleCommand::List { paths } => list::run(&args(paths, &[]).load()?),
     }
 }

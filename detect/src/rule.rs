@@ -17,8 +17,8 @@ use crate::yaml::{Node, Place, Yaml};
 
 pub use filter::Filter;
 pub(crate) use filter::end_of_day;
-pub use test::RuleTest;
 use test::tests;
+pub use test::{RuleTest, TestEvent};
 
 /// Which events a rule looks at; an absent part does not matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]

@@ -32,7 +32,7 @@ fn help_teaches() {
 fn the_shipped_rules_are_good_and_pass_their_tests() {
     let output = run(&["rule", "check"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
-    let output = run(&["rule", "test", "--explain"]);
+    let output = run(&["rule", "test", "--explain", "--format", "text"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     assert!(
         text(&output.stdout).contains(" 0 failed"),
@@ -120,7 +120,14 @@ fn a_failing_test_of_a_rule_says_why() {
     let file = folder.path().join("r.yml");
     let rule = "title: t\nlogsource: {product: aws}\ndetection: {sel: {eventName: A}, condition: sel}\ntests:\n  - {name: wrong, events: [{eventName: B, eventSource: x, eventVersion: '1.08', eventTime: '2026-01-01T00:00:00Z', eventID: e}], expect: match}\n";
     std::fs::write(&file, rule).unwrap();
-    let output = run(&["rule", "test", "--explain", file.to_str().unwrap()]);
+    let output = run(&[
+        "rule",
+        "test",
+        "--explain",
+        "--format",
+        "text",
+        file.to_str().unwrap(),
+    ]);
     let words = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(
