@@ -6,11 +6,13 @@
 //! tests and backtests give the same answers. [`window`] keeps the windows of event_count correlations in event
 //! time, and [`correlate`] is the stage that feeds them from the `matches` topic.
 
+pub mod attack;
 pub mod condition;
 pub mod correlate;
 pub mod engine;
 pub mod error;
 pub mod item;
+pub mod lint;
 pub mod match_stage;
 pub mod pattern;
 pub mod rule;

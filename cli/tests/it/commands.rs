@@ -32,7 +32,7 @@ fn help_teaches() {
 fn the_shipped_rules_are_good_and_pass_their_tests() {
     let output = run(&["rule", "check"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
-    let output = run(&["rule", "test", "--explain"]);
+    let output = run(&["rule", "test", "--explain", "--format", "text"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     assert!(
         text(&output.stdout).contains(" 0 failed"),
@@ -66,12 +66,68 @@ fn a_bad_rule_is_pointed_at() {
 }
 
 #[test]
+fn advice_fails_only_when_it_is_asked_to() {
+    // The shipped rules are as good as we ask others to be.
+    let output = run(&["rule", "check", "--strict"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.yml");
+    let file = file.to_str().unwrap();
+    let rule =
+        "title: t\nlogsource: {product: aws}\ndetection: {sel: {eventName: A}, condition: sel}\n";
+    std::fs::write(file, rule).unwrap();
+    let output = run(&["rule", "check", file]);
+    let words = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    assert!(
+        words.contains("warning[level-missing]: rule `") && words.contains("0 errors, 5 warnings"),
+        "{words}"
+    );
+    let output = run(&["rule", "check", "--strict", file]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("error[level-missing]"));
+    let output = run(&["rule", "check", "--format", "json", file]);
+    let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = &problems[0];
+    for key in [
+        "severity", "code", "path", "line", "column", "message", "hint",
+    ] {
+        assert!(!first[key].is_null(), "{key} is not in {first:#}");
+    }
+    let silent = format!(
+        "{rule}lint-ignore: [level-missing, id-missing, description-missing, falsepositives-missing, tests-missing]\n"
+    );
+    std::fs::write(file, silent).unwrap();
+    let output = run(&["rule", "check", "--strict", file]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&run(&["rule", "check", "--codes"]).stdout).contains("never-matches"));
+}
+
+/// The table of codes in the documentation is the one of the program.
+#[test]
+fn every_code_is_documented() {
+    let documented = include_str!("../../../docs/rules.md");
+    for line in text(&run(&["rule", "check", "--codes"]).stdout).lines() {
+        let (code, meaning) = line.split_once(' ').unwrap();
+        let row = format!("| `{code}` | {} |", meaning.trim());
+        assert!(documented.contains(&row), "not in docs/rules.md: {row}");
+    }
+}
+
+#[test]
 fn a_failing_test_of_a_rule_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.yml");
     let rule = "title: t\nlogsource: {product: aws}\ndetection: {sel: {eventName: A}, condition: sel}\ntests:\n  - {name: wrong, events: [{eventName: B, eventSource: x, eventVersion: '1.08', eventTime: '2026-01-01T00:00:00Z', eventID: e}], expect: match}\n";
     std::fs::write(&file, rule).unwrap();
-    let output = run(&["rule", "test", "--explain", file.to_str().unwrap()]);
+    let output = run(&[
+        "rule",
+        "test",
+        "--explain",
+        "--format",
+        "text",
+        file.to_str().unwrap(),
+    ]);
     let words = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(
