@@ -55,135 +55,356 @@ pub const OWASP: &[(&str, &str)] = &[
     ("dow", "Denial of wallet and service"),
 ];
 
-/// The name of a technique such as `T1110.001`, where it is known.
-pub fn technique(id: &str) -> Option<&'static str> {
-    TECHNIQUES
-        .binary_search_by_key(&id, |(known, _)| known)
-        .ok()
-        .map(|at| TECHNIQUES[at].1)
+/// A technique that is at home in clouds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Technique {
+    /// Its name.
+    pub name: &'static str,
+    tactics: &'static [&'static str],
 }
 
-/// Techniques by id, in order of it.
-const TECHNIQUES: &[(&str, &str)] = &[
-    ("T1021", "Remote Services"),
-    ("T1021.004", "SSH"),
-    ("T1021.007", "Cloud Services"),
-    ("T1021.008", "Direct Cloud VM Connections"),
-    ("T1037", "Boot or Logon Initialization Scripts"),
-    ("T1046", "Network Service Discovery"),
-    ("T1048", "Exfiltration Over Alternative Protocol"),
-    ("T1059", "Command and Scripting Interpreter"),
-    ("T1059.009", "Cloud API"),
-    ("T1068", "Exploitation for Privilege Escalation"),
-    ("T1069", "Permission Groups Discovery"),
-    ("T1069.003", "Cloud Groups"),
-    ("T1070", "Indicator Removal"),
-    ("T1074", "Data Staged"),
-    ("T1074.002", "Remote Data Staging"),
-    ("T1078", "Valid Accounts"),
-    ("T1078.001", "Default Accounts"),
-    ("T1078.002", "Domain Accounts"),
-    ("T1078.004", "Cloud Accounts"),
-    ("T1082", "System Information Discovery"),
-    ("T1083", "File and Directory Discovery"),
-    ("T1087", "Account Discovery"),
-    ("T1087.004", "Cloud Account"),
-    ("T1090", "Proxy"),
-    ("T1098", "Account Manipulation"),
-    ("T1098.001", "Additional Cloud Credentials"),
-    ("T1098.003", "Additional Cloud Roles"),
-    ("T1098.004", "SSH Authorized Keys"),
-    ("T1105", "Ingress Tool Transfer"),
-    ("T1106", "Native API"),
-    ("T1110", "Brute Force"),
-    ("T1110.001", "Password Guessing"),
-    ("T1110.002", "Password Cracking"),
-    ("T1110.003", "Password Spraying"),
-    ("T1110.004", "Credential Stuffing"),
-    ("T1119", "Automated Collection"),
-    ("T1133", "External Remote Services"),
-    ("T1134", "Access Token Manipulation"),
-    ("T1136", "Create Account"),
-    ("T1136.003", "Cloud Account"),
-    ("T1190", "Exploit Public-Facing Application"),
-    ("T1195", "Supply Chain Compromise"),
-    ("T1199", "Trusted Relationship"),
-    ("T1201", "Password Policy Discovery"),
-    ("T1204", "User Execution"),
-    ("T1204.003", "Malicious Image"),
-    ("T1213", "Data from Information Repositories"),
-    ("T1484", "Domain or Tenant Policy Modification"),
-    ("T1484.002", "Trust Modification"),
-    ("T1485", "Data Destruction"),
-    ("T1485.001", "Lifecycle-Triggered Deletion"),
-    ("T1486", "Data Encrypted for Impact"),
-    ("T1489", "Service Stop"),
-    ("T1490", "Inhibit System Recovery"),
-    ("T1491", "Defacement"),
-    ("T1496", "Resource Hijacking"),
-    ("T1496.001", "Compute Hijacking"),
-    ("T1496.004", "Cloud Service Hijacking"),
-    ("T1498", "Network Denial of Service"),
-    ("T1499", "Endpoint Denial of Service"),
-    ("T1499.002", "Service Exhaustion Flood"),
-    ("T1499.003", "Application Exhaustion Flood"),
-    ("T1499.004", "Application or System Exploitation"),
-    ("T1518", "Software Discovery"),
-    ("T1525", "Implant Internal Image"),
-    ("T1526", "Cloud Service Discovery"),
-    ("T1528", "Steal Application Access Token"),
-    ("T1530", "Data from Cloud Storage"),
-    ("T1531", "Account Access Removal"),
-    ("T1535", "Unused/Unsupported Cloud Regions"),
-    ("T1537", "Transfer Data to Cloud Account"),
-    ("T1538", "Cloud Service Dashboard"),
-    ("T1546", "Event Triggered Execution"),
-    ("T1548", "Abuse Elevation Control Mechanism"),
-    ("T1548.005", "Temporary Elevated Cloud Access"),
-    ("T1550", "Use Alternate Authentication Material"),
-    ("T1550.001", "Application Access Token"),
-    ("T1550.004", "Web Session Cookie"),
-    ("T1552", "Unsecured Credentials"),
-    ("T1552.001", "Credentials In Files"),
-    ("T1552.005", "Cloud Instance Metadata API"),
-    ("T1552.007", "Container API"),
-    ("T1555", "Credentials from Password Stores"),
-    ("T1555.006", "Cloud Secrets Management Stores"),
-    ("T1556", "Modify Authentication Process"),
-    ("T1556.006", "Multi-Factor Authentication"),
-    ("T1556.009", "Conditional Access Policies"),
-    ("T1562", "Impair Defenses"),
-    ("T1562.001", "Disable or Modify Tools"),
-    ("T1562.007", "Disable or Modify Cloud Firewall"),
-    ("T1562.008", "Disable or Modify Cloud Logs"),
-    ("T1566", "Phishing"),
-    ("T1567", "Exfiltration Over Web Service"),
-    ("T1567.002", "Exfiltration to Cloud Storage"),
-    ("T1574", "Hijack Execution Flow"),
-    ("T1574.006", "Dynamic Linker Hijacking"),
-    ("T1578", "Modify Cloud Compute Infrastructure"),
-    ("T1578.001", "Create Snapshot"),
-    ("T1578.002", "Create Cloud Instance"),
-    ("T1578.003", "Delete Cloud Instance"),
-    ("T1578.004", "Revert Cloud Instance"),
-    ("T1578.005", "Modify Cloud Compute Configurations"),
-    ("T1580", "Cloud Infrastructure Discovery"),
-    ("T1586", "Compromise Accounts"),
-    ("T1586.003", "Cloud Accounts"),
-    ("T1606", "Forge Web Credentials"),
-    ("T1610", "Deploy Container"),
-    ("T1611", "Escape to Host"),
-    ("T1612", "Build Image on Host"),
-    ("T1613", "Container and Resource Discovery"),
-    ("T1619", "Cloud Storage Object Discovery"),
-    ("T1621", "Multi-Factor Authentication Request Generation"),
-    ("T1648", "Serverless Execution"),
-    ("T1651", "Cloud Administration Command"),
-    ("T1657", "Financial Theft"),
-    ("T1666", "Modify Cloud Resource Hierarchy"),
-    ("T1671", "Cloud Application Integration"),
-    ("T1685", "Disable or Modify Tools"),
-    ("T1685.002", "Disable or Modify Cloud Log"),
+/// The technique with an id such as `T1110.001`, where it is known.
+pub fn technique(id: &str) -> Option<Technique> {
+    let at = TECHNIQUES
+        .binary_search_by_key(&id, |(known, ..)| known)
+        .ok()?;
+    let (_, name, tactics) = TECHNIQUES[at];
+    Some(Technique { name, tactics })
+}
+
+impl Technique {
+    /// Does it serve this tactic? The two parts into which defense evasion was split count as it did.
+    pub fn serves(&self, tactic: &str) -> bool {
+        let tactic = match tactic {
+            "stealth" | "defense-impairment" => "defense-evasion",
+            other => other,
+        };
+        self.tactics.contains(&tactic)
+    }
+
+    /// The tactics that it serves.
+    pub fn tactics(&self) -> &'static [&'static str] {
+        self.tactics
+    }
+}
+
+/// Techniques by id, in order of it, each with the tactics that it serves.
+const TECHNIQUES: &[(&str, &str, &[&str])] = &[
+    ("T1021", "Remote Services", &["lateral-movement"]),
+    ("T1021.004", "SSH", &["lateral-movement"]),
+    ("T1021.007", "Cloud Services", &["lateral-movement"]),
+    (
+        "T1021.008",
+        "Direct Cloud VM Connections",
+        &["lateral-movement"],
+    ),
+    (
+        "T1037",
+        "Boot or Logon Initialization Scripts",
+        &["persistence", "privilege-escalation"],
+    ),
+    ("T1046", "Network Service Discovery", &["discovery"]),
+    (
+        "T1048",
+        "Exfiltration Over Alternative Protocol",
+        &["exfiltration"],
+    ),
+    ("T1059", "Command and Scripting Interpreter", &["execution"]),
+    ("T1059.009", "Cloud API", &["execution"]),
+    (
+        "T1068",
+        "Exploitation for Privilege Escalation",
+        &["privilege-escalation"],
+    ),
+    ("T1069", "Permission Groups Discovery", &["discovery"]),
+    ("T1069.003", "Cloud Groups", &["discovery"]),
+    ("T1070", "Indicator Removal", &["defense-evasion"]),
+    ("T1074", "Data Staged", &["collection"]),
+    ("T1074.002", "Remote Data Staging", &["collection"]),
+    (
+        "T1078",
+        "Valid Accounts",
+        &[
+            "defense-evasion",
+            "persistence",
+            "privilege-escalation",
+            "initial-access",
+        ],
+    ),
+    (
+        "T1078.001",
+        "Default Accounts",
+        &[
+            "defense-evasion",
+            "persistence",
+            "privilege-escalation",
+            "initial-access",
+        ],
+    ),
+    (
+        "T1078.002",
+        "Domain Accounts",
+        &[
+            "defense-evasion",
+            "persistence",
+            "privilege-escalation",
+            "initial-access",
+        ],
+    ),
+    (
+        "T1078.004",
+        "Cloud Accounts",
+        &[
+            "defense-evasion",
+            "persistence",
+            "privilege-escalation",
+            "initial-access",
+        ],
+    ),
+    ("T1082", "System Information Discovery", &["discovery"]),
+    ("T1083", "File and Directory Discovery", &["discovery"]),
+    ("T1087", "Account Discovery", &["discovery"]),
+    ("T1087.004", "Cloud Account", &["discovery"]),
+    ("T1090", "Proxy", &["command-and-control"]),
+    (
+        "T1098",
+        "Account Manipulation",
+        &["persistence", "privilege-escalation"],
+    ),
+    (
+        "T1098.001",
+        "Additional Cloud Credentials",
+        &["persistence", "privilege-escalation"],
+    ),
+    (
+        "T1098.003",
+        "Additional Cloud Roles",
+        &["persistence", "privilege-escalation"],
+    ),
+    (
+        "T1098.004",
+        "SSH Authorized Keys",
+        &["persistence", "privilege-escalation"],
+    ),
+    ("T1105", "Ingress Tool Transfer", &["command-and-control"]),
+    ("T1106", "Native API", &["execution"]),
+    ("T1110", "Brute Force", &["credential-access"]),
+    ("T1110.001", "Password Guessing", &["credential-access"]),
+    ("T1110.002", "Password Cracking", &["credential-access"]),
+    ("T1110.003", "Password Spraying", &["credential-access"]),
+    ("T1110.004", "Credential Stuffing", &["credential-access"]),
+    ("T1119", "Automated Collection", &["collection"]),
+    (
+        "T1133",
+        "External Remote Services",
+        &["persistence", "initial-access"],
+    ),
+    (
+        "T1134",
+        "Access Token Manipulation",
+        &["defense-evasion", "privilege-escalation"],
+    ),
+    ("T1136", "Create Account", &["persistence"]),
+    ("T1136.003", "Cloud Account", &["persistence"]),
+    (
+        "T1190",
+        "Exploit Public-Facing Application",
+        &["initial-access"],
+    ),
+    ("T1195", "Supply Chain Compromise", &["initial-access"]),
+    ("T1199", "Trusted Relationship", &["initial-access"]),
+    ("T1201", "Password Policy Discovery", &["discovery"]),
+    ("T1204", "User Execution", &["execution"]),
+    ("T1204.003", "Malicious Image", &["execution"]),
+    (
+        "T1213",
+        "Data from Information Repositories",
+        &["collection"],
+    ),
+    (
+        "T1484",
+        "Domain or Tenant Policy Modification",
+        &["defense-evasion", "privilege-escalation"],
+    ),
+    (
+        "T1484.002",
+        "Trust Modification",
+        &["defense-evasion", "privilege-escalation"],
+    ),
+    ("T1485", "Data Destruction", &["impact"]),
+    ("T1485.001", "Lifecycle-Triggered Deletion", &["impact"]),
+    ("T1486", "Data Encrypted for Impact", &["impact"]),
+    ("T1489", "Service Stop", &["impact"]),
+    ("T1490", "Inhibit System Recovery", &["impact"]),
+    ("T1491", "Defacement", &["impact"]),
+    ("T1496", "Resource Hijacking", &["impact"]),
+    ("T1496.001", "Compute Hijacking", &["impact"]),
+    ("T1496.004", "Cloud Service Hijacking", &["impact"]),
+    ("T1498", "Network Denial of Service", &["impact"]),
+    ("T1499", "Endpoint Denial of Service", &["impact"]),
+    ("T1499.002", "Service Exhaustion Flood", &["impact"]),
+    ("T1499.003", "Application Exhaustion Flood", &["impact"]),
+    (
+        "T1499.004",
+        "Application or System Exploitation",
+        &["impact"],
+    ),
+    ("T1518", "Software Discovery", &["discovery"]),
+    ("T1525", "Implant Internal Image", &["persistence"]),
+    ("T1526", "Cloud Service Discovery", &["discovery"]),
+    (
+        "T1528",
+        "Steal Application Access Token",
+        &["credential-access"],
+    ),
+    ("T1530", "Data from Cloud Storage", &["collection"]),
+    ("T1531", "Account Access Removal", &["impact"]),
+    (
+        "T1535",
+        "Unused/Unsupported Cloud Regions",
+        &["defense-evasion"],
+    ),
+    ("T1537", "Transfer Data to Cloud Account", &["exfiltration"]),
+    ("T1538", "Cloud Service Dashboard", &["discovery"]),
+    (
+        "T1546",
+        "Event Triggered Execution",
+        &["persistence", "privilege-escalation"],
+    ),
+    (
+        "T1548",
+        "Abuse Elevation Control Mechanism",
+        &["privilege-escalation", "defense-evasion"],
+    ),
+    (
+        "T1548.005",
+        "Temporary Elevated Cloud Access",
+        &["privilege-escalation", "defense-evasion"],
+    ),
+    (
+        "T1550",
+        "Use Alternate Authentication Material",
+        &["defense-evasion", "lateral-movement"],
+    ),
+    (
+        "T1550.001",
+        "Application Access Token",
+        &["defense-evasion", "lateral-movement"],
+    ),
+    (
+        "T1550.004",
+        "Web Session Cookie",
+        &["defense-evasion", "lateral-movement"],
+    ),
+    ("T1552", "Unsecured Credentials", &["credential-access"]),
+    ("T1552.001", "Credentials In Files", &["credential-access"]),
+    (
+        "T1552.005",
+        "Cloud Instance Metadata API",
+        &["credential-access"],
+    ),
+    ("T1552.007", "Container API", &["credential-access"]),
+    (
+        "T1555",
+        "Credentials from Password Stores",
+        &["credential-access"],
+    ),
+    (
+        "T1555.006",
+        "Cloud Secrets Management Stores",
+        &["credential-access"],
+    ),
+    (
+        "T1556",
+        "Modify Authentication Process",
+        &["credential-access", "defense-evasion", "persistence"],
+    ),
+    (
+        "T1556.006",
+        "Multi-Factor Authentication",
+        &["credential-access", "defense-evasion", "persistence"],
+    ),
+    (
+        "T1556.009",
+        "Conditional Access Policies",
+        &["credential-access", "defense-evasion", "persistence"],
+    ),
+    ("T1562", "Impair Defenses", &["defense-evasion"]),
+    ("T1562.001", "Disable or Modify Tools", &["defense-evasion"]),
+    (
+        "T1562.007",
+        "Disable or Modify Cloud Firewall",
+        &["defense-evasion"],
+    ),
+    (
+        "T1562.008",
+        "Disable or Modify Cloud Logs",
+        &["defense-evasion"],
+    ),
+    ("T1566", "Phishing", &["initial-access"]),
+    ("T1567", "Exfiltration Over Web Service", &["exfiltration"]),
+    (
+        "T1567.002",
+        "Exfiltration to Cloud Storage",
+        &["exfiltration"],
+    ),
+    (
+        "T1574",
+        "Hijack Execution Flow",
+        &["persistence", "privilege-escalation", "defense-evasion"],
+    ),
+    (
+        "T1574.006",
+        "Dynamic Linker Hijacking",
+        &["persistence", "privilege-escalation", "defense-evasion"],
+    ),
+    (
+        "T1578",
+        "Modify Cloud Compute Infrastructure",
+        &["defense-evasion"],
+    ),
+    ("T1578.001", "Create Snapshot", &["defense-evasion"]),
+    ("T1578.002", "Create Cloud Instance", &["defense-evasion"]),
+    ("T1578.003", "Delete Cloud Instance", &["defense-evasion"]),
+    ("T1578.004", "Revert Cloud Instance", &["defense-evasion"]),
+    (
+        "T1578.005",
+        "Modify Cloud Compute Configurations",
+        &["defense-evasion"],
+    ),
+    ("T1580", "Cloud Infrastructure Discovery", &["discovery"]),
+    ("T1586", "Compromise Accounts", &["resource-development"]),
+    ("T1586.003", "Cloud Accounts", &["resource-development"]),
+    ("T1606", "Forge Web Credentials", &["credential-access"]),
+    (
+        "T1610",
+        "Deploy Container",
+        &["defense-evasion", "execution"],
+    ),
+    ("T1611", "Escape to Host", &["privilege-escalation"]),
+    ("T1612", "Build Image on Host", &["defense-evasion"]),
+    ("T1613", "Container and Resource Discovery", &["discovery"]),
+    ("T1619", "Cloud Storage Object Discovery", &["discovery"]),
+    (
+        "T1621",
+        "Multi-Factor Authentication Request Generation",
+        &["credential-access"],
+    ),
+    ("T1648", "Serverless Execution", &["execution"]),
+    ("T1651", "Cloud Administration Command", &["execution"]),
+    ("T1657", "Financial Theft", &["impact"]),
+    (
+        "T1666",
+        "Modify Cloud Resource Hierarchy",
+        &["defense-evasion"],
+    ),
+    ("T1671", "Cloud Application Integration", &["persistence"]),
+    ("T1685", "Disable or Modify Tools", &["defense-evasion"]),
+    (
+        "T1685.002",
+        "Disable or Modify Cloud Log",
+        &["defense-evasion"],
+    ),
 ];
 
 #[cfg(test)]
@@ -192,8 +413,16 @@ mod tests {
 
     #[test]
     fn techniques_are_found() {
-        assert!(TECHNIQUES.is_sorted_by_key(|(id, _)| *id));
-        assert_eq!(technique("T1110.003"), Some("Password Spraying"));
+        assert!(TECHNIQUES.is_sorted_by_key(|(id, ..)| *id));
+        for (id, _, tactics) in TECHNIQUES {
+            for tactic in *tactics {
+                assert!(TACTICS.iter().any(|t| t.slug == *tactic), "{id}: {tactic}");
+            }
+        }
+        let spraying = technique("T1110.003").unwrap();
+        assert_eq!(spraying.name, "Password Spraying");
+        assert!(spraying.serves("credential-access") && !spraying.serves("impact"));
+        assert!(technique("T1562.008").unwrap().serves("defense-impairment"));
         assert_eq!(technique("T9999"), None);
     }
 }

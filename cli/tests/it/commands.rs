@@ -103,6 +103,77 @@ fn advice_fails_only_when_it_is_asked_to() {
     assert!(text(&run(&["rule", "check", "--codes"]).stdout).contains("never-matches"));
 }
 
+#[test]
+fn coverage_by_attack_and_owasp() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = folder.path().join("layer.json");
+    let output = run(&["rule", "coverage", "--navigator", layer.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines: Vec<serde_json::Value> = text(&output.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let of = |kind: &str| {
+        lines
+            .iter()
+            .filter(|l| l["kind"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let guessing: Vec<_> = of("attack")
+        .into_iter()
+        .filter(|l| l["technique"] == "T1110.001" && l["tactic"] == "credential-access")
+        .collect();
+    assert_eq!(guessing.len(), 1, "{lines:?}");
+    assert_eq!(guessing[0]["technique_name"], "Password Guessing");
+    assert_eq!(
+        guessing[0]["rules"].as_u64().unwrap() as usize,
+        guessing[0]["rule_ids"].as_array().unwrap().len()
+    );
+    assert_eq!(of("owasp-serverless").len(), 11);
+    let gap = of("owasp-serverless")
+        .into_iter()
+        .find(|l| l["risk"] == "sl4")
+        .unwrap();
+    assert_eq!(gap["rules"], 0);
+
+    // The layer has the shape of format 4.5: what it demands, of the types it demands, and nothing unknown.
+    let layer: serde_json::Value = serde_json::from_slice(&std::fs::read(&layer).unwrap()).unwrap();
+    assert!(layer["name"].is_string() && layer["domain"] == "enterprise-attack");
+    assert_eq!(layer["versions"]["layer"], "4.5");
+    assert!(layer["versions"]["navigator"].is_string());
+    let keys = "name versions description domain customDataURL filters sorting layout hideDisabled techniques gradient legendItems showTacticRowBackground tacticRowBackground selectTechniquesAcrossTactics selectSubtechniquesWithParent selectVisibleTechniques metadata links";
+    for key in layer.as_object().unwrap().keys() {
+        assert!(keys.split(' ').any(|k| k == key), "{key}");
+    }
+    let keys = "techniqueID tactic comment enabled score color metadata links showSubtechniques";
+    let techniques = layer["techniques"].as_array().unwrap();
+    assert!(techniques.len() > 20);
+    for technique in techniques {
+        let id = technique["techniqueID"].as_str().unwrap();
+        let (parent, sub) = id.split_once('.').unwrap_or((id, "000"));
+        assert!(
+            parent.starts_with('T') && parent.len() == 5 && sub.len() == 3,
+            "{id}"
+        );
+        assert!(technique["score"].is_u64() && technique["comment"].is_string());
+        for key in technique.as_object().unwrap().keys() {
+            assert!(keys.split(' ').any(|k| k == key), "{key}");
+        }
+        for entry in technique["metadata"].as_array().unwrap() {
+            assert!(entry["name"].is_string() && entry["value"].is_string());
+        }
+    }
+    let gradient = &layer["gradient"];
+    assert!(gradient["colors"].as_array().unwrap().len() >= 2);
+    assert!(gradient["maxValue"].as_u64() > gradient["minValue"].as_u64());
+
+    let table = text(&run(&["rule", "coverage", "--format", "table"]).stdout);
+    assert!(
+        table.starts_with("ATT&CK TACTIC") && table.contains("SL10"),
+        "{table}"
+    );
+}
+
 /// The table of codes in the documentation is the one of the program.
 #[test]
 fn every_code_is_documented() {
