@@ -75,6 +75,8 @@ struct Totals {
     files: u64,
     bad: u64,
     by_rule: BTreeMap<(std::cmp::Reverse<Severity>, String), u64>,
+    /// What each filter took away, by its title.
+    by_filter: BTreeMap<String, u64>,
 }
 
 /// Runs the command.
@@ -318,10 +320,11 @@ fn take(
     for bad in &chunk.bad {
         output::bad(bad);
     }
-    let (mut text, mut rule, mut matched) = (0, 0, chunk.matches.into_iter().peekable());
+    let (mut text, mut rule, mut cut) = (0, 0, 0);
+    let mut matched = chunk.matches.into_iter().peekable();
     for (number, event) in chunk.events.iter().enumerate() {
-        let (from, first) = (text, rule);
-        (text, rule) = (event.text_end, event.rules_end);
+        let (from, first, first_cut) = (text, rule, cut);
+        (text, rule, cut) = (event.text_end, event.rules_end, event.cut_end);
         totals.events += 1;
         let known = seen.insert(event.id, event.content);
         let mut own = Vec::new();
@@ -357,6 +360,10 @@ fn take(
         }
         for &number in &chunk.rules[first..rule] {
             *by_rule.entry(number).or_default() += 1;
+        }
+        for &filter in &chunk.cut[first_cut..cut] {
+            let title = setting.engine.filter_title(filter).to_string();
+            *totals.by_filter.entry(title).or_default() += 1;
         }
         own.into_iter().try_for_each(|m| correlator.push(m))?;
     }

@@ -561,7 +561,8 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
 fn explain(engine: &Engine, rule: &str, event: &Event) -> Vec<String> {
     let doc = Doc::parse(&event.raw).ok();
     let json = doc.as_ref().map(|d| d.root(&event.raw));
-    let lines = engine.explain(rule, event, json).unwrap_or_default();
+    let explanation = engine.explain(rule, event, json);
+    let lines = explanation.map(|e| e.lines).unwrap_or_default();
     lines
         .into_iter()
         .map(|line| {

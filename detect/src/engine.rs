@@ -6,13 +6,15 @@
 //! `eventName`); the few rules without keys are looked at always. [`Engine::matches`] is a pure function of
 //! event and rule set; the [`Scratch`] only spares allocations.
 
+mod explain;
 mod look;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use event::json::Value;
 use event::path::{FieldSet, Slot, Slots};
-use event::{Event, Finding, RuleInfo, Str, is_normalized_name};
+use event::{Event, Finding, RuleInfo, Str, Time, is_normalized_name};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::condition::Condition;
@@ -23,6 +25,8 @@ use crate::rule_set::{RuleSet, Target};
 use crate::window::{Contribution, contributed, group_value};
 use look::Look;
 
+pub use explain::{Explained, Explanation};
+
 /// The rules that need a value, by the lower-cased value.
 type RulesByValue = FxHashMap<Box<str>, Vec<u32>>;
 
@@ -32,12 +36,15 @@ type Need = (Slot, Box<str>);
 /// A compiled rule set.
 #[derive(Debug)]
 pub struct Engine {
+    /// Tells this engine from every other of the process, so that no [`Scratch`] takes what it knows from one to another.
+    serial: u64,
     fields: FieldSet,
     /// Per slot: may the envelope stand in where the record has nothing?
     normalized: Vec<bool>,
     predicates: Vec<Predicate>,
     rules: Vec<CompiledRule>,
     correlations: Vec<Correlated>,
+    filters: Vec<CompiledFilter>,
     logsources: Vec<Logsource>,
     /// Per indexed slot: lower-cased value to rules.
     index: Vec<(Slot, RulesByValue)>,
@@ -56,6 +63,16 @@ struct CompiledRule {
     selections: Vec<(String, Expression)>,
     /// The correlations that refer to it, at which place of their list, and with which word.
     correlations: Vec<(usize, usize, String)>,
+    /// The filters that cut into it.
+    filters: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct CompiledFilter {
+    id: Str,
+    title: Str,
+    cut: Expression,
+    expires: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -107,22 +124,11 @@ pub struct CorrelationMatch {
     pub contribution: Contribution,
 }
 
-/// One line of a rule held against one event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Explained {
-    /// The selection that the line belongs to.
-    pub selection: String,
-    /// The line as written: field, modifiers and values.
-    pub written: String,
-    /// Does the event satisfy it?
-    pub held: bool,
-    /// What the event has in the field; for keywords nothing.
-    pub values: Vec<String>,
-}
-
 /// Working memory for [`Engine::matches`], used again for every event; one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    /// The engine that it was used with last.
+    engine: u64,
     slots: Slots,
     /// Per slot: where its values are in `values`, once it was read for this event.
     read: Vec<Read>,
@@ -137,6 +143,8 @@ pub struct Scratch {
     event: u32,
     candidates: Vec<u32>,
     matched: Vec<u32>,
+    /// What filters took away from this event: the filter and the rule.
+    cut: Vec<(u32, u32)>,
     /// Which logsources cover the source of the last event.
     source: Str,
     covered: Vec<bool>,
@@ -161,18 +169,22 @@ struct Text {
 impl Engine {
     /// Compiles a rule set.
     pub fn new(set: &RuleSet) -> Engine {
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
         let mut engine = Engine {
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             fields: FieldSet::new(),
             normalized: Vec::new(),
             predicates: Vec::new(),
             rules: Vec::new(),
             correlations: Vec::new(),
+            filters: Vec::new(),
             logsources: Vec::new(),
             index: Vec::new(),
             unkeyed: Vec::new(),
         };
         let mut known = FxHashMap::default();
-        for (rule, generates) in set.rules.iter().zip(&set.generates) {
+        for (number, (rule, generates)) in set.rules.iter().zip(&set.generates).enumerate() {
+            let filters = set.filtered.get(number).map_or(&[][..], Vec::as_slice);
             let selections: Vec<Expression> = rule
                 .selections
                 .iter()
@@ -204,6 +216,19 @@ impl Engine {
                     .zip(selections)
                     .collect(),
                 correlations: Vec::new(),
+                filters: filters.iter().map(|f| *f as u32).collect(),
+            });
+        }
+        for filter in &set.filters {
+            let parts = filter.selections.iter();
+            let selections: Vec<Expression> = parts
+                .map(|(_, s)| engine.selection(s, &mut known))
+                .collect();
+            engine.filters.push(CompiledFilter {
+                id: filter.id.as_str().into(),
+                title: filter.title.as_str().into(),
+                cut: expression(&filter.cut, &selections),
+                expires: filter.expires,
             });
         }
         let carried = crate::correlations::carried(set);
@@ -397,6 +422,16 @@ impl Engine {
         self.rules[rule as usize].generates
     }
 
+    /// The id of the filter with this number.
+    pub fn filter_id(&self, filter: u32) -> &Str {
+        &self.filters[filter as usize].id
+    }
+
+    /// The title of the filter with this number.
+    pub fn filter_title(&self, filter: u32) -> &Str {
+        &self.filters[filter as usize].title
+    }
+
     /// The id of the correlation with this number.
     pub fn correlation_id(&self, correlation: usize) -> &Str {
         &self.correlations[correlation].id
@@ -417,7 +452,7 @@ impl Engine {
         }
     }
 
-    /// The numbers of the rules that match an event, ascending. `json` is the original record where it is JSON.
+    /// The numbers of the rules that match an event and that no filter cuts, ascending. `json` is the original record where it is JSON.
     pub fn matches<'s>(
         &self,
         event: &Event,
@@ -436,7 +471,10 @@ impl Engine {
         let candidates = std::mem::take(&mut look.scratch.candidates);
         for &number in &candidates {
             let rule = &self.rules[number as usize];
-            if look.scratch.covered[rule.logsource] && look.holds(&rule.expression) {
+            if look.scratch.covered[rule.logsource]
+                && look.holds(&rule.expression)
+                && !look.is_cut(number, &rule.filters)
+            {
                 look.scratch.matched.push(number);
             }
         }
@@ -502,67 +540,11 @@ impl Engine {
         matches
     }
 
-    /// Every line of a rule held against an event, or `None` if no rule has this id.
-    pub fn explain(
-        &self,
-        rule_id: &str,
-        event: &Event,
-        json: Option<Value<'_>>,
-    ) -> Option<Vec<Explained>> {
-        let rule = self.rules.iter().find(|r| r.info.id == rule_id)?;
-        let mut scratch = Scratch::new();
-        let mut look = Look {
-            engine: self,
-            event,
-            json,
-            scratch: &mut scratch,
-        };
-        look.begin();
-        let mut lines = Vec::new();
-        for (name, expression) in &rule.selections {
-            let mut predicates = Vec::new();
-            collect(expression, &mut predicates);
-            for number in predicates {
-                let predicate = &self.predicates[number as usize];
-                let values = match predicate.slot {
-                    Some(slot) => {
-                        let read = look.read(slot);
-                        let values =
-                            look.scratch.values[read.from as usize..read.to as usize].to_vec();
-                        values
-                            .iter()
-                            .map(|v| look.scratch.written(v).to_owned())
-                            .collect()
-                    }
-                    None => Vec::new(),
-                };
-                let held = look.predicate(predicate);
-                lines.push(Explained {
-                    selection: name.clone(),
-                    written: predicate.item.written.clone(),
-                    held,
-                    values,
-                });
-            }
-        }
-        Some(lines)
-    }
-
     /// Does any correlation refer to one of these rules?
     pub fn is_correlated(&self, matched: &[u32]) -> bool {
         matched
             .iter()
             .any(|r| !self.rules[*r as usize].correlations.is_empty())
-    }
-}
-
-fn collect(expression: &Expression, out: &mut Vec<u32>) {
-    match expression {
-        Expression::Predicate(number) => out.push(*number),
-        Expression::Not(inner) => collect(inner, out),
-        Expression::And(parts) | Expression::Or(parts) => {
-            parts.iter().for_each(|p| collect(p, out))
-        }
     }
 }
 
@@ -588,5 +570,10 @@ impl Scratch {
     /// The rules that matched when [`Engine::matches`] was last asked.
     pub fn matched(&self) -> &[u32] {
         &self.matched
+    }
+
+    /// What filters took away when [`Engine::matches`] was last asked: each filter with the rule that would have matched.
+    pub fn cut(&self) -> &[(u32, u32)] {
+        &self.cut
     }
 }

@@ -24,6 +24,8 @@ pub struct Problem {
     pub place: Option<Place>,
     /// The line of the file at that place.
     pub snippet: String,
+    /// For advice: its short name, which a rule can silence with `lint-ignore`.
+    pub code: Option<&'static str>,
     /// What is wrong, a lower-case fragment.
     pub message: String,
     /// What to do about it; may be empty.
@@ -35,6 +37,7 @@ pub struct Problem {
 pub(crate) struct Mistake {
     pub(crate) weight: Weight,
     pub(crate) place: Option<Place>,
+    pub(crate) code: Option<&'static str>,
     pub(crate) message: String,
     pub(crate) hint: String,
 }
@@ -44,6 +47,7 @@ impl Mistake {
         Mistake {
             weight: Weight::Error,
             place: Some(place),
+            code: None,
             message: message.into(),
             hint: String::new(),
         }
@@ -57,6 +61,12 @@ impl Mistake {
     pub(crate) fn warning(mut self) -> Mistake {
         self.weight = Weight::Warning;
         self
+    }
+
+    /// Advice that a rule may silence by this name.
+    pub(crate) fn advice(mut self, code: &'static str) -> Mistake {
+        self.code = Some(code);
+        self.warning()
     }
 
     pub(crate) fn in_file(self, path: &str, text: &str) -> Problem {
@@ -74,6 +84,7 @@ impl Mistake {
             path: path.to_owned(),
             place: self.place,
             snippet,
+            code: self.code,
             message: self.message,
             hint: self.hint,
         }
@@ -82,9 +93,11 @@ impl Mistake {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.weight {
-            Weight::Error => writeln!(f, "error: cannot load rule `{}`", self.path)?,
-            Weight::Warning => writeln!(f, "warning: rule `{}`", self.path)?,
+        match (self.weight, self.code) {
+            (Weight::Error, None) => writeln!(f, "error: cannot load rule `{}`", self.path)?,
+            (Weight::Error, Some(code)) => writeln!(f, "error[{code}]: rule `{}`", self.path)?,
+            (Weight::Warning, None) => writeln!(f, "warning: rule `{}`", self.path)?,
+            (Weight::Warning, Some(code)) => writeln!(f, "warning[{code}]: rule `{}`", self.path)?,
         }
         match self.place {
             Some(place) => writeln!(f, "  --> {}:{}:{}", self.path, place.line, place.column)?,
@@ -111,7 +124,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// Edit distance in which two letters that changed places count once.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) =
         (a.chars().take(64).collect(), b.chars().take(64).collect());
     let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];

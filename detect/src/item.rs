@@ -233,14 +233,14 @@ pub(crate) fn parse(
         warnings.push(
             Mistake::new(key.place, "`all` does nothing with a single value")
                 .hint("remove it, or give a list")
-                .warning(),
+                .advice("all-single"),
         );
     }
     if nodes.len() > 1 && nodes.iter().any(|n| n.yaml == Yaml::Null) {
         warnings.push(
             Mistake::new(value.place, "`null` stands in a list of values")
                 .hint("the specification asks for a selection of its own")
-                .warning(),
+                .advice("null-in-list"),
         );
     }
     if field.is_empty() && !matches!(state.mode, Mode::Plain | Mode::Regex) {

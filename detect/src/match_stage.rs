@@ -7,6 +7,7 @@
 //! under a fallback id and raises a finding of its own. The rules are asked for before every round, so that a
 //! new set takes effect between two batches.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ pub struct Metrics {
     received: IntCounter,
     sent: IntCounter,
     matches: IntCounter,
+    filtered: IntCounterVec,
     dropped: IntCounterVec,
     errors: IntCounterVec,
     lag: IntGauge,
@@ -103,6 +105,13 @@ impl Metrics {
             matches: IntCounter::new(
                 "trailwarden_match_matches_sent_total",
                 "Matches put on the log for correlations.",
+            )?,
+            filtered: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_match_filtered_total",
+                    "Matches that a filter or an exception took away, by the filter's id.",
+                ),
+                &["filter"],
             )?,
             dropped: IntCounterVec::new(
                 Opts::new(
@@ -138,6 +147,7 @@ impl Metrics {
         registry.register(Box::new(metrics.received.clone()))?;
         registry.register(Box::new(metrics.sent.clone()))?;
         registry.register(Box::new(metrics.matches.clone()))?;
+        registry.register(Box::new(metrics.filtered.clone()))?;
         registry.register(Box::new(metrics.dropped.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
@@ -203,6 +213,8 @@ struct Outputs {
     records: Vec<(Topic, Record)>,
     findings: u64,
     matches: u64,
+    /// Per filter: how many matches it took away.
+    cut: BTreeMap<u32, u64>,
 }
 
 impl Worker {
@@ -268,7 +280,7 @@ impl Worker {
         self.lag = end.saturating_sub(batch.next);
         if batch.records.is_empty() {
             // That the partition was read to its end is worth a commit once: it lets the watermark move.
-            return match self.ticker.tick(true, batch.next) {
+            return match self.ticker.tick(true, batch.next, begin) {
                 Some(watermark) => {
                     let mut outputs = Outputs::default();
                     self.say(watermark, begin, &mut outputs);
@@ -313,13 +325,21 @@ impl Worker {
             self.ticker.see(event);
             self.event(rules, *offset, event, begin, &mut outputs);
         }
-        if let Some(watermark) = self.ticker.tick(batch.next == end, batch.next) {
+        if let Some(watermark) = self.ticker.tick(batch.next == end, batch.next, begin) {
             self.say(watermark, begin, &mut outputs);
         }
         let (findings, matches) = (outputs.findings, outputs.matches);
+        let cut = std::mem::take(&mut outputs.cut);
         self.commit(batch.next, outputs, state)?;
         metrics.sent.inc_by(findings);
         metrics.matches.inc_by(matches);
+        for (filter, matches) in cut {
+            let filter = rules.engine.filter_id(filter);
+            metrics
+                .filtered
+                .with_label_values(&[filter.as_str()])
+                .inc_by(matches);
+        }
         metrics
             .batch
             .observe((clock().0 - begin.0).max(0) as f64 / 1e6);
@@ -344,6 +364,9 @@ impl Worker {
             if engine.generates(rule) {
                 outputs.finding(&engine.finding(rule, event), now);
             }
+        }
+        for (filter, _) in self.scratch.cut() {
+            *outputs.cut.entry(*filter).or_default() += 1;
         }
         // An amendment says what is already known once more: it is linked, and not counted.
         if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {

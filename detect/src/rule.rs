@@ -1,16 +1,24 @@
 //! A checked rule, and how documents become rules.
 //!
-//! `document` takes one YAML document and gives a [`Rule`], a [`CorrelationRule`] or the mistakes in it.
+//! `document` takes one YAML document and gives a [`Rule`], a [`CorrelationRule`], a [`Filter`] or the mistakes in it.
 //! Which files there are, and what refers to what, is the business of `rule_set`.
 
 mod correlation;
+mod detection;
+mod filter;
+mod test;
 
 use event::{RuleInfo, Severity};
 
-use crate::condition::{self, Condition};
+use crate::condition::Condition;
 use crate::error::{Mistake, nearest};
-use crate::item::{self, Item, Placeholders};
+use crate::item::{Item, Placeholders};
 use crate::yaml::{Node, Place, Yaml};
+
+pub use filter::Filter;
+pub(crate) use filter::end_of_day;
+use test::tests;
+pub use test::{RuleTest, TestEvent};
 
 /// Which events a rule looks at; an absent part does not matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -45,19 +53,6 @@ pub enum Selection {
     All(Vec<Selection>),
     /// A list: any of them.
     Any(Vec<Selection>),
-}
-
-/// One test of a rule, from its `tests:`.
-#[derive(Debug, Clone)]
-pub struct RuleTest {
-    /// What it shows.
-    pub name: String,
-    /// The records, as a source would deliver them.
-    pub events: Vec<serde_json::Value>,
-    /// How many findings they must give; `None` means at least one.
-    pub expect: Option<u64>,
-    /// Where it stands.
-    pub place: Place,
 }
 
 /// A rule on single events.
@@ -148,6 +143,7 @@ pub struct CorrelationRule {
 pub(crate) enum Document {
     Rule(Box<Rule>),
     Correlation(Box<CorrelationRule>),
+    Filter(Box<Filter>),
 }
 
 /// Checks one document. All its mistakes are added to `mistakes`; without an error among them it gives a document.
@@ -169,12 +165,8 @@ pub(crate) fn document(
     let before = mistakes.len();
     let document = if node.get("correlation").is_some() {
         correlation::correlation(node, mistakes).map(|c| Document::Correlation(Box::new(c)))
-    } else if let Some((key, _)) = node.entry("filter") {
-        mistakes.push(
-            Mistake::new(key.place, "filter documents are not supported yet")
-                .hint("say it in the rule: `and not` a selection"),
-        );
-        None
+    } else if node.get("filter").is_some() {
+        filter::filter(node, placeholders, mistakes).map(|f| Document::Filter(Box::new(f)))
     } else if let Some((key, _)) = node.entry("baseline") {
         mistakes.push(
             Mistake::new(key.place, "baseline documents are not supported yet")
@@ -192,206 +184,43 @@ pub(crate) fn document(
 
 fn single(node: &Node, placeholders: &Placeholders, mistakes: &mut Vec<Mistake>) -> Option<Rule> {
     let info = info(node, mistakes);
-    let logsource =
-        match node.get("logsource") {
-            Some(found) => logsource(found, mistakes),
-            None => {
-                mistakes.push(Mistake::new(node.place, "`logsource` is missing").hint(
-                    "say which logs it reads, such as `product: aws` and `service: cloudtrail`",
-                ));
-                Logsource::default()
-            }
-        };
+    let logsource = required_logsource(node, mistakes);
     let tests = tests(node, mistakes);
-    let Some((key, detection)) = node.entry("detection") else {
+    let Some((key, found)) = node.entry("detection") else {
         let hint = nearest_key(node, "detection");
         mistakes.push(Mistake::new(node.place, "`detection` is missing").hint(hint));
         return None;
     };
-    let Yaml::Map(entries) = &detection.yaml else {
-        mistakes.push(Mistake::new(
-            key.place,
-            format!("`detection` must be a map, this is {}", detection.kind()),
-        ));
-        return None;
-    };
-    let mut selections = Vec::new();
-    let mut fine = true;
-    for (name, value) in entries {
-        let text = name.scalar().unwrap_or_default();
-        if text == "condition" || text == "timeframe" {
-            if text == "timeframe" {
-                mistakes.push(
-                    Mistake::new(
-                        name.place,
-                        "`timeframe` is no longer part of Sigma and does nothing here",
-                    )
-                    .hint("write a correlation document")
-                    .warning(),
-                );
-            }
-            continue;
-        }
-        let selection = selection(value, placeholders, mistakes, 0);
-        fine &= selection.is_some();
-        selections.push((text, selection.unwrap_or(Selection::Any(Vec::new()))));
-    }
-    let names: Vec<String> = selections.iter().map(|(n, _)| n.clone()).collect();
-    let Some((_, condition)) = detection.entry("condition") else {
+    let detection = detection::detection(key, found, &["timeframe"], placeholders, mistakes)?;
+    if let Some((key, _)) = found.entry("timeframe") {
+        let message = "`timeframe` is no longer part of Sigma and does nothing here";
         mistakes.push(
-            Mistake::new(key.place, "`condition` is missing")
-                .hint("say which selections must hold, such as `condition: selection`"),
+            Mistake::new(key.place, message)
+                .hint("write a correlation document")
+                .advice("timeframe"),
         );
-        return None;
-    };
-    let parts: Vec<&Node> = if let Yaml::List(items) = &condition.yaml {
-        items.iter().collect()
-    } else {
-        vec![condition]
-    };
-    let mut conditions = Vec::new();
-    let mut texts = Vec::new();
-    for part in parts {
-        match part.scalar() {
-            Some(text) => match condition::parse(&text, part.place, &names) {
-                Ok(parsed) => {
-                    conditions.push(parsed);
-                    texts.push(text);
-                }
-                Err(mistake) => mistakes.push(mistake),
-            },
-            None => mistakes.push(Mistake::new(
-                part.place,
-                format!("a condition is a text, this is {}", part.kind()),
-            )),
-        }
     }
-    if !fine || conditions.is_empty() {
-        return None;
-    }
-    let condition = if conditions.len() == 1 {
-        conditions.remove(0)
-    } else {
-        Condition::Or(conditions)
-    };
-    unused(&names, &condition, entries, mistakes);
-    let name = node.get("name").and_then(Node::scalar);
     Some(Rule {
         info,
-        name,
+        name: node.get("name").and_then(Node::scalar),
         logsource,
-        selections,
-        condition,
-        condition_text: texts.join(" or "),
+        selections: detection.selections,
+        condition: detection.condition,
+        condition_text: detection.condition_text,
         tests,
         place: node.place,
     })
 }
 
-/// Warns of selections that no condition names.
-fn unused(
-    names: &[String],
-    condition: &Condition,
-    entries: &[(Node, Node)],
-    mistakes: &mut Vec<Mistake>,
-) {
-    fn used(condition: &Condition, out: &mut Vec<usize>) {
-        match condition {
-            Condition::Selection(i) => out.push(*i),
-            Condition::Not(inner) => used(inner, out),
-            Condition::And(parts) | Condition::Or(parts) => parts.iter().for_each(|p| used(p, out)),
+fn required_logsource(node: &Node, mistakes: &mut Vec<Mistake>) -> Logsource {
+    match node.get("logsource") {
+        Some(found) => logsource(found, mistakes),
+        None => {
+            let hint = "say which logs it reads, such as `product: aws` and `service: cloudtrail`";
+            mistakes.push(Mistake::new(node.place, "`logsource` is missing").hint(hint));
+            Logsource::default()
         }
     }
-    let mut seen = Vec::new();
-    used(condition, &mut seen);
-    for (i, name) in names.iter().enumerate() {
-        if !seen.contains(&i)
-            && let Some((key, _)) = entries
-                .iter()
-                .find(|(k, _)| k.scalar().as_ref() == Some(name))
-        {
-            mistakes.push(
-                Mistake::new(
-                    key.place,
-                    format!("selection `{name}` is not used by the condition"),
-                )
-                .warning(),
-            );
-        }
-    }
-}
-
-/// One selection; its mistakes are added to `mistakes`, all of them.
-fn selection(
-    node: &Node,
-    placeholders: &Placeholders,
-    mistakes: &mut Vec<Mistake>,
-    depth: usize,
-) -> Option<Selection> {
-    let refuse = |mistakes: &mut Vec<Mistake>, message: &str| {
-        mistakes.push(Mistake::new(node.place, message));
-        None
-    };
-    let single = |mut parts: Vec<Selection>, join: fn(Vec<Selection>) -> Selection| {
-        if parts.len() == 1 {
-            parts.remove(0)
-        } else {
-            join(parts)
-        }
-    };
-    match &node.yaml {
-        _ if depth > 8 => refuse(mistakes, "selections are nested too deep"),
-        Yaml::Null => refuse(mistakes, "this selection is empty"),
-        Yaml::Map(entries) if entries.is_empty() => refuse(mistakes, "this selection is empty"),
-        Yaml::List(items) if items.is_empty() => refuse(mistakes, "this selection is empty"),
-        Yaml::Map(entries) => {
-            let parts: Vec<_> = entries
-                .iter()
-                .map(|(key, value)| take(line(key, value, placeholders, mistakes), mistakes))
-                .collect();
-            parts
-                .into_iter()
-                .collect::<Option<_>>()
-                .map(|parts| single(parts, Selection::All))
-        }
-        Yaml::List(items) => {
-            let parts: Vec<_> = items
-                .iter()
-                .map(|n| match n.yaml {
-                    Yaml::Map(_) | Yaml::List(_) => selection(n, placeholders, mistakes, depth + 1),
-                    _ => take(item::keyword(n), mistakes),
-                })
-                .collect();
-            parts
-                .into_iter()
-                .collect::<Option<_>>()
-                .map(|parts| single(parts, Selection::Any))
-        }
-        _ => take(item::keyword(node), mistakes),
-    }
-}
-
-fn take(item: Result<Item, Mistake>, mistakes: &mut Vec<Mistake>) -> Option<Selection> {
-    item.map_err(|mistake| mistakes.push(mistake))
-        .ok()
-        .map(Selection::Item)
-}
-
-fn line(
-    key: &Node,
-    value: &Node,
-    placeholders: &Placeholders,
-    mistakes: &mut Vec<Mistake>,
-) -> Result<Item, Mistake> {
-    if let Yaml::Map(_) = value.yaml {
-        let message = format!(
-            "the value of `{}` cannot be a map",
-            key.scalar().unwrap_or_default()
-        );
-        return Err(Mistake::new(value.place, message)
-            .hint("join the keys with dots: `userIdentity.type: Root`"));
-    }
-    item::parse(key, value, placeholders, mistakes)
 }
 
 fn logsource(node: &Node, mistakes: &mut Vec<Mistake>) -> Logsource {
@@ -430,7 +259,7 @@ fn logsource(node: &Node, mistakes: &mut Vec<Mistake>) -> Logsource {
                 node.place,
                 "`logsource` names no product, service or category: the rule looks at every event",
             )
-            .warning(),
+            .advice("logsource-empty"),
         );
     }
     found
@@ -459,7 +288,7 @@ fn info(node: &Node, mistakes: &mut Vec<Mistake>) -> RuleInfo {
         && !is_uuid(&id)
         && let Some(found) = node.get("id")
     {
-        mistakes.push(Mistake::new(found.place, format!("id `{id}` is no UUID")).warning());
+        mistakes.push(Mistake::new(found.place, format!("id `{id}` is no UUID")).advice("id-form"));
     }
     let level = text("level");
     let severity = Severity::from_level(&level.to_lowercase());
@@ -487,7 +316,7 @@ fn info(node: &Node, mistakes: &mut Vec<Mistake>) -> RuleInfo {
     }
 }
 
-fn is_uuid(id: &str) -> bool {
+pub(crate) fn is_uuid(id: &str) -> bool {
     id.len() == 36
         && id.char_indices().all(|(i, c)| {
             if matches!(i, 8 | 13 | 18 | 23) {
@@ -507,61 +336,4 @@ fn nearest_key(node: &Node, wanted: &str) -> String {
         .find(|k| nearest(k, [wanted]).is_some())
         .map(|k| format!("`{k}` stands here: did you mean `{wanted}`?"))
         .unwrap_or_default()
-}
-
-fn tests(node: &Node, mistakes: &mut Vec<Mistake>) -> Vec<RuleTest> {
-    let Some((key, list)) = node.entry("tests") else {
-        return Vec::new();
-    };
-    let Yaml::List(items) = &list.yaml else {
-        mistakes.push(Mistake::new(key.place, "`tests` must be a list"));
-        return Vec::new();
-    };
-    let mut tests = Vec::new();
-    for item in items {
-        let name = item
-            .get("name")
-            .and_then(Node::scalar)
-            .unwrap_or_else(|| format!("test on line {}", item.place.line));
-        let Some(Node {
-            yaml: Yaml::List(events),
-            ..
-        }) = item.get("events")
-        else {
-            mistakes.push(Mistake::new(item.place, "a test needs a list `events`"));
-            continue;
-        };
-        let expect = match item.get("expect") {
-            Some(e) if e.as_text() == Some("match") => None,
-            Some(e) if e.as_text() == Some("no_match") => Some(0),
-            Some(e) => match e
-                .get("count")
-                .and_then(Node::scalar)
-                .and_then(|n| n.parse().ok())
-            {
-                Some(count) => Some(count),
-                None => {
-                    mistakes.push(Mistake::new(
-                        e.place,
-                        "`expect` is `match`, `no_match` or `{count: N}`",
-                    ));
-                    continue;
-                }
-            },
-            None => {
-                mistakes.push(
-                    Mistake::new(item.place, "`expect` is missing")
-                        .hint("`match`, `no_match` or `{count: N}`"),
-                );
-                continue;
-            }
-        };
-        tests.push(RuleTest {
-            name,
-            events: events.iter().map(Node::to_json).collect(),
-            expect,
-            place: item.place,
-        });
-    }
-    tests
 }

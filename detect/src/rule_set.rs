@@ -4,12 +4,15 @@
 //! resolved, or all problems of all files at once. [`read`] finds the files of a folder. Nothing is skipped
 //! in silence: a document is loaded, or it is named among the problems.
 
+mod filters;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Mistake, Problem, Weight, nearest};
 use crate::item::Placeholders;
-use crate::rule::{self, CorrelationRule, Document, Rule};
+use crate::lint;
+use crate::rule::{self, CorrelationRule, Document, Filter, Rule};
 use crate::yaml::{self, Node, Place, Yaml};
 
 /// One rule file: where it is and what it says.
@@ -43,6 +46,10 @@ pub struct RuleSet {
     pub correlation_generates: Vec<bool>,
     /// Per correlation: what it refers to, and under which words.
     pub references: Vec<Vec<(Target, String)>>,
+    /// The filters, exceptions among them.
+    pub filters: Vec<Filter>,
+    /// Per rule: the numbers of the filters that cut into it.
+    pub filtered: Vec<Vec<usize>>,
     /// Advice that did not stop anything.
     pub warnings: Vec<Problem>,
     /// How many identical duplicates were left out.
@@ -140,6 +147,8 @@ impl RuleSet {
         let mut mistakes: Vec<(usize, Mistake)> = Vec::new();
         let mut rules = Vec::new();
         let mut correlations = Vec::new();
+        let mut filters = Vec::new();
+        let mut silent = Vec::new();
         for (number, file) in files.iter().enumerate() {
             let mut found = Vec::new();
             match yaml::documents(&file.text) {
@@ -153,6 +162,7 @@ impl RuleSet {
                     }
                     for node in collection(documents, &mut found) {
                         let json = node.to_json();
+                        silent.push(lint::silenced(number, &node));
                         match rule::document(&node, placeholders, &mut found) {
                             Some(Document::Rule(mut value)) => {
                                 value.info.file = file.path.clone();
@@ -167,6 +177,14 @@ impl RuleSet {
                                 value.info.file = file.path.clone();
                                 value.info.yaml = file.text.clone();
                                 correlations.push(Loaded {
+                                    value: *value,
+                                    file: number,
+                                    json,
+                                });
+                            }
+                            Some(Document::Filter(mut value)) => {
+                                value.file = file.path.clone();
+                                filters.push(Loaded {
                                     value: *value,
                                     file: number,
                                     json,
@@ -202,15 +220,25 @@ impl RuleSet {
             &mut mistakes,
             &mut duplicates,
         );
-        let set = resolve(
+        let filters = once(
+            filters,
+            |f| (&f.id, f.place),
+            files,
+            &mut seen,
+            &mut mistakes,
+            &mut duplicates,
+        );
+        let mut set = resolve(
             rules,
             correlations,
             duplicates,
             !failed.is_empty(),
             &mut mistakes,
         );
+        filters::apply(&mut set, filters, !failed.is_empty(), &mut mistakes);
         let mut problems: Vec<(usize, Problem)> = mistakes
             .into_iter()
+            .filter(|(f, m)| !lint::is_silenced(&silent, *f, m))
             .map(|(f, m)| (f, m.in_file(&files[f].path, &files[f].text)))
             .collect();
         problems.sort_by_key(|(f, p)| (*f, p.place));
@@ -228,7 +256,7 @@ impl RuleSet {
 }
 
 /// Applies the old `action: global | reset | repeat` documents to those that follow them.
-fn collection(documents: Vec<Node>, mistakes: &mut Vec<Mistake>) -> Vec<Node> {
+pub(crate) fn collection(documents: Vec<Node>, mistakes: &mut Vec<Mistake>) -> Vec<Node> {
     let mut base: Option<Node> = None;
     let mut previous: Option<Node> = None;
     let mut out = Vec::new();
@@ -349,7 +377,7 @@ fn resolve(
                 let warning =
                     Mistake::new(*place, format!("rule `{word}` is referred to by its title"))
                         .hint("titles change: refer to it by `id` or `name`");
-                mistakes.push((*file, warning.warning()));
+                mistakes.push((*file, warning.advice("reference-by-title")));
                 Some(target)
             });
             match target {
@@ -398,6 +426,8 @@ fn resolve(
         rules: rules.into_iter().map(|(_, r)| r).collect(),
         correlations: correlations.into_iter().map(|(_, c)| c).collect(),
         references,
+        filters: Vec::new(),
+        filtered: Vec::new(),
         warnings: Vec::new(),
         duplicates,
     }

@@ -421,7 +421,7 @@ fn wrong_documents() {
     refused(
         &file("title: t\nfilter: {}\n"),
         (2, 1),
-        "filter documents are not supported yet",
+        "`rules` of the filter is missing",
     );
 }
 

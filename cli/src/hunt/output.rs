@@ -189,6 +189,13 @@ pub(crate) fn summary(totals: &Totals, rules: usize, took: Duration) {
             totals.bad
         );
     }
+    if !totals.by_filter.is_empty() {
+        let sum: u64 = totals.by_filter.values().sum();
+        eprintln!("\ntaken away by filters ({sum})");
+        for (title, n) in &totals.by_filter {
+            eprintln!("{n:>8}  {}", cut(title, 90));
+        }
+    }
     for severity in Severity::ALL.into_iter().rev() {
         let mut rules: Vec<_> = totals
             .by_rule

@@ -37,6 +37,7 @@ pub(crate) struct Seen {
     pub(crate) time: Time,
     pub(crate) text_end: usize,
     pub(crate) rules_end: usize,
+    pub(crate) cut_end: usize,
 }
 
 /// Something that could not be read.
@@ -53,6 +54,8 @@ pub(crate) struct Chunk {
     pub(crate) events: Vec<Seen>,
     pub(crate) text: Vec<u8>,
     pub(crate) rules: Vec<u32>,
+    /// The filters that took a match away, one entry a match.
+    pub(crate) cut: Vec<u32>,
     /// Matches that correlations count, each with the number of its event in the chunk.
     pub(crate) matches: Vec<(usize, Match)>,
     pub(crate) bad: Vec<BadPiece>,
@@ -155,6 +158,9 @@ fn record_into(
         );
         chunk.rules.push(rule);
     }
+    chunk
+        .cut
+        .extend(scratch.cut().iter().map(|(filter, _)| *filter));
     // An amendment says what is already known once more: it is not counted.
     if engine.is_correlated(scratch.matched()) && !event.flags.has(Flag::Addendum) {
         let number = chunk.events.len();
@@ -173,6 +179,7 @@ fn record_into(
         time: event.time,
         text_end: chunk.text.len(),
         rules_end: chunk.rules.len(),
+        cut_end: chunk.cut.len(),
     });
     if setting.keep {
         chunk.kept.push(event);

@@ -32,7 +32,7 @@ fn help_teaches() {
 fn the_shipped_rules_are_good_and_pass_their_tests() {
     let output = run(&["rule", "check"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
-    let output = run(&["rule", "test", "--explain"]);
+    let output = run(&["rule", "test", "--explain", "--format", "text"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     assert!(
         text(&output.stdout).contains(" 0 failed"),
@@ -66,12 +66,139 @@ fn a_bad_rule_is_pointed_at() {
 }
 
 #[test]
+fn advice_fails_only_when_it_is_asked_to() {
+    // The shipped rules are as good as we ask others to be.
+    let output = run(&["rule", "check", "--strict"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.yml");
+    let file = file.to_str().unwrap();
+    let rule =
+        "title: t\nlogsource: {product: aws}\ndetection: {sel: {eventName: A}, condition: sel}\n";
+    std::fs::write(file, rule).unwrap();
+    let output = run(&["rule", "check", file]);
+    let words = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{words}");
+    assert!(
+        words.contains("warning[level-missing]: rule `") && words.contains("0 errors, 5 warnings"),
+        "{words}"
+    );
+    let output = run(&["rule", "check", "--strict", file]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).contains("error[level-missing]"));
+    let output = run(&["rule", "check", "--format", "json", file]);
+    let problems: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = &problems[0];
+    for key in [
+        "severity", "code", "path", "line", "column", "message", "hint",
+    ] {
+        assert!(!first[key].is_null(), "{key} is not in {first:#}");
+    }
+    let silent = format!(
+        "{rule}lint-ignore: [level-missing, id-missing, description-missing, falsepositives-missing, tests-missing]\n"
+    );
+    std::fs::write(file, silent).unwrap();
+    let output = run(&["rule", "check", "--strict", file]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&run(&["rule", "check", "--codes"]).stdout).contains("never-matches"));
+}
+
+#[test]
+fn coverage_by_attack_and_owasp() {
+    let folder = tempfile::tempdir().unwrap();
+    let layer = folder.path().join("layer.json");
+    let output = run(&["rule", "coverage", "--navigator", layer.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines: Vec<serde_json::Value> = text(&output.stdout)
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    let of = |kind: &str| {
+        lines
+            .iter()
+            .filter(|l| l["kind"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let guessing: Vec<_> = of("attack")
+        .into_iter()
+        .filter(|l| l["technique"] == "T1110.001" && l["tactic"] == "credential-access")
+        .collect();
+    assert_eq!(guessing.len(), 1, "{lines:?}");
+    assert_eq!(guessing[0]["technique_name"], "Password Guessing");
+    assert_eq!(
+        guessing[0]["rules"].as_u64().unwrap() as usize,
+        guessing[0]["rule_ids"].as_array().unwrap().len()
+    );
+    assert_eq!(of("owasp-serverless").len(), 11);
+    let gap = of("owasp-serverless")
+        .into_iter()
+        .find(|l| l["risk"] == "sl4")
+        .unwrap();
+    assert_eq!(gap["rules"], 0);
+
+    // The layer has the shape of format 4.5: what it demands, of the types it demands, and nothing unknown.
+    let layer: serde_json::Value = serde_json::from_slice(&std::fs::read(&layer).unwrap()).unwrap();
+    assert!(layer["name"].is_string() && layer["domain"] == "enterprise-attack");
+    assert_eq!(layer["versions"]["layer"], "4.5");
+    assert!(layer["versions"]["navigator"].is_string());
+    let keys = "name versions description domain customDataURL filters sorting layout hideDisabled techniques gradient legendItems showTacticRowBackground tacticRowBackground selectTechniquesAcrossTactics selectSubtechniquesWithParent selectVisibleTechniques metadata links";
+    for key in layer.as_object().unwrap().keys() {
+        assert!(keys.split(' ').any(|k| k == key), "{key}");
+    }
+    let keys = "techniqueID tactic comment enabled score color metadata links showSubtechniques";
+    let techniques = layer["techniques"].as_array().unwrap();
+    assert!(techniques.len() > 20);
+    for technique in techniques {
+        let id = technique["techniqueID"].as_str().unwrap();
+        let (parent, sub) = id.split_once('.').unwrap_or((id, "000"));
+        assert!(
+            parent.starts_with('T') && parent.len() == 5 && sub.len() == 3,
+            "{id}"
+        );
+        assert!(technique["score"].is_u64() && technique["comment"].is_string());
+        for key in technique.as_object().unwrap().keys() {
+            assert!(keys.split(' ').any(|k| k == key), "{key}");
+        }
+        for entry in technique["metadata"].as_array().unwrap() {
+            assert!(entry["name"].is_string() && entry["value"].is_string());
+        }
+    }
+    let gradient = &layer["gradient"];
+    assert!(gradient["colors"].as_array().unwrap().len() >= 2);
+    assert!(gradient["maxValue"].as_u64() > gradient["minValue"].as_u64());
+
+    let table = text(&run(&["rule", "coverage", "--format", "table"]).stdout);
+    assert!(
+        table.starts_with("ATT&CK TACTIC") && table.contains("SL10"),
+        "{table}"
+    );
+}
+
+/// The table of codes in the documentation is the one of the program.
+#[test]
+fn every_code_is_documented() {
+    let documented = include_str!("../../../docs/rules.md");
+    for line in text(&run(&["rule", "check", "--codes"]).stdout).lines() {
+        let (code, meaning) = line.split_once(' ').unwrap();
+        let row = format!("| `{code}` | {} |", meaning.trim());
+        assert!(documented.contains(&row), "not in docs/rules.md: {row}");
+    }
+}
+
+#[test]
 fn a_failing_test_of_a_rule_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.yml");
     let rule = "title: t\nlogsource: {product: aws}\ndetection: {sel: {eventName: A}, condition: sel}\ntests:\n  - {name: wrong, events: [{eventName: B, eventSource: x, eventVersion: '1.08', eventTime: '2026-01-01T00:00:00Z', eventID: e}], expect: match}\n";
     std::fs::write(&file, rule).unwrap();
-    let output = run(&["rule", "test", "--explain", file.to_str().unwrap()]);
+    let output = run(&[
+        "rule",
+        "test",
+        "--explain",
+        "--format",
+        "text",
+        file.to_str().unwrap(),
+    ]);
     let words = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{words}");
     assert!(

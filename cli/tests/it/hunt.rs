@@ -258,6 +258,43 @@ fn repeats_count_once_and_conflicts_are_said() {
 }
 
 #[test]
+fn what_filters_take_away_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let lines = [
+        cloudtrail("x", "StopLogging", "one"),
+        cloudtrail("x", "StopLogging", "one"),
+        cloudtrail("y", "StopLogging", "two"),
+    ];
+    std::fs::write(path("events.jsonl"), lines.concat()).unwrap();
+    let rules = "title: stop\nname: stop\nlogsource: {product: aws, service: cloudtrail}\ndetection: {sel: {eventName: StopLogging}, condition: sel}\nlevel: high\n---\ntitle: agreed\nlogsource: {product: aws}\nfilter:\n  rules: [stop]\n  selection: {requestParameters.name: one}\n  condition: not selection\nowner: soc\nexpires: 2026-03-02\n";
+    std::fs::write(path("r.yml"), rules).unwrap();
+    let hunt = |rules: &str| {
+        run(&[
+            "hunt",
+            &path("events.jsonl"),
+            "--rules",
+            &path(rules),
+            "--format",
+            "jsonl",
+        ])
+    };
+    let output = hunt("r.yml");
+    let finding: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(finding["event_ids"], serde_json::json!(["y"]));
+    let words = text(&output.stderr);
+    assert!(
+        words.contains("taken away by filters (1)\n       1  agreed"),
+        "{words}"
+    );
+    // The day before was its last one: it cuts nothing.
+    std::fs::write(path("late.yml"), rules.replace("03-02", "03-01")).unwrap();
+    let output = hunt("late.yml");
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+    assert!(!text(&output.stderr).contains("taken away"));
+}
+
+#[test]
 fn what_was_hunted_can_be_searched() {
     let folder = tempfile::tempdir().unwrap();
     let events = folder.path().join("e.jsonl");

@@ -20,4 +20,5 @@ mod layers;
 mod mail;
 mod program;
 mod prometheus;
+mod rule_tests;
 mod service;

@@ -23,10 +23,8 @@ impl<'a> Look<'a, '_> {
     pub(super) fn begin(&mut self) {
         let s = &mut *self.scratch;
         let engine = self.engine;
-        if s.event >= u32::MAX / 2 - 1
-            || s.memo.len() != engine.predicates.len()
-            || s.offered.len() != engine.rules.len()
-        {
+        if s.event >= u32::MAX / 2 - 1 || s.engine != engine.serial {
+            s.engine = engine.serial;
             s.event = 0;
             s.memo = vec![0; engine.predicates.len()];
             s.offered = vec![0; engine.rules.len()];
@@ -41,6 +39,7 @@ impl<'a> Look<'a, '_> {
         s.keywords = None;
         s.candidates.clear();
         s.matched.clear();
+        s.cut.clear();
         if s.covered.is_empty() || s.source != self.event.source {
             s.source = self.event.source.clone();
             s.covered = engine
@@ -91,6 +90,23 @@ impl<'a> Look<'a, '_> {
             Expression::And(parts) => parts.iter().all(|p| self.holds(p)),
             Expression::Or(parts) => parts.iter().any(|p| self.holds(p)),
         }
+    }
+
+    /// Does one of a rule's filters take this match away? All of them are asked, so that each is counted.
+    pub(super) fn is_cut(&mut self, rule: u32, filters: &[u32]) -> bool {
+        let before = self.scratch.cut.len();
+        for &number in filters {
+            if self.cuts(number) {
+                self.scratch.cut.push((number, rule));
+            }
+        }
+        self.scratch.cut.len() > before
+    }
+
+    /// Does a filter fit the event, and is it still in force at the event's time?
+    pub(super) fn cuts(&mut self, filter: u32) -> bool {
+        let filter = &self.engine.filters[filter as usize];
+        filter.expires.is_none_or(|end| self.event.time < end) && self.holds(&filter.cut)
     }
 
     pub(super) fn predicate(&mut self, predicate: &Predicate) -> bool {

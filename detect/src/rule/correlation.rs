@@ -78,7 +78,7 @@ pub(super) fn correlation(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Co
                 key.place,
                 "without `group-by` all events make one global group",
             )
-            .warning(),
+            .advice("group-by-missing"),
         );
     }
     let timespan = match body

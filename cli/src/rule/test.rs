@@ -1,0 +1,370 @@
+//! `trailwarden rule test`: the tests that stand in rules, run through the same engine as the service.
+//!
+//! The records of a test go the way of real ones: decoded, normalized, matched with all rules and filters that were
+//! given, correlated in event time. A line for each test goes to a pipe; a person is told what failed, and why with
+//! `--explain`. `explain` puts the reasons into words.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use detect::engine::{Engine, Scratch};
+use detect::rule::{RuleTest, TestEvent};
+use detect::rule_set::{RuleSet, Target};
+use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
+use event::{Finding, Flag, RuleInfo, Time};
+use ingest::decode::{self, Decoder, Item, Limits};
+use ingest::normalize::{Context as Origin, Normalizer};
+
+use super::explain::{self, Reason};
+use crate::exit::Outcome;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  trailwarden rule test rules/                        all tests; says what failed
+  trailwarden rule test rules/a.yml --explain         and which line of the rule did not hold
+  trailwarden rule test rules/a.yml --explain=all     the same for tests that passed
+  trailwarden rule test rules/ exceptions/ | jq 'select(.passed | not)'
+
+docs/rules.md says how tests are written. Exit code: 0 all passed, 1 some failed, 2 a mistake in a rule.")]
+pub(crate) struct TestArgs {
+    /// Folders and files; the shipped rules, if none is given
+    paths: Vec<PathBuf>,
+    /// Say which line of the rule held, field by field: for tests that failed, or for all
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "failed")]
+    explain: Option<Which>,
+    /// How to write the results; text on a terminal and JSON lines in a pipe, if not said
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// A value for `%NAME%` in rules that use the modifier `expand`
+    #[arg(long = "placeholder", value_name = "NAME=VALUE", value_parser = crate::rules::name_and_value)]
+    placeholders: Vec<(String, String)>,
+}
+
+/// Which tests are explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    /// Those that failed
+    Failed,
+    /// All
+    All,
+}
+
+/// The form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// What failed, for people
+    Text,
+    /// One JSON object a test
+    Jsonl,
+}
+
+/// What one test gave.
+pub(super) struct Outcomes {
+    pub(super) findings: u64,
+    pub(super) reasons: Vec<Reason>,
+}
+
+/// Runs the command.
+#[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]
+pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
+    let set = super::args(&args.paths, &args.placeholders).load()?;
+    let format = args.format.unwrap_or(if std::io::stdout().is_terminal() {
+        Format::Text
+    } else {
+        Format::Jsonl
+    });
+    let bench = Bench::new(&set);
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let (mut passed, mut failed, mut without) = (0, 0, 0);
+    let rules = set.rules.iter().map(|r| (&r.info, &r.tests));
+    let correlations = set.correlations.iter().map(|c| (&c.info, &c.tests));
+    for (info, tests) in rules.chain(correlations) {
+        without += u64::from(tests.is_empty());
+        for test in tests {
+            let quiet = bench.run(info, test, false)?;
+            let good = test
+                .expect
+                .map_or(quiet.findings > 0, |n| n == quiet.findings);
+            *(if good { &mut passed } else { &mut failed }) += 1;
+            let explained = args.explain.is_some_and(|w| w == Which::All || !good);
+            // Reasons are made for those who ask: they cost more than the test.
+            let outcomes = if explained {
+                bench.run(info, test, true)?
+            } else {
+                quiet
+            };
+            match format {
+                Format::Jsonl => {
+                    let mut line = json(info, test, good, outcomes.findings);
+                    if explained {
+                        line["explained"] = outcomes.reasons.iter().map(explain::json).collect();
+                    }
+                    writeln!(out, "{line}")?;
+                }
+                Format::Text if !good || explained => {
+                    text(info, test, good, &outcomes, &mut out)?;
+                }
+                Format::Text => {}
+            }
+        }
+    }
+    let summary = format!("{passed} passed, {failed} failed; {without} rules have no test");
+    match format {
+        Format::Text => writeln!(out, "{summary}")?,
+        Format::Jsonl => eprintln!("{summary}"),
+    }
+    out.flush()?;
+    Ok(if failed > 0 {
+        Outcome::Found
+    } else {
+        Outcome::Clean
+    })
+}
+
+fn json(info: &RuleInfo, test: &RuleTest, passed: bool, findings: u64) -> serde_json::Value {
+    let expected = match test.expect {
+        None => serde_json::json!("match"),
+        Some(0) => serde_json::json!("no_match"),
+        Some(count) => serde_json::json!({ "count": count }),
+    };
+    serde_json::json!({
+        "rule_id": info.id,
+        "title": info.title,
+        "test": test.name,
+        "file": info.file,
+        "line": test.place.line,
+        "column": test.place.column,
+        "passed": passed,
+        "expected": expected,
+        "findings": findings,
+    })
+}
+
+fn text(
+    info: &RuleInfo,
+    test: &RuleTest,
+    passed: bool,
+    outcomes: &Outcomes,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
+    let wanted = match test.expect {
+        None => "a match".to_owned(),
+        Some(1) => "1 finding".to_owned(),
+        Some(n) => format!("{n} findings"),
+    };
+    writeln!(
+        out,
+        "{}: {} / {}\n  --> {}:{}:{}\n   = {wanted} expected, {} found",
+        if passed { "passed" } else { "failed" },
+        info.title,
+        test.name,
+        info.file,
+        test.place.line,
+        test.place.column,
+        outcomes.findings
+    )?;
+    outcomes
+        .reasons
+        .iter()
+        .flat_map(explain::words)
+        .try_for_each(|line| writeln!(out, "     {line}"))
+}
+
+/// The engine with all rules, ready for tests.
+pub(super) struct Bench<'a> {
+    set: &'a RuleSet,
+    engine: Engine,
+    correlations: Vec<Correlation>,
+}
+
+impl<'a> Bench<'a> {
+    pub(super) fn new(set: &'a RuleSet) -> Bench<'a> {
+        Bench {
+            set,
+            engine: Engine::new(set),
+            correlations: crate::correlations::of(set),
+        }
+    }
+
+    /// Runs one test of the rule or correlation that `info` is about.
+    pub(super) fn run(
+        &self,
+        info: &RuleInfo,
+        test: &RuleTest,
+        explained: bool,
+    ) -> anyhow::Result<Outcomes> {
+        let mut correlations = self.correlations.clone();
+        // One that others refer to may be silent, but not in its own test.
+        for correlation in &mut correlations {
+            correlation.chain.silent &= correlation.rule_id != info.id;
+        }
+        let mut offline = Offline::new(correlations, OFFLINE_MEMORY);
+        let mut outcomes = Outcomes {
+            findings: 0,
+            reasons: Vec::new(),
+        };
+        let concerned = self.concerned(info);
+        let mut normalizer = Normalizer::new();
+        let mut scratch = Scratch::new();
+        let origin = Origin {
+            ingest_time: test.start,
+            object: info.id.as_str().into(),
+            keep_raw: true,
+        };
+        let text = records(test);
+        let mut pushed = Ok(());
+        let mut each = |item: Item<'_>| {
+            let record = match item {
+                Item::Bad(bad) => {
+                    let before = text.iter().take(bad.offset as usize);
+                    let number = before.filter(|b| **b == b'\n').count();
+                    let line = test.events.get(number).map_or(test.place, |e| e.place).line;
+                    let words = format!("the event on line {line} cannot be read: {}", bad.message);
+                    outcomes.reasons.push(Reason::Unreadable(words));
+                    return std::ops::ControlFlow::Continue(());
+                }
+                Item::Record(record) => record,
+            };
+            let event = normalizer.event(&record, &origin);
+            let json = record.doc.map(|d| d.root(record.text));
+            self.engine.matches(&event, json, &mut scratch);
+            let matched = scratch.matched().iter();
+            let own = matched.filter(|r| self.engine.info(**r).id == info.id);
+            outcomes.findings += own.count() as u64;
+            let mut counted = Vec::new();
+            if !event.flags.has(Flag::Addendum) {
+                for found in self.engine.correlation_matches(&event, json, &mut scratch) {
+                    let correlation = &self.correlations[found.correlation];
+                    if correlation.rule_id == info.id {
+                        counted.push(found.group.clone());
+                    }
+                    if pushed.is_ok() {
+                        let position = record.position;
+                        let m = Match::new(correlation, found.group, &event, 0, position);
+                        pushed = offline.push(m.with(found.contribution));
+                    }
+                }
+            }
+            if explained {
+                let rules = concerned.iter().filter_map(|rule| {
+                    let explanation = self.engine.explain(&rule.id, &event, json)?;
+                    Some((rule.title.clone(), explanation))
+                });
+                outcomes.reasons.push(Reason::Event {
+                    id: event.shown_id().to_string(),
+                    time: event.time,
+                    source: event.source.to_string(),
+                    rules: rules.collect(),
+                    counted,
+                });
+            }
+            std::ops::ControlFlow::Continue(())
+        };
+        Decoder::new(Limits::of_bodies()).bytes(&text, &decode::Job::default(), &mut each);
+        pushed?;
+        let mut episodes: Vec<Finding> = Vec::new();
+        offline.finish(|finding| {
+            if finding.rule_id == info.id {
+                episodes.push(finding);
+            }
+        })?;
+        outcomes.findings += episodes.len() as u64;
+        if explained {
+            let episodes = episodes.into_iter().map(|f| Reason::Episode(Box::new(f)));
+            outcomes.reasons.extend(episodes);
+        }
+        Ok(outcomes)
+    }
+
+    /// The single-event rules that decide about a test: the rule itself, or those that a correlation counts.
+    fn concerned(&self, info: &RuleInfo) -> Vec<&'a RuleInfo> {
+        if let Some(rule) = self.set.rules.iter().find(|r| r.info.id == info.id) {
+            return vec![&rule.info];
+        }
+        let of = |id: &str| self.set.correlations.iter().position(|c| c.info.id == id);
+        let (mut open, mut rules) = (Vec::from_iter(of(&info.id)), Vec::new());
+        // Through all correlations that it refers to; none refers to itself.
+        while let Some(number) = open.pop() {
+            for (target, _) in &self.set.references[number] {
+                match target {
+                    Target::Rule(rule) => rules.push(*rule),
+                    Target::Correlation(lower) => open.push(*lower),
+                }
+            }
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        rules.iter().map(|n| &self.set.rules[*n].info).collect()
+    }
+}
+
+/// The records as a source would deliver them. A record with `logGroup` and `message` stands for one event of a log
+/// stream and is wrapped as CloudWatch Logs does.
+fn records(test: &RuleTest) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut ids = std::collections::BTreeSet::new();
+    for (number, event) in test.events.iter().enumerate() {
+        let mut record = event.record.clone();
+        dated(&mut record, event, number, test.start, &mut ids);
+        let text = |key: &str| record.get(key).and_then(|v| v.as_str()).unwrap_or_default();
+        let record = if is_log_line(&record) {
+            let id = match text("id") {
+                "" => number.to_string(),
+                id => id.to_owned(),
+            };
+            serde_json::json!({
+                "messageType": "DATA_MESSAGE",
+                "owner": text("owner"),
+                "logGroup": text("logGroup"),
+                "logStream": text("logStream"),
+                "subscriptionFilters": [],
+                "logEvents": [{"id": id, "timestamp": record.get("timestamp"), "message": text("message")}],
+            })
+        } else {
+            record
+        };
+        out.extend_from_slice(record.to_string().as_bytes());
+        out.push(b'\n');
+    }
+    out
+}
+
+fn is_log_line(record: &serde_json::Value) -> bool {
+    record.get("logGroup").is_some() && record.get("message").is_some()
+}
+
+/// Gives an event that says how much later it happened its time, in the field in which its source writes it, and an id
+/// of its own where it repeats another's.
+fn dated(
+    record: &mut serde_json::Value,
+    event: &TestEvent,
+    number: usize,
+    start: Time,
+    ids: &mut std::collections::BTreeSet<String>,
+) {
+    let is_line = is_log_line(record);
+    let Some(map) = record.as_object_mut() else {
+        return;
+    };
+    let is_trail = map.contains_key("eventVersion") || map.contains_key("eventSource");
+    let id = if is_trail { "eventID" } else { "id" };
+    if let Some(later) = event.at {
+        let time = start.plus(later);
+        let (key, value) = if is_line {
+            ("timestamp", time.millis().into())
+        } else if is_trail {
+            ("eventTime", time.to_string().into())
+        } else {
+            ("@timestamp", time.to_string().into())
+        };
+        map.insert(key.to_owned(), value);
+        let known = map.get(id).and_then(|v| v.as_str()).unwrap_or_default();
+        if (is_line || is_trail) && (known.is_empty() || ids.contains(known)) {
+            let other = format!("{known}#{}", number + 1);
+            map.insert(id.to_owned(), other.into());
+        }
+    }
+    if let Some(id) = map.get(id).and_then(|v| v.as_str()) {
+        ids.insert(id.to_owned());
+    }
+}
