@@ -18,7 +18,7 @@ use bytes::Bytes;
 use detect::engine::Engine;
 use detect::match_stage::{self, Rules};
 use detect::rule_set::RuleSet;
-use detect::window;
+use detect::{tracker, window};
 use event::json::Doc;
 use event::{Event, RuleInfo};
 use prometheus::Registry;
@@ -235,6 +235,30 @@ impl Service {
                 clock::clock(),
                 ended,
             )?)
+        })?;
+
+        let metrics = detect::baseline_stage::Metrics::new(registry)?;
+        let (bus, baselines, ended) = (
+            Arc::clone(&parts.bus),
+            Arc::clone(&parts.rules.baselines),
+            stop,
+        );
+        let options = tracker::Options {
+            grace: i64::try_from(config.detect.baseline_grace_seconds)
+                .unwrap_or(i64::MAX / 2_000_000)
+                .saturating_mul(1_000_000),
+            max_functions: config.detect.max_functions,
+            ..tracker::Options::default()
+        };
+        self.spawn("baseline", move || {
+            Ok(detect::baseline_stage::run(
+                bus,
+                || Arc::clone(&baselines),
+                options,
+                &metrics,
+                &clock::clock(),
+                &ended,
+            )?)
         })
     }
 
@@ -399,6 +423,12 @@ impl Service {
                 detect::correlate::CONSUMER,
                 Topic::Matches,
             ),
+            console::Stage::on_bus(
+                &bus,
+                "baseline",
+                detect::baseline_stage::CONSUMER,
+                Topic::Meters,
+            ),
             console::Stage::on_bus(&bus, "index", search::indexer::CONSUMER, Topic::Events),
         ];
         if roles.contains(&Role::Alert) || roles.contains(&Role::Api) {
@@ -542,6 +572,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
     let rules = Rules {
         engine: Engine::new(set),
         correlations: crate::correlations::of(set).into(),
+        baselines: crate::correlations::baselines(set),
     };
     let mut infos = set.infos();
     infos.extend(match_stage::own_rules());
