@@ -1,12 +1,14 @@
-//! Events to findings: Sigma rules, matching, correlation.
+//! Events to findings: Sigma rules, matching, correlation, baselines.
 //!
 //! [`RuleSet::build`] checks the Sigma documents of whole folders and reports every problem of all of them at once.
 //! [`Engine`] is a rule set compiled for speed: it tells which rules match an event, looking at few of
 //! them. The core is pure and synchronous: no I/O, no clock, no unordered iteration, so that live runs,
 //! tests and backtests give the same answers. [`window`] keeps the windows of event_count correlations in event
 //! time, and [`correlate`] is the stage that feeds them from the `matches` topic.
+//! [`baseline`] knows what a series of counts usually does and when it does something else.
 
 pub mod attack;
+pub mod baseline;
 pub mod condition;
 pub mod correlate;
 pub mod engine;

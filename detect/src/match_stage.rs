@@ -280,7 +280,7 @@ impl Worker {
         self.lag = end.saturating_sub(batch.next);
         if batch.records.is_empty() {
             // That the partition was read to its end is worth a commit once: it lets the watermark move.
-            return match self.ticker.tick(true, batch.next) {
+            return match self.ticker.tick(true, batch.next, begin) {
                 Some(watermark) => {
                     let mut outputs = Outputs::default();
                     self.say(watermark, begin, &mut outputs);
@@ -325,7 +325,7 @@ impl Worker {
             self.ticker.see(event);
             self.event(rules, *offset, event, begin, &mut outputs);
         }
-        if let Some(watermark) = self.ticker.tick(batch.next == end, batch.next) {
+        if let Some(watermark) = self.ticker.tick(batch.next == end, batch.next, begin) {
             self.say(watermark, begin, &mut outputs);
         }
         let (findings, matches) = (outputs.findings, outputs.matches);

@@ -9,6 +9,9 @@
 //! When the changelog has grown to several times what is alive, the state is written down whole as a snapshot and what
 //! lies before is deleted. Nothing here knows what the state means.
 
+mod file;
+mod snapshot;
+
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -16,55 +19,24 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use event::Time;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::brokers::Brokers;
-use super::changelog::{self, Change, Delta, Kind, Moved, Part, Row};
+use super::changelog::{self, Delta, Kind, Moved, Part};
 use super::producer::Outgoing;
 use super::reader::Read;
 use crate::embedded::{after_prefix, database_error};
 use crate::topic::check_position;
 use crate::{BusError, Commit, Entry, Offset, Record, Topic};
-
-/// The version of the file; another one is made anew.
-const FORMAT: i64 = 2;
+use file::{apply, connect, forget_parts, gather, restore, set_meta};
 
 /// How much of a changelog is read at a time.
 const READ_BYTES: usize = 8 << 20;
-
-/// A snapshot is due when the changelog since the last one is this many times what is alive, and
-const SNAPSHOT_TIMES: u64 = 3;
-/// at least this many bytes.
-const SNAPSHOT_BYTES: u64 = 32 << 20;
-/// How many parts of a snapshot are on their way at a time.
-const SNAPSHOT_PARTS: usize = 16;
 
 /// What it means that a changelog does not begin as one should, and what to do.
 const GONE: &str = "state is gone from the changelog, which nothing but snapshots may shorten (`trailwarden topics check` \
     tells of its retention). Restore the topic; to begin again without it, stop all nodes, delete it and the folders of \
     the nodes, and run `trailwarden topics apply`";
-
-const TABLES: &str = "
-CREATE TABLE meta (applied INTEGER NOT NULL, mark INTEGER NOT NULL, grown INTEGER NOT NULL);
-INSERT INTO meta VALUES (-1, 0, 0);
-CREATE TABLE positions (
-    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL,
-    next INTEGER NOT NULL, by INTEGER NOT NULL,
-    PRIMARY KEY (consumer, topic, partition)
-) WITHOUT ROWID;
-CREATE TABLE state (
-    consumer TEXT NOT NULL, partition INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, expires INTEGER,
-    PRIMARY KEY (consumer, partition, key)
-) WITHOUT ROWID;
-CREATE INDEX state_expires ON state (expires) WHERE expires IS NOT NULL;
--- How far consumers had come before the copy was thrown away for a newer one; positions never go back.
-CREATE TABLE before (
-    consumer TEXT NOT NULL, topic INTEGER NOT NULL, partition INTEGER NOT NULL, next INTEGER NOT NULL,
-    PRIMARY KEY (consumer, topic, partition)
-) WITHOUT ROWID;
--- Parts of deltas that are not whole yet.
-CREATE TABLE parts (id INTEGER NOT NULL, part INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (id, part)) WITHOUT ROWID;
-";
 
 /// Positions and state of one changelog partition.
 pub(super) struct Shard {
@@ -399,122 +371,6 @@ impl Shard {
             .collect()
     }
 
-    /// Writes the state down whole when the changelog has become long, and drops what lies before.
-    fn snapshot_if_due(&mut self, brokers: &Brokers, now: Time) -> Result<(), BusError> {
-        if self.grown < SNAPSHOT_BYTES.min(brokers.snapshot_bytes) {
-            return Ok(());
-        }
-        let alive = self.alive()?;
-        if self.grown < alive.saturating_mul(SNAPSHOT_TIMES) {
-            return Ok(());
-        }
-        let Some(at) = self.applied else {
-            return Ok(());
-        };
-        let begin = Instant::now();
-        match self.write_snapshot(brokers, at, now)? {
-            None => tracing::debug!(
-                topic = self.topic,
-                "a snapshot was crossed by another writer"
-            ),
-            Some((end, mark)) => {
-                self.save(end, mark, alive)?;
-                brokers.drop_before(&self.topic, self.partition, at)?;
-                brokers.numbers.snapshots.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(
-                    topic = self.topic,
-                    partition = self.partition,
-                    bytes = alive,
-                    millis = begin.elapsed().as_millis() as u64,
-                    "snapshot of state written"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes the parts of a snapshot, which must come to stand in a row from `at` on. Gives where it ends, and the mark
-    /// of its last part.
-    fn write_snapshot(
-        &self,
-        brokers: &Brokers,
-        at: Offset,
-        now: Time,
-    ) -> Result<Option<(Offset, u64)>, BusError> {
-        let id = brokers.fresh_id();
-        let (mut end, mut part) = (at, 0);
-        let mut ready: Vec<Record> = Vec::new();
-        let flush = |ready: &mut Vec<Record>, end: &mut Offset| -> Result<bool, BusError> {
-            let offsets = brokers.producer.send(&self.outgoing(ready))?;
-            let in_a_row = offsets.iter().zip(*end..).all(|(got, at)| *got == at);
-            *end += ready.len() as u64;
-            ready.clear();
-            Ok(in_a_row)
-        };
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        let sql = |e| database_error(&self.path, e);
-        let mut record = |rows: &mut Vec<Row>, last: bool| {
-            let value = changelog::snapshot_part(id, part, rows, last);
-            part += 1;
-            rows.clear();
-            Record {
-                key: Bytes::from_static(b"snapshot"),
-                value: Bytes::from(value),
-                time: now,
-            }
-        };
-        let mut positions = self
-            .db
-            .prepare("SELECT consumer, topic, partition, next, by FROM positions")
-            .map_err(sql)?;
-        let found = positions
-            .query_map([], |row| {
-                Ok(Row::Position {
-                    consumer: row.get(0)?,
-                    topic: row.get(1)?,
-                    partition: row.get(2)?,
-                    next: row.get(3)?,
-                    by: row.get(4)?,
-                })
-            })
-            .map_err(sql)?;
-        for row in found {
-            rows.push(row.map_err(sql)?);
-        }
-        let mut state = self
-            .db
-            .prepare("SELECT consumer, partition, key, value, expires FROM state WHERE expires IS NULL OR expires > ?1")
-            .map_err(sql)?;
-        let mut found = state.query([now.0]).map_err(sql)?;
-        while let Some(row) = found.next().map_err(sql)? {
-            let read = || -> rusqlite::Result<(String, Change)> {
-                Ok((
-                    row.get(0)?,
-                    Change {
-                        partition: row.get(1)?,
-                        key: row.get(2)?,
-                        value: Some(row.get(3)?),
-                        expires: row.get(4)?,
-                    },
-                ))
-            };
-            let (consumer, change) = read().map_err(sql)?;
-            bytes += change.size();
-            rows.push(Row::State { consumer, change });
-            if changelog::is_full(bytes) {
-                bytes = 0;
-                ready.push(record(&mut rows, false));
-            }
-            if ready.len() >= SNAPSHOT_PARTS && !flush(&mut ready, &mut end)? {
-                return Ok(None);
-            }
-        }
-        let last = record(&mut rows, true);
-        let mark = mark_of(&last);
-        ready.push(last);
-        Ok(flush(&mut ready, &mut end)?.then_some((end, mark)))
-    }
-
     /// Next offset of a stored position, and the delta that moved it there.
     fn stored(
         &self,
@@ -602,17 +458,6 @@ impl Shard {
             .map_err(|e| database_error(&self.path, e))
     }
 
-    /// About how many bytes of state there are.
-    fn alive(&self) -> Result<u64, BusError> {
-        self.db
-            .query_row(
-                "SELECT COALESCE(SUM(length(key) + length(value) + 16), 0) FROM state",
-                [],
-                |r| r.get(0),
-            )
-            .map_err(|e| database_error(&self.path, e))
-    }
-
     /// Takes note of how far the copy goes where all of that is in it and no delta is under way.
     fn save(&mut self, applied: Offset, mark: u64, grown: u64) -> Result<(), BusError> {
         let mut save = || {
@@ -637,142 +482,6 @@ impl Shard {
         (self.applied, self.mark, self.grown) = (None, 0, 0);
         Ok(())
     }
-}
-
-fn connect(path: &Path) -> rusqlite::Result<(Connection, (i64, i64, i64))> {
-    let mut db = Connection::open(path)?;
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    // A copy: a power cut may take the newest of it, never its wholeness.
-    db.pragma_update(None, "synchronous", "NORMAL")?;
-    db.set_prepared_statement_cache_capacity(32);
-    let format: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
-    if format != FORMAT {
-        let transaction = db.transaction()?;
-        for table in ["meta", "positions", "state", "before", "parts"] {
-            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
-        }
-        transaction.execute_batch(TABLES)?;
-        transaction.pragma_update(None, "user_version", FORMAT)?;
-        transaction.commit()?;
-    }
-    // One pass over the file is cheap beside reading the changelog again.
-    let sound: String = db.pragma_query_value(None, "quick_check", |r| r.get(0))?;
-    if sound != "ok" {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-            Some(sound),
-        ));
-    }
-    let meta = db.query_row("SELECT applied, mark, grown FROM meta", [], |r| {
-        Ok((r.get(0)?, r.get(1)?, r.get(2)?))
-    })?;
-    Ok((db, meta))
-}
-
-fn set_meta(
-    db: &Connection,
-    applied: Option<Offset>,
-    mark: u64,
-    grown: u64,
-) -> rusqlite::Result<()> {
-    let applied = applied.map_or(-1, |offset| offset as i64);
-    db.prepare_cached("UPDATE meta SET applied = ?1, mark = ?2, grown = ?3")?
-        .execute(params![applied, mark as i64, grown])
-        .map(|_| ())
-}
-
-fn forget_parts(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("DELETE FROM parts")?
-        .execute([])
-        .map(|_| ())
-}
-
-/// Adds a part; gives the whole when it was the last.
-fn gather(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite::Result<Option<Vec<u8>>> {
-    if part.part == 0 && part.last {
-        return Ok(Some(part.body.to_vec()));
-    }
-    let id = part.id as i64;
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO parts(id, part, body) VALUES (?1, ?2, ?3)")?
-        .execute(params![id, part.part, part.body])?;
-    if !part.last {
-        return Ok(None);
-    }
-    let bodies: Vec<Vec<u8>> = transaction
-        .prepare_cached("SELECT body FROM parts WHERE id = ?1 ORDER BY part")?
-        .query_map([id], |r| r.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    transaction
-        .prepare_cached("DELETE FROM parts WHERE id = ?1")?
-        .execute([id])?;
-    // The order within a partition is kept: a part that is missing was never stored, nor will the rest count.
-    Ok((bodies.len() == part.part as usize + 1).then(|| bodies.concat()))
-}
-
-/// Applies a delta if it counts.
-fn apply(transaction: &Transaction<'_>, delta: &Delta, id: u64, now: Time) -> rusqlite::Result<()> {
-    for moved in &delta.positions {
-        let by: Option<u64> = transaction
-            .prepare_cached(
-                "SELECT by FROM positions WHERE consumer = ?1 AND topic = ?2 AND partition = ?3",
-            )?
-            .query_row(params![delta.consumer, moved.topic, moved.partition], |r| {
-                r.get(0)
-            })
-            .optional()?;
-        if by.unwrap_or(0) != moved.after {
-            return Ok(());
-        }
-    }
-    for moved in &delta.positions {
-        let row = Row::Position {
-            consumer: delta.consumer.clone(),
-            topic: moved.topic,
-            partition: moved.partition,
-            next: moved.to,
-            by: id,
-        };
-        restore(transaction, &row, now)?;
-    }
-    for change in &delta.state {
-        set(transaction, &delta.consumer, change, now)?;
-    }
-    Ok(())
-}
-
-fn restore(transaction: &Transaction<'_>, row: &Row, now: Time) -> rusqlite::Result<()> {
-    match row {
-        Row::Position {
-            consumer,
-            topic,
-            partition,
-            next,
-            by,
-        } => transaction
-            .prepare_cached("INSERT OR REPLACE INTO positions(consumer, topic, partition, next, by) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![consumer, topic, partition, next, by])
-            .map(|_| ()),
-        Row::State { consumer, change } => set(transaction, consumer, change, now),
-    }
-}
-
-fn set(
-    transaction: &Transaction<'_>,
-    consumer: &str,
-    change: &Change,
-    now: Time,
-) -> rusqlite::Result<()> {
-    match &change.value {
-        Some(value) if !change.is_over(now) => transaction
-            .prepare_cached("INSERT OR REPLACE INTO state(consumer, partition, key, value, expires) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![consumer, change.partition, change.key, value, change.expires]),
-        _ => transaction
-            .prepare_cached("DELETE FROM state WHERE consumer = ?1 AND partition = ?2 AND key = ?3")?
-            .execute(params![consumer, change.partition, change.key]),
-    }
-    .map(|_| ())
 }
 
 /// Tells one record from another: FNV-1a of what it holds, never 0.

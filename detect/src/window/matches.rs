@@ -196,14 +196,21 @@ pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Ve
         .collect()
 }
 
+/// How often the same event time is told again, because the partition was read to another end: once in a second.
+const TELL_AGAIN: i64 = 1_000_000;
+
 /// Decides in the match stage, for one partition of `events`, when a watermark is worth a record: when event time has
-/// moved by a second, when the partition became busy, or when it was read to another end. Its content is kept with the stage's position, so that
-/// a restart goes on with the same watermarks.
+/// moved by a second, and when the partition was read to another end and nothing was told for a second. (Every record
+/// goes to every partition of `matches`, so that one for every batch would be most of what is there.) Its content is
+/// kept with the stage's position, so that a restart goes on with the same watermarks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkTicker {
     partition: u32,
     time: Option<Time>,
     told: Option<Watermark>,
+    /// When that was.
+    #[serde(skip)]
+    told_at: Option<Time>,
 }
 
 impl WatermarkTicker {
@@ -213,6 +220,7 @@ impl WatermarkTicker {
             partition,
             time: None,
             told: None,
+            told_at: None,
         }
     }
 
@@ -223,17 +231,20 @@ impl WatermarkTicker {
         }
     }
 
-    /// After a batch: the watermark to write behind its matches, if there is news. `idle`: was `next` the end of the
-    /// partition?
-    pub fn tick(&mut self, idle: bool, next: Offset) -> Option<Watermark> {
+    /// After a batch, `now` by the clock: the watermark to write behind its matches, if there is news. `idle`: was `next`
+    /// the end of the partition?
+    ///
+    /// That a partition became busy is no news: who reads a watermark asks where an idle partition ends.
+    pub fn tick(&mut self, idle: bool, next: Offset, now: Time) -> Option<Watermark> {
         let moved = match (self.time, self.told.and_then(|told| told.time)) {
             (Some(time), Some(told)) => time.0 - told.0 >= 1_000_000,
             (time, told) => time != told,
         };
-        let news = moved
-            || self
-                .told
-                .is_none_or(|told| told.idle != idle || (idle && told.next != next));
+        let other_end = idle && self.told.is_none_or(|told| !told.idle || told.next != next);
+        let long_ago = self
+            .told_at
+            .is_none_or(|at| !(at.0..at.0.saturating_add(TELL_AGAIN)).contains(&now.0));
+        let news = self.told.is_none() || moved || (other_end && long_ago);
         news.then(|| {
             let watermark = Watermark {
                 partition: self.partition,
@@ -242,6 +253,7 @@ impl WatermarkTicker {
                 next,
             };
             self.told = Some(watermark);
+            self.told_at = Some(now);
             watermark
         })
     }
@@ -316,30 +328,38 @@ mod tests {
     }
 
     #[test]
-    fn the_ticker_tells_seconds_and_changes_of_idleness() {
+    fn the_ticker_tells_seconds_and_other_ends() {
         let mut ticker = WatermarkTicker::new(0);
-        let mut check = |time: Option<i64>, future: bool, idle: bool, expected: Option<i64>| {
+        let mut check = |now: i64, time: Option<i64>, end: (bool, u64), expected: Option<i64>| {
             if let Some(time) = time {
                 let mut event = Event {
                     time: Time(time),
                     ..Event::default()
                 };
-                if future {
+                if time > 90_000_000 {
                     event.flags.set(Flag::TsFuture);
                 }
                 ticker.see(&event);
             }
             let told = ticker
-                .tick(idle, 0)
+                .tick(end.0, end.1, Time(now * 1_000))
                 .map(|w| w.time.map_or(-1, |time| time.0));
             assert_eq!(told, expected);
         };
-        check(None, false, true, Some(-1));
-        check(None, false, true, None);
-        check(Some(5_000_000), false, true, Some(5_000_000));
-        check(Some(5_900_000), false, true, None);
-        check(Some(5_900_000), false, false, Some(5_900_000));
-        check(Some(99_000_000), true, false, None);
-        check(Some(6_900_000), false, false, Some(6_900_000));
+        check(0, None, (true, 0), Some(-1));
+        check(1, None, (true, 0), None);
+        check(2, Some(5_000_000), (true, 1), Some(5_000_000));
+        // Another end without another second of event time waits until a second has passed.
+        check(3, Some(5_900_000), (true, 2), None);
+        check(1_001, None, (true, 2), None);
+        check(1_002, None, (true, 2), Some(5_900_000));
+        check(9_000, None, (true, 2), None);
+        // It became busy, which whoever reads asks about.
+        check(9_001, Some(5_900_000), (false, 3), None);
+        check(9_002, None, (true, 3), Some(5_900_000));
+        check(9_003, Some(99_000_000), (false, 4), None);
+        check(9_004, Some(6_900_000), (false, 5), Some(6_900_000));
+        // The clock was set back.
+        check(5_000, None, (true, 5), Some(6_900_000));
     }
 }

@@ -85,4 +85,25 @@ fn a_cluster_ends_as_one_process_does() {
     );
     alone.assert_same(&together, outcome::Told::Exactly);
     eprintln!("{}", together.counts());
+
+    // One node that begins with nothing makes of the same log what three of them did.
+    let ids = outcome::finding_ids(&*cluster.bus());
+    cluster.replay();
+    cluster.run("detect-9", "detect");
+    let bus = cluster.bus();
+    let begin = std::time::Instant::now();
+    while outcome::finding_ids(&*bus) != ids && begin.elapsed() < program::PATIENCE {
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let again = outcome::finding_ids(&*bus);
+    let differ: Vec<_> = ids.symmetric_difference(&again).take(20).collect();
+    assert!(
+        differ.is_empty() && ids.len() > 100,
+        "{} findings, {} again, of which differ: {differ:?}",
+        ids.len(),
+        again.len()
+    );
+    let mut replayed = Outcome::default();
+    replayed.take_episodes(&*bus);
+    assert_eq!(replayed.episodes, together.episodes);
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bus::{Bus, Topic};
 use serde_json::Value;
 
 use super::outcome::Outcome;
@@ -145,7 +146,12 @@ impl Cluster {
             list.join(", "),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
-        let config = cluster.config("topics");
+        cluster.make_topics();
+        Some(cluster)
+    }
+
+    fn make_topics(&self) {
+        let config = self.config("topics");
         let made = program::run(&["topics", "apply", "--config", config.to_str().unwrap()]);
         assert!(
             made.status.success(),
@@ -153,7 +159,6 @@ impl Cluster {
             text(&made.stdout),
             text(&made.stderr)
         );
-        Some(cluster)
     }
 
     /// Runs the script of the brokers.
@@ -359,12 +364,8 @@ impl Cluster {
     }
 
     /// The log as a test reads it.
-    pub(super) fn bus(&self) -> Box<dyn bus::Bus> {
-        let prefix = self
-            .extra
-            .lines()
-            .find_map(|l| l.trim().strip_prefix("prefix: "))
-            .unwrap();
+    pub(super) fn bus(&self) -> Box<dyn Bus> {
+        let prefix = self.prefix();
         let partitions = bus::config::Partitions {
             events: 12,
             matches: 12,
@@ -384,9 +385,44 @@ impl Cluster {
             accept_gap: false,
             snapshot_bytes: 0,
         };
-        let dir = self.folder.path().join("reader");
+        let dir = self.folder.path().join(format!("reader-{prefix}"));
         let clock: event::Clock = std::sync::Arc::new(event::Time::default);
         Box::new(bus::kafka::KafkaBus::open(&dir, settings, clock).unwrap())
+    }
+
+    fn prefix(&self) -> &str {
+        let mut lines = self.extra.lines();
+        lines
+            .find_map(|l| l.trim().strip_prefix("prefix: "))
+            .unwrap()
+    }
+
+    /// Goes over to a log of its own, with no nodes, which has the events and the matches of this one in their order
+    /// and nothing else.
+    pub(super) fn replay(&mut self) {
+        let from = self.bus();
+        self.nodes.clear();
+        self.tell_intake();
+        let prefix = self.prefix().to_owned();
+        self.extra = self
+            .extra
+            .replace(&format!("prefix: {prefix}"), &format!("prefix: again.{prefix}"));
+        self.make_topics();
+        let to = self.bus();
+        for topic in [Topic::Events, Topic::Matches] {
+            for partition in 0..from.partitions(topic) {
+                let kept = from.bounds(topic, partition).unwrap();
+                assert_eq!(kept.start, 0, "{topic:?}-{partition}");
+                let mut next = kept.start;
+                while next < kept.end {
+                    let batch = from.read(topic, partition, next, 4 << 20).unwrap();
+                    next = batch.next;
+                    let records = batch.records.into_iter().map(|(_, r)| r).collect();
+                    to.append(topic, records).unwrap();
+                }
+                assert_eq!(to.bounds(topic, partition).unwrap(), kept);
+            }
+        }
     }
 }
 
