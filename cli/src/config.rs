@@ -89,6 +89,8 @@ pub(crate) struct Rules {
     pub(crate) paths: Vec<PathBuf>,
     /// Values for `%name%` in rules that use `|expand`.
     pub(crate) placeholders: BTreeMap<String, Vec<String>>,
+    /// How often files are looked at for changes, in seconds; 0 for only when asked.
+    pub(crate) reload_seconds: u64,
 }
 
 /// How events are correlated.
@@ -143,6 +145,7 @@ impl Default for Rules {
         Rules {
             paths: vec!["builtin".into()],
             placeholders: BTreeMap::new(),
+            reload_seconds: 5,
         }
     }
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod exit;
 mod heartbeat;
 mod hunt;
+mod live_rules;
 mod log;
 mod role;
 mod rule;

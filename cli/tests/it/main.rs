@@ -20,5 +20,6 @@ mod layers;
 mod mail;
 mod program;
 mod prometheus;
+mod reload;
 mod rule_tests;
 mod service;
