@@ -3,6 +3,7 @@
 //! `main` reads the command line and runs one command; each command is a file of its own. This crate is the
 //! only place that wires the stages together, reads the clock and talks to a terminal.
 
+mod baseline;
 mod clock;
 mod config;
 mod correlations;
@@ -58,6 +59,7 @@ enum Command {
     Search(search::SearchArgs),
     #[command(subcommand)]
     Rule(rule::RuleCommand),
+    Baseline(baseline::BaselineArgs),
     /// Checks a configuration, or explains every key
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -105,6 +107,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Hunt(args) => hunt::run(args),
         Command::Search(args) => search::run(args),
         Command::Rule(command) => rule::run(command),
+        Command::Baseline(args) => baseline::run(args),
         Command::Config(ConfigCommand::Check { file }) => {
             config::load(Some(file), false)?;
             writeln!(std::io::stdout(), "`{}` is good", file.display())?;
