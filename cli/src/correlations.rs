@@ -24,6 +24,7 @@ pub(crate) fn baselines(set: &RuleSet) -> Arc<[Baseline]> {
                 .collect(),
             metric: rule.metric,
             params: rule.params,
+            new: rule.new.as_ref().map(|(new, _)| new.clone()),
         })
         .collect()
 }

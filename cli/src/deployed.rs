@@ -116,7 +116,7 @@ fn every_metric_of_kafka_is_documented() {
 /// What a node says when it stops at a guard rail can be found in the handbook.
 #[test]
 fn every_guard_rail_is_explained() {
-    let source = read("bus/src/kafka/mod.rs") + &read("bus/src/kafka/shard.rs");
+    let source = read("bus/src/kafka/guard.rs") + &read("bus/src/kafka/shard.rs");
     let handbook = read("docs/operating.md");
     for words in [
         ", but it ends at ",

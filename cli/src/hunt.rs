@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex};
 use ::search::offline::OfflineIndex;
 use anyhow::Context;
 use detect::engine::Engine;
-use detect::meter::{Counters, MINUTE};
-use detect::tracker::{self, Baseline, Tracker};
+use detect::meter::Counters;
+use detect::tracker;
 use detect::window::{OFFLINE_MEMORY, Offline};
 use event::{Event, Finding, Flag, Severity, Time};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -286,7 +286,7 @@ fn collect_chunks(
         }
     })?;
     failed?;
-    for finding in departures(counters, &setting.baselines) {
+    for finding in tracker::offline(counters, &setting.baselines) {
         count(totals, finding.severity, &finding.title, 1);
         writer.finding(&finding)?;
     }
@@ -294,31 +294,6 @@ fn collect_chunks(
         index.finish()?;
     }
     writer.finish()
-}
-
-/// What baselines say of the functions of the whole input: the last word on every episode.
-fn departures(counters: Counters, baselines: &Arc<[Baseline]>) -> Vec<Finding> {
-    let options = tracker::Options {
-        events_partitions: 1,
-        ..tracker::Options::default()
-    };
-    let mut tracker = Tracker::new(Arc::clone(baselines), options);
-    let mut said = Vec::new();
-    let mut minutes = counters.into_records().peekable();
-    while let Some((minute, record)) = minutes.next() {
-        tracker.take(record, &mut said);
-        if minutes.peek().is_none_or(|(next, _)| *next > minute) {
-            let end = Time((minute + 1).saturating_mul(MINUTE));
-            tracker.close_to(end.plus(options.grace), &mut said);
-        }
-    }
-    let mut last: BTreeMap<event::Id, Finding> = BTreeMap::new();
-    for finding in said {
-        last.insert(finding.id, finding);
-    }
-    let mut last: Vec<Finding> = last.into_values().collect();
-    last.sort_by_key(|f| (f.time, f.id));
-    last
 }
 
 fn count(totals: &mut Totals, severity: Severity, title: &str, findings: u64) {
@@ -350,6 +325,7 @@ fn take(
         mut index,
     } = sinks;
     let mut readings = chunk.readings.into_iter().peekable();
+    let mut sightings = chunk.sightings.into_iter().peekable();
     let mut kept = chunk.kept.into_iter();
     let mut by_rule: BTreeMap<u32, u64> = BTreeMap::new();
     totals.bytes += chunk.bytes;
@@ -369,6 +345,10 @@ fn take(
             own.push(m);
         }
         let reading = readings.next_if(|(n, _)| *n == number);
+        let mut watched = Vec::new();
+        while let Some((_, sighting)) = sightings.next_if(|(n, _)| *n == number) {
+            watched.push(sighting);
+        }
         let mut whole = kept.next();
         match known {
             Known::Repeat => {
@@ -407,6 +387,7 @@ fn take(
         if let Some((_, reading)) = reading {
             counters.take(reading);
         }
+        watched.into_iter().for_each(|s| counters.see(s));
     }
     for (number, findings) in by_rule {
         let info = setting.engine.info(number);

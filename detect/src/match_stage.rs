@@ -20,8 +20,8 @@ use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Time};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::engine::{Engine, Scratch};
-use crate::meter::{self, Counters};
-use crate::tracker::Baseline;
+use crate::meter::{self, Counters, MeterRecord};
+use crate::tracker::{Baseline, Sightings};
 use crate::window::{Correlation, Match, WatermarkTicker, watermark_records};
 
 /// The name under which positions and state are kept.
@@ -206,6 +206,7 @@ pub struct Worker {
     next: Offset,
     ticker: WatermarkTicker,
     counters: Counters,
+    sightings: Sightings,
     keep: Duration,
     scratch: Scratch,
     doc: Doc,
@@ -246,6 +247,7 @@ impl Worker {
             next,
             ticker,
             counters: Counters::restore(partition, &counts),
+            sightings: Sightings::default(),
             keep,
             scratch: Scratch::new(),
             doc: Doc::new(),
@@ -382,6 +384,12 @@ impl Worker {
         }
         for (filter, _) in self.scratch.cut() {
             *outputs.cut.entry(*filter).or_default() += 1;
+        }
+        if engine.is_watched(self.scratch.matched()) && !event.flags.has(Flag::TsFuture) {
+            let sightings = engine.sightings(event, json, &mut self.scratch);
+            let news = sightings.into_iter().filter(|s| self.sightings.is_news(s));
+            let news = news.map(|s| MeterRecord::Sighting(Box::new(s)).into_record(now));
+            outputs.records.extend(news.map(|r| (Topic::Meters, r)));
         }
         // An amendment says what is already known once more: it is linked, and not counted.
         if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {

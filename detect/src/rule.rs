@@ -16,7 +16,7 @@ use crate::condition::Condition;
 use crate::error::{Mistake, nearest};
 use crate::item::{Item, Placeholders};
 use crate::meter::Cell;
-use crate::tracker::Metric;
+use crate::tracker::{Metric, New};
 use crate::yaml::{Node, Place, Yaml};
 
 pub use filter::Filter;
@@ -151,8 +151,12 @@ pub struct BaselineRule {
     pub metric: Metric,
     /// How it is judged.
     pub params: Params,
-    /// Its own tests.
+    /// Which values are watched, and for which rules (as written, with their places), of a baseline with `new:`.
+    pub new: Option<(New, Vec<(String, Place)>)>,
+    /// Its own tests: of a metric.
     pub tests: Vec<SeriesTest>,
+    /// Its own tests: of watched values.
+    pub event_tests: Vec<RuleTest>,
     /// Where it begins.
     pub place: Place,
 }

@@ -48,6 +48,8 @@ pub struct RuleSet {
     pub references: Vec<Vec<(Target, String)>>,
     /// The baselines.
     pub baselines: Vec<BaselineRule>,
+    /// Per baseline: the numbers of the rules whose events it watches.
+    pub watched: Vec<Vec<usize>>,
     /// The filters, exceptions among them.
     pub filters: Vec<Filter>,
     /// Per rule: the numbers of the filters that cut into it.
@@ -255,7 +257,7 @@ impl RuleSet {
             !failed.is_empty(),
             &mut mistakes,
         );
-        set.baselines = baselines.into_iter().map(|(_, b)| b).collect();
+        watch(&mut set, baselines, &mut mistakes);
         filters::apply(&mut set, filters, !failed.is_empty(), &mut mistakes);
         let mut problems: Vec<(usize, Problem)> = mistakes
             .into_iter()
@@ -363,6 +365,39 @@ fn once<T>(
     kept
 }
 
+/// Adds the baselines, and finds the rules whose events they watch. Such a rule gives no findings of its own.
+fn watch(
+    set: &mut RuleSet,
+    baselines: Vec<(usize, BaselineRule)>,
+    mistakes: &mut Vec<(usize, Mistake)>,
+) {
+    for (file, baseline) in baselines {
+        let words = baseline.new.iter().flat_map(|(_, rules)| rules);
+        let mut numbers = Vec::new();
+        for (word, place) in words {
+            let is_it = |r: &Rule| r.info.id == *word || r.name.as_deref() == Some(word);
+            match set.rules.iter().position(is_it) {
+                Some(number) => numbers.push(number),
+                None => {
+                    let known = set.rules.iter();
+                    let known = known.flat_map(|r| [Some(r.info.id.as_str()), r.name.as_deref()]);
+                    let hint = nearest(word, known.flatten()).map_or_else(
+                        || "give the id or the name of a rule that is loaded with it".to_owned(),
+                        |near| format!("did you mean `{near}`?"),
+                    );
+                    let mistake = Mistake::new(*place, format!("there is no rule `{word}`"));
+                    mistakes.push((file, mistake.hint(hint)));
+                }
+            }
+        }
+        for number in &numbers {
+            set.generates[*number] = false;
+        }
+        set.watched.push(numbers);
+        set.baselines.push(baseline);
+    }
+}
+
 fn resolve(
     rules: Vec<(usize, Rule)>,
     correlations: Vec<(usize, CorrelationRule)>,
@@ -449,6 +484,7 @@ fn resolve(
         correlations: correlations.into_iter().map(|(_, c)| c).collect(),
         references,
         baselines: Vec::new(),
+        watched: Vec::new(),
         filters: Vec::new(),
         filtered: Vec::new(),
         warnings: Vec::new(),

@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 
 use detect::engine::{Engine, Scratch};
 use detect::meter::{self, Reading};
-use detect::tracker::Baseline;
+use detect::tracker::{Baseline, Sighting};
 use detect::window::{Correlation, Match};
 use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
@@ -64,6 +64,8 @@ pub(crate) struct Chunk {
     pub(crate) matches: Vec<(usize, Match)>,
     /// What functions did, each with the number of its event in the chunk.
     pub(crate) readings: Vec<(usize, Reading)>,
+    /// What baselines watch, each with the number of its event in the chunk.
+    pub(crate) sightings: Vec<(usize, Sighting)>,
     pub(crate) bad: Vec<BadPiece>,
     /// The events themselves where they are kept, in the order of `events`.
     pub(crate) kept: Vec<Event>,
@@ -171,6 +173,10 @@ fn record_into(
         let reading = meter::reading(&event, json);
         let number = chunk.events.len();
         chunk.readings.extend(reading.map(|r| (number, r)));
+        if engine.is_watched(scratch.matched()) && !event.flags.has(Flag::TsFuture) {
+            let sightings = engine.sightings(&event, json, scratch).into_iter();
+            chunk.sightings.extend(sightings.map(|s| (number, s)));
+        }
     }
     // An amendment says what is already known once more: it is not counted.
     if engine.is_correlated(scratch.matched()) && !event.flags.has(Flag::Addendum) {

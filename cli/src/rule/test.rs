@@ -6,11 +6,13 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use detect::engine::{Engine, Scratch};
+use detect::meter::Counters;
 use detect::rule::{RuleTest, TestEvent};
 use detect::rule_set::{RuleSet, Target};
-use detect::tracker::rehearse;
+use detect::tracker::{Baseline, offline, rehearse};
 use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
 use detect::yaml::Place;
 use event::{Finding, Flag, RuleInfo, Time};
@@ -80,7 +82,9 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     let (mut passed, mut failed, mut without) = (0, 0, 0);
     let rules = set.rules.iter().map(|r| (&r.info, &r.tests));
     let correlations = set.correlations.iter().map(|c| (&c.info, &c.tests));
-    for (info, tests) in rules.chain(correlations) {
+    let watching = set.baselines.iter().filter(|b| b.new.is_some());
+    let watching = watching.map(|b| (&b.info, &b.event_tests));
+    for (info, tests) in rules.chain(correlations).chain(watching) {
         without += u64::from(tests.is_empty());
         for test in tests {
             let quiet = bench.run(info, test, false)?;
@@ -122,6 +126,9 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     }
     let baselines = crate::correlations::baselines(&set);
     for (rule, baseline) in set.baselines.iter().zip(baselines.iter()) {
+        if rule.new.is_some() {
+            continue;
+        }
         without += u64::from(rule.tests.is_empty());
         for test in &rule.tests {
             let (said, episodes) = rehearse(baseline, test);
@@ -220,6 +227,7 @@ pub(super) struct Bench<'a> {
     set: &'a RuleSet,
     engine: Engine,
     correlations: Vec<Correlation>,
+    baselines: Arc<[Baseline]>,
 }
 
 impl<'a> Bench<'a> {
@@ -228,6 +236,7 @@ impl<'a> Bench<'a> {
             set,
             engine: Engine::new(set),
             correlations: crate::correlations::of(set),
+            baselines: crate::correlations::baselines(set),
         }
     }
 
@@ -243,7 +252,7 @@ impl<'a> Bench<'a> {
         for correlation in &mut correlations {
             correlation.chain.silent &= correlation.rule_id != info.id;
         }
-        let mut offline = Offline::new(correlations, OFFLINE_MEMORY);
+        let mut correlator = Offline::new(correlations, OFFLINE_MEMORY);
         let mut outcomes = Outcomes {
             findings: 0,
             reasons: Vec::new(),
@@ -258,6 +267,7 @@ impl<'a> Bench<'a> {
         };
         let text = records(test);
         let mut pushed = Ok(());
+        let mut counters = Counters::new(0);
         let mut each = |item: Item<'_>| {
             let record = match item {
                 Item::Bad(bad) => {
@@ -286,10 +296,12 @@ impl<'a> Bench<'a> {
                     if pushed.is_ok() {
                         let position = record.position;
                         let m = Match::new(correlation, found.group, &event, 0, position);
-                        pushed = offline.push(m.with(found.contribution));
+                        pushed = correlator.push(m.with(found.contribution));
                     }
                 }
             }
+            let sightings = self.engine.sightings(&event, json, &mut scratch);
+            sightings.into_iter().for_each(|s| counters.see(s));
             if explained {
                 let rules = concerned.iter().filter_map(|rule| {
                     let explanation = self.engine.explain(&rule.id, &event, json)?;
@@ -308,11 +320,13 @@ impl<'a> Bench<'a> {
         Decoder::new(Limits::of_bodies()).bytes(&text, &decode::Job::default(), &mut each);
         pushed?;
         let mut episodes: Vec<Finding> = Vec::new();
-        offline.finish(|finding| {
+        correlator.finish(|finding| {
             if finding.rule_id == info.id {
                 episodes.push(finding);
             }
         })?;
+        let departures = offline(counters, &self.baselines);
+        episodes.extend(departures.into_iter().filter(|f| f.rule_id == info.id));
         outcomes.findings += episodes.len() as u64;
         if explained {
             let episodes = episodes.into_iter().map(|f| Reason::Episode(Box::new(f)));
@@ -325,6 +339,10 @@ impl<'a> Bench<'a> {
     fn concerned(&self, info: &RuleInfo) -> Vec<&'a RuleInfo> {
         if let Some(rule) = self.set.rules.iter().find(|r| r.info.id == info.id) {
             return vec![&rule.info];
+        }
+        let baselines = self.set.baselines.iter().zip(&self.set.watched);
+        if let Some((_, watched)) = baselines.into_iter().find(|(b, _)| b.info.id == info.id) {
+            return watched.iter().map(|n| &self.set.rules[*n].info).collect();
         }
         let of = |id: &str| self.set.correlations.iter().position(|c| c.info.id == id);
         let (mut open, mut rules) = (Vec::from_iter(of(&info.id)), Vec::new());

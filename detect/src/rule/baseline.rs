@@ -4,8 +4,8 @@ use super::{BaselineRule, SeriesTest, Stretch, expected, info};
 use crate::baseline::{AtLeast, Direction, Params, SeasonLength};
 use crate::error::{Mistake, nearest};
 use crate::meter::{Cell, MINUTE};
-use crate::tracker::Metric;
-use crate::yaml::{Node, Yaml};
+use crate::tracker::{Metric, New};
+use crate::yaml::{Node, Place, Yaml};
 
 const KEYS: &[&str] = &[
     "metric",
@@ -18,12 +18,13 @@ const KEYS: &[&str] = &[
     "slow",
 ];
 
+const NEW_KEYS: &[&str] = &["new", "rules", "group-by", "learn", "usual"];
+
 /// What functions are told apart by.
 const GROUP: &[&str] = &["account", "region", "function"];
 
 pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<BaselineRule> {
     let mut info = info(node, mistakes);
-    let tests = tests(node, mistakes);
     let (key, body) = node.entry("baseline")?;
     let Yaml::Map(entries) = &body.yaml else {
         mistakes.push(Mistake::new(
@@ -32,30 +33,116 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
         ));
         return None;
     };
+    let watches = body.get("new").is_some();
+    let keys = if watches { NEW_KEYS } else { KEYS };
     for (key, _) in entries {
         let name = key.scalar().unwrap_or_default();
-        if !KEYS.contains(&name.as_str()) {
-            let hint = nearest(&name, KEYS.iter().copied()).map_or_else(
-                || format!("a baseline has {}", KEYS.join(", ")),
+        if !keys.contains(&name.as_str()) {
+            let hint = nearest(&name, keys.iter().copied()).map_or_else(
+                || format!("it has {}", keys.join(", ")),
                 |n| format!("did you mean `{n}`?"),
             );
             mistakes.push(Mistake::new(key.place, format!("unknown key `{name}`")).hint(hint));
         }
     }
+    info.correlation = Some("baseline".into());
+    if watches {
+        let event_tests = super::tests(node, mistakes);
+        return Some(BaselineRule {
+            info,
+            metric: Metric::New,
+            params: Params::default(),
+            new: Some(new(body, key, mistakes)),
+            tests: Vec::new(),
+            event_tests,
+            place: node.place,
+        });
+    }
+    let tests = tests(node, mistakes);
     let metric = metric(body, key, mistakes);
     group_by(body, mistakes);
     let params = params(body, mistakes);
     if let Err(error) = params.check() {
         mistakes.push(Mistake::new(key.place, error.to_string()));
     }
-    info.correlation = Some("baseline".into());
     Some(BaselineRule {
         info,
         metric: metric?,
         params,
+        new: None,
         tests,
+        event_tests: Vec::new(),
         place: node.place,
     })
+}
+
+/// Which values of which rules' events are watched.
+fn new(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> (New, Vec<(String, Place)>) {
+    let list = |name: &str| -> Vec<(String, Place)> {
+        let Some(found) = body.get(name) else {
+            return Vec::new();
+        };
+        match &found.yaml {
+            Yaml::List(items) => items
+                .iter()
+                .filter_map(|n| n.scalar().map(|text| (text, n.place)))
+                .collect(),
+            _ => found
+                .scalar()
+                .map(|text| (text, found.place))
+                .into_iter()
+                .collect(),
+        }
+    };
+    let mut names = |name: &str, hint: &str| {
+        let found = list(name);
+        if found.is_empty() {
+            let message = format!("`{name}` of the baseline is missing");
+            mistakes.push(Mistake::new(key.place, message).hint(hint));
+        }
+        found
+    };
+    let fields = names(
+        "new",
+        "the fields whose values are watched, such as `new: [sourceIPAddress]`",
+    );
+    let group_by = names(
+        "group-by",
+        "whose values they are, such as `group-by: [userIdentity.arn]`",
+    );
+    let rules = names("rules", "the rules whose events are watched, by id or name");
+    let learn = match body.get("learn") {
+        None => 24 * 3_600_000_000,
+        Some(found) => {
+            let text = found.scalar().unwrap_or_default();
+            super::correlation::timespan(&text).unwrap_or_else(|why| {
+                let message = format!("learn: {why}");
+                mistakes.push(Mistake::new(found.place, message).hint("such as `learn: 24h`"));
+                0
+            })
+        }
+    };
+    let usual = match body.get("usual") {
+        None => 10,
+        Some(found) => {
+            let number = found.scalar().and_then(|text| text.parse().ok());
+            number
+                .filter(|n| (1..=1_000).contains(n))
+                .unwrap_or_else(|| {
+                    let message = "`usual` must be a whole number from 1 to 1,000";
+                    mistakes.push(Mistake::new(found.place, message));
+                    10
+                })
+        }
+    };
+    let texts = |list: Vec<(String, Place)>| list.into_iter().map(|(text, _)| text).collect();
+    let new = New {
+        fields: texts(fields),
+        group_by: texts(group_by),
+        learn,
+        usual,
+    };
+    (new, rules)
 }
 
 fn metric(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> Option<Metric> {

@@ -293,7 +293,7 @@ impl Model {
             Metric::Invocations | Metric::Cost => Model::Counts(Box::new(Series::new())),
             Metric::Errors | Metric::Timeouts => Model::Ratio(Box::new(Ratio::new())),
             Metric::Duration => Model::Duration(Pace::default(), Spell::default()),
-            Metric::Doubling => Model::Doubling(Spell::default()),
+            Metric::Doubling | Metric::New => Model::Doubling(Spell::default()),
         }
     }
 

@@ -12,8 +12,10 @@
 //! input at once.
 
 mod cold;
+mod firsts;
 mod fleet;
 mod follow;
+mod offline;
 mod rehearse;
 mod state;
 
@@ -26,8 +28,11 @@ use event::{Finding, Id, Severity, Str, Time};
 use crate::baseline::Params;
 use crate::meter::{Cell, Deployment, MINUTE, Meter, MeterRecord};
 use crate::window::Watermark;
+use firsts::Firsts;
+pub use firsts::{New, Sighting, Sightings, known_as};
 use fleet::Fleet;
 use follow::{Bucket, Tracked};
+pub use offline::offline;
 pub use rehearse::rehearse;
 pub use state::StateError;
 
@@ -52,6 +57,8 @@ pub enum Metric {
     Cost,
     /// Invocations that double within minutes, as a loop does.
     Doubling,
+    /// Values that were never seen: no metric of a function, but what [`New`] says.
+    New,
 }
 
 impl Metric {
@@ -81,6 +88,8 @@ pub struct Baseline {
     pub metric: Metric,
     /// How it is judged.
     pub params: Params,
+    /// Which values are watched, of a baseline with `new:`.
+    pub new: Option<New>,
 }
 
 /// What has happened so far, for metrics.
@@ -127,6 +136,7 @@ pub struct Tracker {
     minutes: BTreeMap<i64, BTreeMap<Id, Parts>>,
     functions: BTreeMap<Id, Tracked>,
     fleets: BTreeMap<Str, Fleet>,
+    firsts: Firsts,
     told: BTreeMap<u32, Watermark>,
     ends: Vec<Offset>,
     counts: Counts,
@@ -151,6 +161,7 @@ impl Tracker {
             minutes: BTreeMap::new(),
             functions: BTreeMap::new(),
             fleets: BTreeMap::new(),
+            firsts: Firsts::default(),
             told: BTreeMap::new(),
             ends: Vec::new(),
             counts: Counts::default(),
@@ -184,6 +195,7 @@ impl Tracker {
         match record {
             MeterRecord::Meter(meter) => self.count(meter),
             MeterRecord::Deployment(deployment) => self.deployed(deployment),
+            MeterRecord::Sighting(sighting) => self.firsts.take(*sighting),
             MeterRecord::Watermark(watermark) => {
                 let known = self.told.get(&watermark.partition);
                 if known.is_some_and(|known| *known == watermark || known.next > watermark.next) {
@@ -258,6 +270,9 @@ impl Tracker {
 
     /// Judges every minute that event time has left behind by the grace.
     pub fn close_to(&mut self, time: Time, out: &mut Vec<Finding>) {
+        let rules = Arc::clone(&self.rules);
+        self.firsts
+            .judge_to(time.plus(-self.options.grace), &rules, out);
         let until = time.plus(-self.options.grace).0.div_euclid(MINUTE);
         while let Some(open) = self.open_from.filter(|open| *open < until) {
             // As long as nobody logs anything it is not known whether it is the functions that rest.
@@ -288,7 +303,7 @@ impl Tracker {
     /// Judges the buckets that end with this minute.
     fn close(&mut self, minute: i64, out: &mut Vec<Finding>) {
         let rules = Arc::clone(&self.rules);
-        for rule in rules.iter() {
+        for rule in rules.iter().filter(|rule| rule.new.is_none()) {
             let length = (rule.params.bucket / MINUTE).max(1);
             if (minute + 1) % length != 0 {
                 continue;

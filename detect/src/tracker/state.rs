@@ -3,13 +3,15 @@
 //! ```text
 //!   key  'f', 16 bytes of the function's key              value  JSON of the function, its models and episodes
 //!        'm', the minute (8 bytes), 16 bytes of the key          JSON of its counts, by partition of `events`
+//!        'n', 16 bytes of the group's key                 JSON of what is known of a group with watched values
+//!        'w', its time (8 bytes), 16 bytes              JSON of a sighting that is still to be judged
 //!        's'                                                     JSON of what all share, as `Stage`
 //! ```
 
 use std::collections::BTreeMap;
 
 use bus::StateChange;
-use event::{Id, Str};
+use event::{Id, Str, Time};
 use serde::{Deserialize, Serialize};
 
 use super::fleet::Fleet;
@@ -44,11 +46,19 @@ fn minute_row(minute: i64, key: Id) -> Vec<u8> {
     [b"m".as_slice(), &minute.to_be_bytes(), &key.to_bytes()].concat()
 }
 
+fn waiting_row(time: Time, id: Id) -> Vec<u8> {
+    [b"w".as_slice(), &time.0.to_be_bytes(), &id.to_bytes()].concat()
+}
+
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("texts, numbers and maps with text keys")
 }
 
-pub(super) fn changes(tracker: &Tracker, changed: &Changed, partition: u32) -> Vec<StateChange> {
+pub(super) fn changes(
+    tracker: &mut Tracker,
+    changed: &Changed,
+    partition: u32,
+) -> Vec<StateChange> {
     let change = |key: Vec<u8>, value: Option<Vec<u8>>| StateChange {
         partition,
         key,
@@ -63,6 +73,15 @@ pub(super) fn changes(tracker: &Tracker, changed: &Changed, partition: u32) -> V
     for (minute, key) in &changed.minutes {
         let parts = tracker.minutes.get(minute).and_then(|m| m.get(key));
         rows.push(change(minute_row(*minute, *key), parts.map(json)));
+    }
+    let firsts = std::mem::take(&mut tracker.firsts.changed);
+    for key in firsts.groups {
+        let value = tracker.firsts.groups.get(&key).map(json);
+        rows.push(change([b"n".as_slice(), &key.to_bytes()].concat(), value));
+    }
+    for (time, id) in firsts.waiting {
+        let value = tracker.firsts.waiting.get(&(time, id)).map(json);
+        rows.push(change(waiting_row(time, id), value));
     }
     if changed.stage {
         let stage = Stage {
@@ -106,6 +125,21 @@ pub(super) fn restore(
                     .and_then(|b| Some(i64::from_be_bytes(b.try_into().ok()?)));
                 if let (Some(minute), Some(id)) = (minute, id(9)) {
                     tracker.minutes.entry(minute).or_default().insert(id, parts);
+                }
+            }
+            Some(b'n') => {
+                let known = serde_json::from_slice(value).map_err(failed)?;
+                if let Some(id) = id(1) {
+                    tracker.firsts.groups.insert(id, known);
+                }
+            }
+            Some(b'w') => {
+                let sighting = serde_json::from_slice(value).map_err(failed)?;
+                let time = key
+                    .get(1..9)
+                    .and_then(|b| Some(i64::from_be_bytes(b.try_into().ok()?)));
+                if let (Some(time), Some(id)) = (time, id(9)) {
+                    tracker.firsts.waiting.insert((Time(time), id), sighting);
                 }
             }
             _ => {}
