@@ -404,9 +404,10 @@ impl Cluster {
         self.nodes.clear();
         self.tell_intake();
         let prefix = self.prefix().to_owned();
-        self.extra = self
-            .extra
-            .replace(&format!("prefix: {prefix}"), &format!("prefix: again.{prefix}"));
+        self.extra = self.extra.replace(
+            &format!("prefix: {prefix}"),
+            &format!("prefix: again.{prefix}"),
+        );
         self.make_topics();
         let to = self.bus();
         for topic in [Topic::Events, Topic::Matches] {
