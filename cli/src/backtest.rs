@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ::search::{Cursor, Request, Searcher};
 use anyhow::Context;
 use detect::engine::{Engine, Scratch};
+use detect::meter::{self, Counters};
 use detect::window::{Match, OFFLINE_MEMORY, Offline};
 use event::json::Doc;
 use event::{Event, Finding, Flag, Time};
@@ -82,6 +83,7 @@ pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<Outcome> {
     let setting = Setting {
         engine: Engine::new(&set),
         correlations: crate::correlations::of(&set),
+        baselines: crate::correlations::baselines(&set),
         format: Written::Jsonl,
         from,
         to,
@@ -109,7 +111,7 @@ pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<Outcome> {
     } else {
         hunt::over(setting, &args.paths, &mut each)?
     };
-    let rules = set.rules.len() + set.correlations.len();
+    let rules = set.rules.len() + set.correlations.len() + set.baselines.len();
     let report = Report::new(&findings, &totals, rules, args.top);
     let written = match format {
         Format::Table => report.tables(&mut out),
@@ -155,6 +157,7 @@ fn indexed(
     );
     let mut reader = Reader {
         offline: Offline::new(setting.correlations.clone(), OFFLINE_MEMORY),
+        counters: Counters::new(0),
         setting: Arc::new(setting),
         scratch: Scratch::new(),
         doc: Doc::new(),
@@ -179,7 +182,9 @@ fn indexed(
     }
     bar.finish_and_clear();
     let Reader {
+        setting,
         offline,
+        counters,
         mut totals,
         ..
     } = reader;
@@ -191,6 +196,10 @@ fn indexed(
         }
     })?;
     failed?;
+    for finding in hunt::departures(counters, &setting.baselines) {
+        totals.findings += 1;
+        each(finding)?;
+    }
     Ok(totals)
 }
 
@@ -214,6 +223,7 @@ fn open(data: &Path) -> anyhow::Result<Searcher> {
 struct Reader {
     setting: Arc<Setting>,
     offline: Offline,
+    counters: Counters,
     scratch: Scratch,
     doc: Doc,
     totals: Totals,
@@ -247,6 +257,11 @@ impl Reader {
         for (filter, _) in self.scratch.cut() {
             let title = engine.filter_title(*filter).to_string();
             *self.totals.by_filter.entry(title).or_default() += 1;
+        }
+        if !self.setting.baselines.is_empty()
+            && let Some(reading) = meter::reading(event, json)
+        {
+            self.counters.take(reading);
         }
         if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {
             for found in engine.correlation_matches(event, json, &mut self.scratch) {

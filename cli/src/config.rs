@@ -101,6 +101,11 @@ pub(crate) struct Detect {
     pub(crate) lateness_seconds: u64,
     /// How many groups one correlation may have at a time.
     pub(crate) max_groups: usize,
+    /// How far event time must have left a minute behind before baselines judge it, in seconds. Counts that come later
+    /// are not seen by them.
+    pub(crate) baseline_grace_seconds: u64,
+    /// How many functions baselines watch at most.
+    pub(crate) max_functions: usize,
     /// For how many days an event id is remembered, so that its repeats are dropped.
     pub(crate) seen_days: u32,
 }
@@ -150,6 +155,8 @@ impl Default for Detect {
         Detect {
             lateness_seconds: 3_600,
             max_groups: 100_000,
+            baseline_grace_seconds: 120,
+            max_functions: 100_000,
             seen_days: 15,
         }
     }

@@ -1,6 +1,9 @@
-//! The correlations of a rule set as the windows need them.
+//! The correlations and baselines of a rule set as those need them who run them.
+
+use std::sync::Arc;
 
 use detect::rule_set::RuleSet;
+use detect::tracker::Baseline;
 use detect::window::Correlation;
 use event::{Id, Str};
 
@@ -35,6 +38,26 @@ pub(crate) fn of(set: &RuleSet) -> Vec<Correlation> {
                 threshold: rule.at_least,
                 semantics: Id::of("semantics", &parts).0 as u64,
             }
+        })
+        .collect()
+}
+
+/// The baselines of a rule set, in its order.
+pub(crate) fn baselines(set: &RuleSet) -> Arc<[Baseline]> {
+    set.baselines
+        .iter()
+        .map(|rule| Baseline {
+            rule_id: rule.info.id.as_str().into(),
+            title: rule.info.title.as_str().into(),
+            severity: rule.info.severity,
+            tags: rule
+                .info
+                .tags
+                .iter()
+                .map(|t| Str::from(t.as_str()))
+                .collect(),
+            metric: rule.metric,
+            params: rule.params,
         })
         .collect()
 }

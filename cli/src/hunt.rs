@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex};
 use ::search::offline::OfflineIndex;
 use anyhow::Context;
 use detect::engine::Engine;
+use detect::meter::{Counters, MINUTE};
+use detect::tracker::{self, Baseline, Tracker};
 use detect::window::{OFFLINE_MEMORY, Offline};
 use event::{Event, Finding, Flag, Severity, Time};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -114,6 +116,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     let setting = Arc::new(Setting {
         engine: Engine::new(&set),
         correlations: crate::correlations::of(&set),
+        baselines: crate::correlations::baselines(&set),
         format,
         from,
         to,
@@ -140,7 +143,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     }
     output::summary(
         &totals,
-        set.rules.len() + set.correlations.len(),
+        set.rules.len() + set.correlations.len() + set.baselines.len(),
         started.elapsed(),
     );
     Ok(if totals.findings > 0 {
@@ -312,11 +315,13 @@ fn collect_chunks(
 ) -> anyhow::Result<()> {
     let mut seen = Seen::new();
     let mut correlator = Offline::new(setting.correlations.clone(), OFFLINE_MEMORY);
+    let mut counters = Counters::new(0);
     for receiver in receivers {
         for chunk in receiver {
             let sinks = Sinks {
                 seen: &mut seen,
                 correlator: &mut correlator,
+                counters: &mut counters,
                 say: &mut *say,
                 index: index.as_mut(),
             };
@@ -338,6 +343,10 @@ fn collect_chunks(
         }
     })?;
     failed?;
+    for finding in departures(counters, &setting.baselines) {
+        count(totals, finding.severity, &finding.title, 1);
+        tell(setting.format, &finding, say)?;
+    }
     if let Some(index) = index {
         index.finish()?;
     }
@@ -350,6 +359,31 @@ fn tell(format: Format, finding: &Finding, say: Say<'_>) -> anyhow::Result<()> {
     say(finding.time, &line)
 }
 
+/// What baselines say of the functions of the whole input: the last word on every episode.
+pub(crate) fn departures(counters: Counters, baselines: &Arc<[Baseline]>) -> Vec<Finding> {
+    let options = tracker::Options {
+        events_partitions: 1,
+        ..tracker::Options::default()
+    };
+    let mut tracker = Tracker::new(Arc::clone(baselines), options);
+    let mut said = Vec::new();
+    let mut minutes = counters.into_records().peekable();
+    while let Some((minute, record)) = minutes.next() {
+        tracker.take(record, &mut said);
+        if minutes.peek().is_none_or(|(next, _)| *next > minute) {
+            let end = Time((minute + 1).saturating_mul(MINUTE));
+            tracker.close_to(end.plus(options.grace), &mut said);
+        }
+    }
+    let mut last: BTreeMap<event::Id, Finding> = BTreeMap::new();
+    for finding in said {
+        last.insert(finding.id, finding);
+    }
+    let mut last: Vec<Finding> = last.into_values().collect();
+    last.sort_by_key(|f| (f.time, f.id));
+    last
+}
+
 fn count(totals: &mut Totals, severity: Severity, title: &str, findings: u64) {
     totals.findings += findings;
     let key = (std::cmp::Reverse(severity), title.to_owned());
@@ -360,6 +394,7 @@ fn count(totals: &mut Totals, severity: Severity, title: &str, findings: u64) {
 struct Sinks<'a> {
     seen: &'a mut Seen,
     correlator: &'a mut Offline,
+    counters: &'a mut Counters,
     say: Say<'a>,
     index: Option<&'a mut OfflineIndex>,
 }
@@ -373,9 +408,11 @@ fn take(
     let Sinks {
         seen,
         correlator,
+        counters,
         say,
         mut index,
     } = sinks;
+    let mut readings = chunk.readings.into_iter().peekable();
     let mut kept = chunk.kept.into_iter();
     let mut by_rule: BTreeMap<u32, u64> = BTreeMap::new();
     totals.bytes += chunk.bytes;
@@ -394,6 +431,7 @@ fn take(
         while let Some((_, m)) = matched.next_if(|(n, _)| *n == number) {
             own.push(m);
         }
+        let reading = readings.next_if(|(n, _)| *n == number);
         let mut whole = kept.next();
         match known {
             Known::Repeat => {
@@ -429,6 +467,9 @@ fn take(
             *totals.by_filter.entry(title).or_default() += 1;
         }
         own.into_iter().try_for_each(|m| correlator.push(m))?;
+        if let Some((_, reading)) = reading {
+            counters.take(reading);
+        }
     }
     for (number, findings) in by_rule {
         let info = setting.engine.info(number);

@@ -19,6 +19,7 @@ use bus::Stop;
 use detect::engine::Engine;
 use detect::match_stage::{self, Rules};
 use detect::rule_set::{LoadErrors, RuleFile, RuleSet};
+use detect::tracker::Baseline;
 use detect::window::Correlation;
 use event::RuleInfo;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
@@ -67,13 +68,14 @@ impl Loaded {
         let rules = Rules {
             engine: Engine::new(set),
             correlations: crate::correlations::of(set).into(),
+            baselines: crate::correlations::baselines(set),
         };
         let mut infos = set.infos();
         infos.extend(match_stage::own_rules());
         Loaded {
             rules: Arc::new(rules),
             infos: Arc::new(infos),
-            count: set.rules.len() + set.correlations.len(),
+            count: set.rules.len() + set.correlations.len() + set.baselines.len(),
         }
     }
 }
@@ -102,7 +104,7 @@ impl Metrics {
             reloads,
             loaded: IntGauge::new(
                 "trailwarden_rules_loaded",
-                "Rules and correlations that run.",
+                "Rules, correlations and baselines that run.",
             )?,
             refused: IntGauge::new(
                 "trailwarden_rules_refused",
@@ -169,6 +171,11 @@ impl LiveRules {
             state.running = next;
         }
         Arc::clone(&state.running.rules.correlations)
+    }
+
+    /// For `baseline`, before each round: the baselines.
+    pub(crate) fn baselines(&self) -> Arc<[Baseline]> {
+        Arc::clone(&self.state().running.rules.baselines)
     }
 
     /// What people read about the rules.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use detect::engine::Engine;
 use detect::match_stage;
 use detect::rule_set::RuleSet;
-use detect::window;
+use detect::{tracker, window};
 use event::Event;
 use event::json::Doc;
 use prometheus::Registry;
@@ -242,6 +242,26 @@ impl Service {
                 clock::clock(),
                 ended,
             )?)
+        })?;
+
+        let metrics = detect::baseline_stage::Metrics::new(registry)?;
+        let (bus, rules, ended) = (Arc::clone(&parts.bus), Arc::clone(&parts.rules), stop);
+        let options = tracker::Options {
+            grace: i64::try_from(config.detect.baseline_grace_seconds)
+                .unwrap_or(i64::MAX / 2_000_000)
+                .saturating_mul(1_000_000),
+            max_functions: config.detect.max_functions,
+            ..tracker::Options::default()
+        };
+        self.spawn("baseline", move || {
+            Ok(detect::baseline_stage::run(
+                bus,
+                || rules.baselines(),
+                options,
+                &metrics,
+                &clock::clock(),
+                &ended,
+            )?)
         })
     }
 
@@ -409,6 +429,12 @@ impl Service {
                 "correlate",
                 detect::correlate::CONSUMER,
                 Topic::Matches,
+            ),
+            console::Stage::on_bus(
+                &bus,
+                "baseline",
+                detect::baseline_stage::CONSUMER,
+                Topic::Meters,
             ),
             console::Stage::on_bus(&bus, "index", search::indexer::CONSUMER, Topic::Events),
         ];

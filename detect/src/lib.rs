@@ -9,6 +9,7 @@
 
 pub mod attack;
 pub mod baseline;
+pub mod baseline_stage;
 pub mod condition;
 pub mod correlate;
 pub mod engine;
@@ -16,9 +17,11 @@ pub mod error;
 pub mod item;
 pub mod lint;
 pub mod match_stage;
+pub mod meter;
 pub mod pattern;
 pub mod rule;
 pub mod rule_set;
+pub mod tracker;
 pub mod window;
 pub mod yaml;
 

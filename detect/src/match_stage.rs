@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the loop of the program; it drives one worker per partition of `events`. A worker reads a batch,
 //! drops repeats by the seen-set of the log, matches, and commits its new position, the findings of
-//! single-event rules, the matches that correlations count, the watermark and the seen ids as one: after a
+//! single-event rules, the matches that correlations count, the meters of functions, the watermark and the seen ids as one: after a
 //! kill -9 anywhere it stands where its last commit left it. An id that comes again with other content is kept
 //! under a fallback id and raises a finding of its own. The rules are asked for before every round, so that a
 //! new set takes effect between two batches.
@@ -20,6 +20,8 @@ use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Time};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::engine::{Engine, Scratch};
+use crate::meter::{self, Counters};
+use crate::tracker::Baseline;
 use crate::window::{Correlation, Match, WatermarkTicker, watermark_records};
 
 /// The name under which positions and state are kept.
@@ -43,6 +45,8 @@ pub struct Rules {
     pub engine: Engine,
     /// The correlations.
     pub correlations: Arc<[Correlation]>,
+    /// The baselines.
+    pub baselines: Arc<[Baseline]>,
 }
 
 /// What people read about the findings that no rule file stands for.
@@ -201,6 +205,7 @@ pub struct Worker {
     partition: u32,
     next: Offset,
     ticker: WatermarkTicker,
+    counters: Counters,
     keep: Duration,
     scratch: Scratch,
     doc: Doc,
@@ -234,11 +239,13 @@ impl Worker {
         let ticker = stored
             .and_then(|t| serde_json::from_slice(&t).ok())
             .unwrap_or_else(|| WatermarkTicker::new(partition));
+        let counts = bus.state_scan(CONSUMER, partition, meter::STATE_PREFIX)?;
         Ok(Worker {
             bus,
             partition,
             next,
             ticker,
+            counters: Counters::restore(partition, &counts),
             keep,
             scratch: Scratch::new(),
             doc: Doc::new(),
@@ -305,7 +312,7 @@ impl Worker {
             .iter()
             .map(|(_, e)| (e.id, e.content_hash()))
             .collect();
-        let (verdicts, state) =
+        let (verdicts, mut state) =
             seen::filter(&*self.bus, CONSUMER, self.partition, &ids, begin, self.keep)?;
         let mut outputs = Outputs::default();
         for ((offset, event), verdict) in events.iter_mut().zip(verdicts) {
@@ -325,6 +332,11 @@ impl Worker {
             self.ticker.see(event);
             self.event(rules, *offset, event, begin, &mut outputs);
         }
+        let (meters, counts) = self.counters.flush(begin);
+        outputs
+            .records
+            .extend(meters.into_iter().map(|r| (Topic::Meters, r)));
+        state.extend(counts);
         if let Some(watermark) = self.ticker.tick(batch.next == end, batch.next, begin) {
             self.say(watermark, begin, &mut outputs);
         }
@@ -358,6 +370,9 @@ impl Worker {
         let is_json =
             event.raw.first() == Some(&b'{') && self.doc.scan(&event.raw, 0).is_ok_and(whole);
         let json = is_json.then(|| self.doc.root(&event.raw));
+        if let Some(reading) = meter::reading(event, json) {
+            self.counters.take(reading);
+        }
         let engine = &rules.engine;
         engine.matches(event, json, &mut self.scratch);
         for &rule in self.scratch.matched() {
@@ -385,6 +400,10 @@ impl Worker {
         outputs
             .records
             .extend(records.into_iter().map(|r| (Topic::Matches, r)));
+        let records = meter::watermark_records(watermark, self.bus.partitions(Topic::Meters), now);
+        outputs
+            .records
+            .extend(records.into_iter().map(|r| (Topic::Meters, r)));
     }
 
     fn commit(

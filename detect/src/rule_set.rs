@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Mistake, Problem, Weight, nearest};
 use crate::item::Placeholders;
 use crate::lint;
-use crate::rule::{self, CorrelationRule, Document, Filter, Rule};
+use crate::rule::{self, BaselineRule, CorrelationRule, Document, Filter, Rule};
 use crate::yaml::{self, Node, Place, Yaml};
 
 /// One rule file: where it is and what it says.
@@ -35,6 +35,8 @@ pub struct RuleSet {
     pub correlations: Vec<CorrelationRule>,
     /// Per correlation: the numbers of the rules that it refers to, and under which words.
     pub references: Vec<Vec<(usize, String)>>,
+    /// The baselines.
+    pub baselines: Vec<BaselineRule>,
     /// The filters, exceptions among them.
     pub filters: Vec<Filter>,
     /// Per rule: the numbers of the filters that cut into it.
@@ -136,6 +138,7 @@ impl RuleSet {
         let mut mistakes: Vec<(usize, Mistake)> = Vec::new();
         let mut rules = Vec::new();
         let mut correlations = Vec::new();
+        let mut baselines = Vec::new();
         let mut filters = Vec::new();
         let mut silent = Vec::new();
         for (number, file) in files.iter().enumerate() {
@@ -166,6 +169,15 @@ impl RuleSet {
                                 value.info.file = file.path.clone();
                                 value.info.yaml = file.text.clone();
                                 correlations.push(Loaded {
+                                    value: *value,
+                                    file: number,
+                                    json,
+                                });
+                            }
+                            Some(Document::Baseline(mut value)) => {
+                                value.info.file = file.path.clone();
+                                value.info.yaml = file.text.clone();
+                                baselines.push(Loaded {
                                     value: *value,
                                     file: number,
                                     json,
@@ -209,6 +221,14 @@ impl RuleSet {
             &mut mistakes,
             &mut duplicates,
         );
+        let baselines = once(
+            baselines,
+            |b| (&b.info.id, b.place),
+            files,
+            &mut seen,
+            &mut mistakes,
+            &mut duplicates,
+        );
         let filters = once(
             filters,
             |f| (&f.id, f.place),
@@ -224,6 +244,7 @@ impl RuleSet {
             !failed.is_empty(),
             &mut mistakes,
         );
+        set.baselines = baselines.into_iter().map(|(_, b)| b).collect();
         filters::apply(&mut set, filters, !failed.is_empty(), &mut mistakes);
         let mut problems: Vec<(usize, Problem)> = mistakes
             .into_iter()
@@ -234,12 +255,13 @@ impl RuleSet {
         (set, problems.into_iter().map(|(_, p)| p).collect())
     }
 
-    /// What people read about every rule and correlation, rules first.
+    /// What people read about every rule, correlation and baseline, in this order.
     pub fn infos(&self) -> Vec<event::RuleInfo> {
         self.rules
             .iter()
             .map(|r| r.info.clone())
             .chain(self.correlations.iter().map(|c| c.info.clone()))
+            .chain(self.baselines.iter().map(|b| b.info.clone()))
             .collect()
     }
 }
@@ -421,6 +443,7 @@ fn resolve(
         generates,
         correlations: correlations.into_iter().map(|(_, c)| c).collect(),
         references,
+        baselines: Vec::new(),
         filters: Vec::new(),
         filtered: Vec::new(),
         warnings: Vec::new(),

@@ -77,6 +77,9 @@ pub struct Finding {
     /// What it was done to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<Str>,
+    /// Why, in words, where the rule alone does not say it: what a baseline expected and what it saw.
+    #[serde(default, skip_serializing_if = "Str::is_empty")]
+    pub explanation: Str,
     /// Labels from the inventory, for routing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<Str, Str>,

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use detect::engine::{Engine, Scratch};
 use detect::rule::{RuleTest, TestEvent};
 use detect::rule_set::RuleSet;
+use detect::tracker::rehearse;
 use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
+use detect::yaml::Place;
 use event::{Finding, Flag, RuleInfo, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context as Origin, Normalizer};
@@ -93,16 +95,63 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
             } else {
                 quiet
             };
+            let head = Head {
+                info,
+                name: &test.name,
+                place: test.place,
+                expect: test.expect,
+            };
             match format {
                 Format::Jsonl => {
-                    let mut line = json(info, test, good, outcomes.findings);
+                    let mut line = json(&head, good, outcomes.findings);
                     if explained {
                         line["explained"] = outcomes.reasons.iter().map(explain::json).collect();
                     }
                     writeln!(out, "{line}")?;
                 }
                 Format::Text if !good || explained => {
-                    text(info, test, good, &outcomes, &mut out)?;
+                    text(&head, good, outcomes.findings, &mut out)?;
+                    let lines = outcomes.reasons.iter().flat_map(explain::words);
+                    for line in lines {
+                        writeln!(out, "     {line}")?;
+                    }
+                }
+                Format::Text => {}
+            }
+        }
+    }
+    let baselines = crate::correlations::baselines(&set);
+    for (rule, baseline) in set.baselines.iter().zip(baselines.iter()) {
+        without += u64::from(rule.tests.is_empty());
+        for test in &rule.tests {
+            let (said, episodes) = rehearse(baseline, test);
+            let good = test.expect.map_or(episodes > 0, |n| n == episodes);
+            *(if good { &mut passed } else { &mut failed }) += 1;
+            let head = Head {
+                info: &rule.info,
+                name: &test.name,
+                place: test.place,
+                expect: test.expect,
+            };
+            let explained = args.explain.is_some_and(|w| w == Which::All || !good);
+            let words: Vec<String> = said
+                .iter()
+                .filter(|_| explained)
+                .map(|f| format!("{}  {}", f.last_event_time, f.explanation))
+                .collect();
+            match format {
+                Format::Jsonl => {
+                    let mut line = json(&head, good, episodes);
+                    if explained {
+                        line["explained"] = words.into();
+                    }
+                    writeln!(out, "{line}")?;
+                }
+                Format::Text if !good || explained => {
+                    text(&head, good, episodes, &mut out)?;
+                    for line in words {
+                        writeln!(out, "     {line}")?;
+                    }
                 }
                 Format::Text => {}
             }
@@ -121,53 +170,49 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     })
 }
 
-fn json(info: &RuleInfo, test: &RuleTest, passed: bool, findings: u64) -> serde_json::Value {
-    let expected = match test.expect {
+/// Which test it is.
+struct Head<'a> {
+    info: &'a RuleInfo,
+    name: &'a str,
+    place: Place,
+    expect: Option<u64>,
+}
+
+fn json(head: &Head<'_>, passed: bool, findings: u64) -> serde_json::Value {
+    let expected = match head.expect {
         None => serde_json::json!("match"),
         Some(0) => serde_json::json!("no_match"),
         Some(count) => serde_json::json!({ "count": count }),
     };
     serde_json::json!({
-        "rule_id": info.id,
-        "title": info.title,
-        "test": test.name,
-        "file": info.file,
-        "line": test.place.line,
-        "column": test.place.column,
+        "rule_id": head.info.id,
+        "title": head.info.title,
+        "test": head.name,
+        "file": head.info.file,
+        "line": head.place.line,
+        "column": head.place.column,
         "passed": passed,
         "expected": expected,
         "findings": findings,
     })
 }
 
-fn text(
-    info: &RuleInfo,
-    test: &RuleTest,
-    passed: bool,
-    outcomes: &Outcomes,
-    out: &mut dyn Write,
-) -> std::io::Result<()> {
-    let wanted = match test.expect {
+fn text(head: &Head<'_>, passed: bool, findings: u64, out: &mut dyn Write) -> std::io::Result<()> {
+    let wanted = match head.expect {
         None => "a match".to_owned(),
         Some(1) => "1 finding".to_owned(),
         Some(n) => format!("{n} findings"),
     };
     writeln!(
         out,
-        "{}: {} / {}\n  --> {}:{}:{}\n   = {wanted} expected, {} found",
+        "{}: {} / {}\n  --> {}:{}:{}\n   = {wanted} expected, {findings} found",
         if passed { "passed" } else { "failed" },
-        info.title,
-        test.name,
-        info.file,
-        test.place.line,
-        test.place.column,
-        outcomes.findings
-    )?;
-    outcomes
-        .reasons
-        .iter()
-        .flat_map(explain::words)
-        .try_for_each(|line| writeln!(out, "     {line}"))
+        head.info.title,
+        head.name,
+        head.info.file,
+        head.place.line,
+        head.place.column,
+    )
 }
 
 /// The engine with all rules, ready for tests.

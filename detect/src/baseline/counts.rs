@@ -157,9 +157,8 @@ impl Series {
     }
 
     fn stricter(&self, time: i64) -> f64 {
-        let young = !self.learning().is_complete();
-        let deployed = self.is_deployed(time);
-        STRICTER * (f64::from(u8::from(young)) + f64::from(u8::from(deployed)))
+        let deployed = u8::from(self.is_deployed(time));
+        STRICTER * f64::from(self.learning().caution() + deployed)
     }
 
     fn is_deployed(&self, time: i64) -> bool {

@@ -103,8 +103,8 @@ impl Ratio {
             trials,
         });
         let learn = !self.episode.is_open();
-        let young = u8::from(!self.learning().is_complete());
-        let stricter = STRICTER * f64::from(young + u8::from(self.is_deployed(time)));
+        // Shares do not go with the hours of the day: a young series needs no more caution than an old one.
+        let stricter = STRICTER * f64::from(u8::from(self.is_deployed(time)));
         let mut judged = self
             .spans
             .judge(Family::Shares, params, DISPERSION, stricter, learn);

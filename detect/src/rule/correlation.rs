@@ -204,7 +204,8 @@ fn threshold(body: &Node, at: Place, mistakes: &mut Vec<Mistake>) -> u64 {
     at_least.max(1)
 }
 
-fn timespan(text: &str) -> Result<i64, &'static str> {
+/// A number and a unit as microseconds.
+pub(super) fn timespan(text: &str) -> Result<i64, &'static str> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number: i64 = digits.parse().map_err(|_| "not a number and a unit")?;
     let seconds = match &text[digits.len()..] {

@@ -196,6 +196,28 @@ pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Ve
         .collect()
 }
 
+impl Watermark {
+    /// How far event time has come over all partitions of `events`, by what each has told last and where each ends now.
+    /// One that was idle and has more than had been read then holds the others back: nobody may be at work on it. If all
+    /// are read to their end, the greatest counts.
+    pub(crate) fn event_time(told: &[Watermark], ends: &[Offset]) -> Option<Time> {
+        let is_idle = |w: &&Watermark| {
+            let end = ends.get(w.partition as usize);
+            w.idle && end.is_none_or(|end| *end <= w.next)
+        };
+        let busy: Vec<Option<Time>> = told
+            .iter()
+            .filter(|w| !is_idle(w))
+            .map(|w| w.time)
+            .collect();
+        if busy.is_empty() {
+            told.iter().filter_map(|w| w.time).max()
+        } else {
+            busy.into_iter().min().flatten()
+        }
+    }
+}
+
 /// How often the same event time is told again, because the partition was read to another end: once in a second.
 const TELL_AGAIN: i64 = 1_000_000;
 

@@ -83,7 +83,10 @@ pub(super) fn forget_parts(transaction: &Transaction<'_>) -> rusqlite::Result<()
 }
 
 /// Adds a part; gives the whole when it was the last.
-pub(super) fn gather(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite::Result<Option<Vec<u8>>> {
+pub(super) fn gather(
+    transaction: &Transaction<'_>,
+    part: &Part<'_>,
+) -> rusqlite::Result<Option<Vec<u8>>> {
     if part.part == 0 && part.last {
         return Ok(Some(part.body.to_vec()));
     }
@@ -106,7 +109,12 @@ pub(super) fn gather(transaction: &Transaction<'_>, part: &Part<'_>) -> rusqlite
 }
 
 /// Applies a delta if it counts.
-pub(super) fn apply(transaction: &Transaction<'_>, delta: &Delta, id: u64, now: Time) -> rusqlite::Result<()> {
+pub(super) fn apply(
+    transaction: &Transaction<'_>,
+    delta: &Delta,
+    id: u64,
+    now: Time,
+) -> rusqlite::Result<()> {
     for moved in &delta.positions {
         let by: Option<u64> = transaction
             .prepare_cached(
