@@ -291,6 +291,7 @@ impl Service {
             stop.clone(),
             metrics.clone(),
         );
+        let rules = Arc::clone(&parts.rules);
         self.spawn("alert", move || {
             Ok(alerting::stage::run(
                 bus,
@@ -298,6 +299,7 @@ impl Service {
                 clock::clock(),
                 fold_metrics,
                 name,
+                Arc::new(move |rule| rules.is_staged(rule)),
                 ended,
             )?)
         })?;
@@ -583,7 +585,13 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
     }
     .with_context(|| format!("cannot open the alerts in {}", config.alerts_place()))?;
     let source = RuleArgs::of(&config.rules);
-    let rules = LiveRules::new(set, source, roles.contains(&Role::Detect), &registry)?;
+    let rules = LiveRules::new(
+        set,
+        source,
+        config.detect.staging.clone(),
+        roles.contains(&Role::Detect),
+        &registry,
+    )?;
     Ok(Parts {
         bus: log.bus(),
         log,

@@ -429,6 +429,7 @@ impl Engine {
             rule_id: rule.info.id.as_str().into(),
             title: rule.info.title.as_str().into(),
             severity: rule.info.severity,
+            staged: rule.info.staged,
             tags: rule.tags.clone(),
             ..Finding::from_event(event)
         }

@@ -336,7 +336,16 @@ fn info(node: &Node, mistakes: &mut Vec<Mistake>) -> RuleInfo {
         let hint = "use informational, low, medium, high or critical";
         mistakes.push(Mistake::new(found.place, format!("unknown level `{level}`")).hint(hint));
     }
+    let staged = match node.get("staging").map(|n| (&n.yaml, n.place)) {
+        None => false,
+        Some((Yaml::Bool(staged), _)) => *staged,
+        Some((_, place)) => {
+            mistakes.push(Mistake::new(place, "`staging` is `true` or `false`"));
+            false
+        }
+    };
     RuleInfo {
+        staged,
         id: if id.is_empty() { title.clone() } else { id },
         title,
         description: text("description").trim_end().to_owned(),

@@ -255,6 +255,22 @@ impl RuleSet {
         (set, problems.into_iter().map(|(_, p)| p).collect())
     }
 
+    /// Tries out the rules with these ids: what they find is kept and counted, and nobody is told. Gives the ids that no
+    /// rule has.
+    pub fn stage<'a>(&mut self, ids: &'a [String]) -> Vec<&'a str> {
+        let mut unknown: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let rules = self.rules.iter_mut().map(|r| &mut r.info);
+        let correlations = self.correlations.iter_mut().map(|c| &mut c.info);
+        let baselines = self.baselines.iter_mut().map(|b| &mut b.info);
+        for info in rules.chain(correlations).chain(baselines) {
+            if ids.contains(&info.id) {
+                info.staged = true;
+                unknown.retain(|id| *id != info.id);
+            }
+        }
+        unknown
+    }
+
     /// What people read about every rule, correlation and baseline, in this order.
     pub fn infos(&self) -> Vec<event::RuleInfo> {
         self.rules
