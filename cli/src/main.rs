@@ -4,6 +4,7 @@
 //! only place that wires the stages together, reads the clock and talks to a terminal.
 
 mod backtest;
+mod baseline;
 mod clock;
 mod config;
 mod correlations;
@@ -60,6 +61,7 @@ enum Command {
     Search(search::SearchArgs),
     #[command(subcommand)]
     Rule(rule::RuleCommand),
+    Baseline(baseline::BaselineArgs),
     /// Checks a configuration, or explains every key
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -108,6 +110,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Backtest(args) => backtest::run(args),
         Command::Search(args) => search::run(args),
         Command::Rule(command) => rule::run(command),
+        Command::Baseline(args) => baseline::run(args),
         Command::Config(ConfigCommand::Check { file }) => {
             config::load(Some(file), false)?;
             writeln!(std::io::stdout(), "`{}` is good", file.display())?;

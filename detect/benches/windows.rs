@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use detect::window::{Correlation, Match, Options, Watermark, Windows};
+use detect::window::{Chain, Condition, Correlation, Match, Options, Watermark, Windows};
 use event::{Event, Id, Severity, Str, Time, format_compact};
 
 const SECOND: i64 = 1_000_000;
@@ -19,7 +19,8 @@ fn measure(name: &str, groups: u64, matches: u64, per_second: u64) {
         tags: vec!["attack.t1110".into()],
         group_by: vec!["sourceIPAddress".into()],
         timespan: 600 * SECOND,
-        threshold: 5,
+        condition: Condition::at_least(5),
+        chain: Chain::default(),
         semantics: 0,
     };
     let options = Options {

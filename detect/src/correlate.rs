@@ -6,11 +6,15 @@
 //! same ids and revisions again. It decides nothing itself; what a window is stands in `window`, and what the
 //! findings mean to people in alerting.
 //!
+//! Where correlations refer to correlations, what fires of a lower one goes to `matches` in the same commit, as matches
+//! of the one above, and every partition tells all others how far it has settled each level that has one above it.
+//!
 //! A finding's key on `findings` is its `id`, which is the first `episode` that it was said with: all its revisions
 //! meet in one partition, in order, even where a late event makes the episode begin earlier. A record that cannot be
 //! read is counted and passed over. When the log has dropped what was not read yet, the stage says so and goes on
 //! at the log's first record.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +22,13 @@ use bus::crew::Crew;
 use bus::{Bus, BusError, Commit, Offset, Position, Record, Stop, Topic};
 use bytes::Bytes;
 use event::{Clock, Finding, Time};
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
-use crate::window::{Correlation, Counts, MatchRecord, Options, StateError, Windows};
+use crate::window::{
+    Correlation, Counts, LevelWatermark, MatchRecord, Options, StateError, Windows, level_records,
+};
 
 /// The name under which positions and state are kept.
 pub const CONSUMER: &str = "correlate";
@@ -75,8 +83,10 @@ pub struct Metrics {
     dropped: IntCounterVec,
     errors: IntCounterVec,
     late: IntCounter,
+    handed: IntCounter,
     lag: IntGauge,
     groups: IntGauge,
+    kept: IntGaugeVec,
     watermark: IntGauge,
     batch: Histogram,
 }
@@ -96,7 +106,7 @@ impl Metrics {
             dropped: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_correlate_dropped_total",
-                    "Matches (repeated, unknown_rule, crowded) and groups (evicted) dropped, by reason.",
+                    "Matches (repeated, unknown_rule, crowded, too_late) and groups (evicted) dropped, by reason.",
                 ),
                 &["reason"],
             )?,
@@ -111,11 +121,22 @@ impl Metrics {
                 "trailwarden_correlate_late_total",
                 "Matches that came after the allowed lateness; they count, but not exactly.",
             )?,
+            handed: IntCounter::new(
+                "trailwarden_correlate_handed_on_total",
+                "Matches put on the log for correlations that refer to correlations.",
+            )?,
             lag: IntGauge::new(
                 "trailwarden_correlate_lag_records",
                 "Records of matches not read yet.",
             )?,
             groups: IntGauge::new("trailwarden_correlate_groups", "Groups that have a window.")?,
+            kept: IntGaugeVec::new(
+                Opts::new(
+                    "trailwarden_correlate_kept_matches",
+                    "Matches that the windows of a correlation keep one by one, by rule: about 200 bytes each.",
+                ),
+                &["rule"],
+            )?,
             watermark: IntGauge::new(
                 "trailwarden_correlate_watermark_timestamp_seconds",
                 "Event time up to which episodes are settled in every partition; 0 before it is known.",
@@ -125,7 +146,7 @@ impl Metrics {
                 "Time from a batch read to its commit.",
             ))?,
         };
-        for reason in ["repeated", "unknown_rule", "crowded", "evicted"] {
+        for reason in ["repeated", "unknown_rule", "crowded", "too_late", "evicted"] {
             metrics.dropped.with_label_values(&[reason]);
         }
         for kind in ["decode", "gap", "disk_full", "unavailable", "fenced"] {
@@ -136,8 +157,10 @@ impl Metrics {
         registry.register(Box::new(metrics.dropped.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.late.clone()))?;
+        registry.register(Box::new(metrics.handed.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.groups.clone()))?;
+        registry.register(Box::new(metrics.kept.clone()))?;
         registry.register(Box::new(metrics.watermark.clone()))?;
         registry.register(Box::new(metrics.batch.clone()))?;
         Ok(metrics)
@@ -155,6 +178,7 @@ impl Metrics {
         dropped("repeated", before.repeated, after.repeated);
         dropped("unknown_rule", before.unknown, after.unknown);
         dropped("crowded", before.crowded, after.crowded);
+        dropped("too_late", before.too_late, after.too_late);
         dropped("evicted", before.evicted, after.evicted);
         self.late.inc_by(after.late - before.late);
     }
@@ -165,6 +189,17 @@ impl Metrics {
         let settled = crew.workers().map(|(_, w)| w.windows.settled_to()).min();
         self.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         self.groups.set(i64::try_from(groups).unwrap_or(i64::MAX));
+        let mut kept: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, worker) in crew.workers() {
+            for (rule, matches) in worker.windows.kept() {
+                *kept.entry(rule).or_default() += matches;
+            }
+        }
+        self.kept.reset();
+        for (rule, matches) in kept {
+            let gauge = self.kept.with_label_values(&[rule]);
+            gauge.set(i64::try_from(matches).unwrap_or(i64::MAX));
+        }
         self.watermark
             .set(settled.flatten().map_or(0, |time| time.millis() / 1_000));
     }
@@ -216,6 +251,15 @@ pub struct Worker {
     windows: Windows,
     next: Offset,
     lag: u64,
+    /// What was told of each level last.
+    told: Vec<Time>,
+}
+
+/// What a batch gives, until it is committed.
+#[derive(Default)]
+struct Outputs {
+    records: Vec<(Topic, Record)>,
+    handed: u64,
 }
 
 impl Worker {
@@ -230,6 +274,7 @@ impl Worker {
         let partitions = bus.partitions(Topic::Matches).max(1) as usize;
         let options = Options {
             events_partitions: bus.partitions(Topic::Events),
+            matches_partitions: bus.partitions(Topic::Matches),
             max_groups: options.max_groups.div_ceil(partitions),
             ..options
         };
@@ -249,6 +294,7 @@ impl Worker {
             windows,
             next,
             lag: 0,
+            told: Vec::new(),
         })
     }
 
@@ -291,6 +337,7 @@ impl Worker {
         }
         let before = self.windows.counts();
         let mut findings = Vec::new();
+        let mut outputs = Outputs::default();
         for (offset, record) in &batch.records {
             match MatchRecord::decode(&record.value) {
                 Ok(MatchRecord::Match(m)) => {
@@ -300,17 +347,26 @@ impl Worker {
                 Ok(MatchRecord::Watermark(watermark)) => {
                     self.windows.watermark(watermark, &mut findings);
                 }
+                Ok(MatchRecord::Level(told)) => self.windows.level(told, &mut findings),
                 Err(error) => {
                     metrics.error("decode");
                     let partition = self.partition;
                     tracing::error!(partition, offset, %error, "a match cannot be read");
                 }
             }
+            self.hand_on(*offset, begin, &mut outputs);
         }
         let sent = findings.len() as u64;
         let end = clock();
-        self.commit(batch.next, findings, end)?;
+        let records = findings.iter();
+        let records = records.map(|finding| (Topic::Findings, finding_record(finding, end)));
+        outputs.records.extend(records);
+        let told = self.tell_levels(end, &mut outputs);
+        let handed = outputs.handed;
+        self.commit(batch.next, outputs)?;
+        self.told = told;
         metrics.sent.inc_by(sent);
+        metrics.handed.inc_by(handed);
         metrics.count(before, self.windows.counts());
         metrics
             .batch
@@ -320,11 +376,38 @@ impl Worker {
         Ok(true)
     }
 
-    fn commit(&mut self, to: Offset, findings: Vec<Finding>, now: Time) -> Result<(), BusError> {
-        let outputs = findings
-            .iter()
-            .map(|finding| (Topic::Findings, finding_record(finding, now)))
-            .collect();
+    /// What fired of correlations that others refer to, through the record at `offset`.
+    fn hand_on(&mut self, offset: Offset, now: Time, outputs: &mut Outputs) {
+        for mut m in self.windows.handed_on() {
+            (m.partition, m.offset) = (self.partition, offset);
+            outputs.records.push((Topic::Matches, m.into_record(now)));
+            outputs.handed += 1;
+        }
+    }
+
+    /// Tells all partitions how far the levels have come that have others above them, where that is a second or more.
+    /// It stands behind what was handed on: nothing earlier comes after it.
+    fn tell_levels(&self, now: Time, outputs: &mut Outputs) -> Vec<Time> {
+        let partitions = self.bus.partitions(Topic::Matches);
+        let mut told = self.told.clone();
+        for (level, watermark) in self.windows.levels_settled_to().enumerate() {
+            let known = told.get(level).copied().unwrap_or(Time::MIN);
+            if watermark.time.0 - known.0 >= 1_000_000 {
+                told.resize(told.len().max(level + 1), Time::MIN);
+                told[level] = watermark.time;
+                let watermark = LevelWatermark {
+                    partition: self.partition,
+                    ..watermark
+                };
+                let records = level_records(watermark, partitions, now);
+                let records = records.into_iter().map(|r| (Topic::Matches, r));
+                outputs.records.extend(records);
+            }
+        }
+        told
+    }
+
+    fn commit(&mut self, to: Offset, outputs: Outputs) -> Result<(), BusError> {
         self.bus.commit(Commit {
             consumer: CONSUMER.into(),
             positions: vec![Position {
@@ -333,7 +416,7 @@ impl Worker {
                 from: self.next,
                 to,
             }],
-            outputs,
+            outputs: outputs.records,
             state: self.windows.changes(self.partition),
         })?;
         self.next = to;
@@ -350,7 +433,7 @@ impl Worker {
             "matches were dropped by retention before they were read"
         );
         metrics.error("gap");
-        self.commit(start, Vec::new(), Time::default())?;
+        self.commit(start, Outputs::default())?;
         Ok(true)
     }
 }

@@ -20,8 +20,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::condition::Condition;
 use crate::item::{Item, Test};
 use crate::pattern::Pattern;
-use crate::rule::{Logsource, Selection};
-use crate::rule_set::RuleSet;
+use crate::rule::{CorrelationRule, Logsource, Selection};
+use crate::rule_set::{RuleSet, Target};
+use crate::window::{Contribution, contributed, group_value};
 use look::Look;
 
 pub use explain::{Explained, Explanation};
@@ -60,8 +61,8 @@ struct CompiledRule {
     generates: bool,
     /// The selections by name, for explanations.
     selections: Vec<(String, Expression)>,
-    /// The correlations that refer to it, and the words with which they do.
-    correlations: Vec<(usize, String)>,
+    /// The correlations that refer to it, at which place of their list, and with which word.
+    correlations: Vec<(usize, usize, String)>,
     /// The filters that cut into it.
     filters: Vec<u32>,
 }
@@ -79,6 +80,13 @@ struct Correlated {
     id: Str,
     /// Group-by name; the slots to read for it per word of a referred rule, or one for all.
     group_by: Vec<(Str, GroupField)>,
+    /// What is measured of a match.
+    fields: Vec<GroupField>,
+    numbers: bool,
+    /// Does it matter which rules a match satisfies?
+    rules: bool,
+    /// What correlations above ask for.
+    carries: Vec<(Str, GroupField)>,
 }
 
 #[derive(Debug)]
@@ -112,6 +120,8 @@ pub struct CorrelationMatch {
     pub correlation: usize,
     /// The group-by values of this event.
     pub group: BTreeMap<Str, Option<Str>>,
+    /// What it contributes to what the correlation measures.
+    pub contribution: Contribution,
 }
 
 /// Working memory for [`Engine::matches`], used again for every event; one per thread.
@@ -221,31 +231,26 @@ impl Engine {
                 expires: filter.expires,
             });
         }
+        let carried = crate::correlations::carried(set);
         for (number, (correlation, references)) in
             set.correlations.iter().zip(&set.references).enumerate()
         {
-            let group_by = correlation.group_by.iter().map(|name| {
-                let alias = correlation.aliases.iter().find(|(a, _)| a == name);
-                let field = match alias {
-                    Some((_, fields)) => GroupField::Alias(
-                        fields
-                            .iter()
-                            .map(|(word, field)| (word.clone(), engine.fields.slot(field)))
-                            .collect(),
-                    ),
-                    None => GroupField::Slot(engine.fields.slot(name)),
-                };
-                (Str::from(name.as_str()), field)
-            });
+            let mut named = |name: &str| (Str::from(name), engine.group_field(correlation, name));
+            let chained = |(target, _): &(Target, String)| matches!(target, Target::Correlation(_));
             let correlated = Correlated {
                 id: correlation.info.id.as_str().into(),
-                group_by: group_by.collect(),
+                group_by: correlation.group_by.iter().map(|n| named(n)).collect(),
+                fields: correlation.fields.iter().map(|n| named(n).1).collect(),
+                carries: carried[number].iter().map(|n| named(n)).collect(),
+                numbers: correlation.condition.has_numbers(),
+                rules: correlation.condition.has_rules() || references.iter().any(chained),
             };
             engine.correlations.push(correlated);
-            for (rule, word) in references {
-                engine.rules[*rule]
-                    .correlations
-                    .push((number, word.clone()));
+            for (place, (target, word)) in references.iter().enumerate() {
+                if let Target::Rule(rule) = target {
+                    let rule = &mut engine.rules[*rule];
+                    rule.correlations.push((number, place, word.clone()));
+                }
             }
         }
         engine.normalized = (0..engine.fields.len())
@@ -253,6 +258,19 @@ impl Engine {
             .collect();
         engine.build_index();
         engine
+    }
+
+    /// What a correlation reads for a field: that field, or by an alias another one for each of its rules.
+    fn group_field(&mut self, correlation: &CorrelationRule, name: &str) -> GroupField {
+        match correlation.aliases.iter().find(|(a, _)| a == name) {
+            Some((_, fields)) => {
+                let fields = fields.iter();
+                let slot =
+                    |(word, field): &(String, String)| (word.clone(), self.fields.slot(field));
+                GroupField::Alias(fields.map(slot).collect())
+            }
+            None => GroupField::Slot(self.fields.slot(name)),
+        }
     }
 
     fn selection(
@@ -474,10 +492,13 @@ impl Engine {
         scratch: &mut Scratch,
     ) -> Vec<CorrelationMatch> {
         let matched = std::mem::take(&mut scratch.matched);
-        let mut words: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        let mut words: BTreeMap<usize, (u64, Vec<&str>)> = BTreeMap::new();
         for rule in &matched {
-            for (correlation, word) in &self.rules[*rule as usize].correlations {
-                words.entry(*correlation).or_default().push(word);
+            for (correlation, place, word) in &self.rules[*rule as usize].correlations {
+                let (rules, words) = words.entry(*correlation).or_default();
+                // Where rules matter there are no more than 64, but for those that only tell matches apart.
+                *rules |= 1 << (*place).min(63);
+                words.push(word);
             }
         }
         let mut look = Look {
@@ -486,9 +507,9 @@ impl Engine {
             json,
             scratch,
         };
-        let matches = words.into_iter().map(|(correlation, words)| {
-            let fields = &self.correlations[correlation].group_by;
-            let group = fields.iter().map(|(name, field)| {
+        let matches = words.into_iter().map(|(correlation, (rules, words))| {
+            let correlated = &self.correlations[correlation];
+            let mut texts = |field: &GroupField| {
                 let slots: Vec<Slot> = match field {
                     GroupField::Slot(slot) => vec![*slot],
                     GroupField::Alias(fields) => fields
@@ -497,11 +518,22 @@ impl Engine {
                         .map(|(_, s)| *s)
                         .collect(),
                 };
-                (name.clone(), look.group_value(&slots))
-            });
+                look.texts(&slots)
+            };
+            let group = correlated.group_by.iter();
+            let group = group.map(|(name, f)| (name.clone(), group_value(texts(f))));
+            let group = group.collect();
+            let fields: Vec<Vec<Str>> = correlated.fields.iter().map(&mut texts).collect();
+            let carried = correlated.carries.iter();
+            let carried = carried.map(|(name, field)| (name.clone(), texts(field)));
             CorrelationMatch {
                 correlation,
-                group: group.collect(),
+                group,
+                contribution: Contribution {
+                    carried: carried.collect(),
+                    values: contributed(&fields, correlated.numbers),
+                    rules: if correlated.rules { rules } else { 0 },
+                },
             }
         });
         let matches = matches.collect();

@@ -3,8 +3,8 @@
 //! [`RuleSet::build`] checks the Sigma documents of whole folders and reports every problem of all of them at once.
 //! [`Engine`] is a rule set compiled for speed: it tells which rules match an event, looking at few of
 //! them. The core is pure and synchronous: no I/O, no clock, no unordered iteration, so that live runs,
-//! tests and backtests give the same answers. [`window`] keeps the windows of event_count correlations in event
-//! time, and [`correlate`] is the stage that feeds them from the `matches` topic.
+//! tests and backtests give the same answers. [`window`] keeps the windows of correlations in event time,
+//! [`correlations`] tells it which there are, and [`correlate`] is the stage that feeds them from the `matches` topic.
 //! [`baseline`] knows what a series of counts usually does and when it does something else.
 
 pub mod attack;
@@ -12,6 +12,7 @@ pub mod baseline;
 pub mod baseline_stage;
 pub mod condition;
 pub mod correlate;
+pub mod correlations;
 pub mod engine;
 pub mod error;
 pub mod item;

@@ -388,6 +388,7 @@ impl Worker {
             for found in engine.correlation_matches(event, json, &mut self.scratch) {
                 let correlation = &rules.correlations[found.correlation];
                 let record = Match::new(correlation, found.group, event, self.partition, offset)
+                    .with(found.contribution)
                     .into_record(now);
                 outputs.records.push((Topic::Matches, record));
                 outputs.matches += 1;

@@ -115,14 +115,14 @@ impl Rule {
     }
 }
 
-/// A correlation of type `event_count`.
+/// A correlation.
 #[derive(Debug, Clone)]
 pub struct CorrelationRule {
     /// What people read about it.
     pub info: RuleInfo,
     /// The name by which it may be referred to.
     pub name: Option<String>,
-    /// The rules whose matches it counts, as written, with their places.
+    /// The rules and correlations that it refers to, as written, with their places.
     pub rules: Vec<(String, Place)>,
     /// The fields whose values make a group.
     pub group_by: Vec<String>,
@@ -130,8 +130,10 @@ pub struct CorrelationRule {
     pub aliases: Vec<(String, Vec<(String, String)>)>,
     /// The window in microseconds.
     pub timespan: i64,
-    /// How many matches make it true.
-    pub at_least: u64,
+    /// The fields whose values it counts or reckons with.
+    pub fields: Vec<String>,
+    /// What must hold of a window.
+    pub condition: crate::window::Condition,
     /// Do the referred rules give findings of their own too?
     pub generate: bool,
     /// Its own tests.

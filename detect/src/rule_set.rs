@@ -6,7 +6,7 @@
 
 mod filters;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Mistake, Problem, Weight, nearest};
@@ -24,6 +24,15 @@ pub struct RuleFile {
     pub text: String,
 }
 
+/// What a correlation refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// The single-event rule with this number.
+    Rule(usize),
+    /// The correlation with this number.
+    Correlation(usize),
+}
+
 /// Rules that can run together.
 #[derive(Debug, Clone, Default)]
 pub struct RuleSet {
@@ -33,8 +42,10 @@ pub struct RuleSet {
     pub generates: Vec<bool>,
     /// The correlations.
     pub correlations: Vec<CorrelationRule>,
-    /// Per correlation: the numbers of the rules that it refers to, and under which words.
-    pub references: Vec<Vec<(usize, String)>>,
+    /// Per correlation: does it give findings of its own? Not if others refer to it and none says `generate`.
+    pub correlation_generates: Vec<bool>,
+    /// Per correlation: what it refers to, and under which words.
+    pub references: Vec<Vec<(Target, String)>>,
     /// The baselines.
     pub baselines: Vec<BaselineRule>,
     /// The filters, exceptions among them.
@@ -375,55 +386,46 @@ fn resolve(
     some_failed: bool,
     mistakes: &mut Vec<(usize, Mistake)>,
 ) -> RuleSet {
-    let mut by_word: HashMap<&str, usize> = HashMap::new();
-    let mut by_title: HashMap<&str, usize> = HashMap::new();
-    for (number, (_, rule)) in rules.iter().enumerate() {
-        if rule.info.id != rule.info.title {
-            by_word.entry(&rule.info.id).or_insert(number);
+    let mut by_word: HashMap<&str, Target> = HashMap::new();
+    let mut by_title: HashMap<&str, Target> = HashMap::new();
+    let singles = rules
+        .iter()
+        .enumerate()
+        .map(|(n, (_, rule))| (Target::Rule(n), &rule.info, &rule.name));
+    let others = correlations
+        .iter()
+        .enumerate()
+        .map(|(n, (_, rule))| (Target::Correlation(n), &rule.info, &rule.name));
+    for (target, info, name) in singles.chain(others) {
+        if info.id != info.title {
+            by_word.entry(&info.id).or_insert(target);
         }
-        by_title.entry(&rule.info.title).or_insert(number);
-        if let Some(name) = &rule.name {
-            by_word.entry(name).or_insert(number);
+        by_title.entry(&info.title).or_insert(target);
+        if let Some(name) = name {
+            by_word.entry(name).or_insert(target);
         }
     }
-    let other: HashSet<&str> = correlations
-        .iter()
-        .flat_map(|(_, c)| [Some(c.info.id.as_str()), c.name.as_deref()])
-        .flatten()
-        .collect();
     let mut references = Vec::new();
-    let mut referred: BTreeMap<usize, bool> = BTreeMap::new();
+    let mut referred: BTreeMap<Target, bool> = BTreeMap::new();
     for (file, correlation) in &correlations {
         let mut targets = Vec::new();
         for (word, place) in &correlation.rules {
-            let number = by_word.get(word.as_str()).copied().or_else(|| {
-                let number = by_title.get(word.as_str()).copied()?;
+            let target = by_word.get(word.as_str()).copied().or_else(|| {
+                let target = by_title.get(word.as_str()).copied()?;
                 let warning =
                     Mistake::new(*place, format!("rule `{word}` is referred to by its title"))
                         .hint("titles change: refer to it by `id` or `name`");
                 mistakes.push((*file, warning.advice("reference-by-title")));
-                Some(number)
+                Some(target)
             });
-            match number {
-                Some(number) => {
-                    targets.push((number, word.clone()));
-                    *referred.entry(number).or_default() |= correlation.generate;
-                }
-                None if other.contains(word.as_str()) => {
-                    mistakes.push((*file, Mistake::new(*place, format!("`{word}` is a correlation: chains of correlations are not supported yet"))));
+            match target {
+                Some(target) => {
+                    targets.push((target, word.clone()));
+                    *referred.entry(target).or_default() |= correlation.generate;
                 }
                 None => {
-                    let known = rules
-                        .iter()
-                        .flat_map(|(_, r)| {
-                            [
-                                Some(r.info.id.as_str()),
-                                r.name.as_deref(),
-                                Some(r.info.title.as_str()),
-                            ]
-                        })
-                        .flatten();
-                    let hint = match nearest(word, known) {
+                    let known = by_word.keys().chain(by_title.keys()).copied();
+                    let hint = match nearest(word, known.collect::<BTreeSet<_>>()) {
                         Some(near) => format!("did you mean `{near}`?"),
                         None if some_failed => {
                             "the rule may be among those that could not be loaded".to_owned()
@@ -451,12 +453,15 @@ fn resolve(
         }
         references.push(targets);
     }
-    let generates = (0..rules.len())
-        .map(|n| referred.get(&n).copied().unwrap_or(true))
-        .collect();
+    circles(&correlations, &mut references, mistakes);
+    let generates = |target: Target| referred.get(&target).copied().unwrap_or(true);
+    let generates_of = |count: usize, target: fn(usize) -> Target| {
+        (0..count).map(|n| generates(target(n))).collect()
+    };
     RuleSet {
+        generates: generates_of(rules.len(), Target::Rule),
+        correlation_generates: generates_of(correlations.len(), Target::Correlation),
         rules: rules.into_iter().map(|(_, r)| r).collect(),
-        generates,
         correlations: correlations.into_iter().map(|(_, c)| c).collect(),
         references,
         baselines: Vec::new(),
@@ -465,4 +470,61 @@ fn resolve(
         warnings: Vec::new(),
         duplicates,
     }
+}
+
+/// Refuses correlations that refer to themselves by way of others, and takes those references away.
+fn circles(
+    correlations: &[(usize, CorrelationRule)],
+    references: &mut [Vec<(Target, String)>],
+    mistakes: &mut Vec<(usize, Mistake)>,
+) {
+    for number in 0..correlations.len() {
+        let circular: Vec<usize> = references[number]
+            .iter()
+            .filter_map(|(target, _)| match target {
+                Target::Correlation(lower) if reaches(references, *lower, number) => Some(*lower),
+                _ => None,
+            })
+            .collect();
+        for lower in circular {
+            let (file, rule) = &correlations[number];
+            let word = references[number]
+                .iter()
+                .find(|(target, _)| *target == Target::Correlation(lower))
+                .map(|(_, word)| word.clone())
+                .unwrap_or_default();
+            let place = rule.rules.iter().find(|(w, _)| *w == word);
+            let place = place.map_or(rule.place, |(_, place)| *place);
+            let (one, other) = (&rule.info.title, &correlations[lower].1.info.title);
+            let message = if number == lower {
+                format!("correlation `{one}` refers to itself")
+            } else {
+                format!("correlation `{one}` refers to `{other}`, which refers back to it")
+            };
+            mistakes.push((
+                *file,
+                Mistake::new(place, message).hint("remove one of the two references"),
+            ));
+            references[number].retain(|(target, _)| *target != Target::Correlation(lower));
+        }
+    }
+}
+
+/// Does one correlation refer to another, or is it that one?
+fn reaches(references: &[Vec<(Target, String)>], from: usize, to: usize) -> bool {
+    let mut seen = vec![false; references.len()];
+    let mut open = vec![from];
+    while let Some(number) = open.pop() {
+        if number == to {
+            return true;
+        }
+        if !std::mem::replace(&mut seen[number], true) {
+            let below = references[number].iter().filter_map(|(t, _)| match t {
+                Target::Correlation(n) => Some(*n),
+                Target::Rule(_) => None,
+            });
+            open.extend(below);
+        }
+    }
+    false
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use detect::window::{Correlation, Match, Offline, Options, Watermark, Windows};
+use detect::window::{Chain, Condition, Correlation, Match, Offline, Options, Watermark, Windows};
 use event::{Event, Finding, Id, MAX_EVENT_IDS, Severity, Str, Time};
 use proptest::prelude::*;
 
@@ -36,7 +36,8 @@ fn correlation(timespan: i64, threshold: u64) -> Correlation {
         tags: vec!["attack.t1110".into()],
         group_by: vec!["src".into()],
         timespan: timespan * SECOND,
-        threshold,
+        condition: Condition::at_least(threshold),
+        chain: Chain::default(),
         semantics: 7,
     }
 }
@@ -74,7 +75,7 @@ fn definition(rule: &Correlation, stream: &[Seen]) -> Vec<Settled> {
             .collect();
         let fires = |t: i64| {
             let window = matches.iter().filter(|w| t - span <= w.0 && w.0 <= t);
-            window.count() as u64 >= rule.threshold
+            rule.condition.admits(window.count() as f64)
         };
         let mut runs: Vec<Vec<&(i64, String, Id)>> = Vec::new();
         for m in matches.iter().filter(|m| fires(m.0)) {
@@ -130,7 +131,7 @@ fn settled(rule: &Correlation, findings: &[Finding], stream: &[Seen]) -> Vec<Set
         .iter()
         .map(|s| {
             let alone = Correlation {
-                threshold: 1,
+                condition: Condition::at_least(1),
                 ..rule.clone()
             };
             let mut out = Vec::new();

@@ -1,154 +1,20 @@
 //! The correlate stage over a log in memory: whatever is killed and started again, the findings on the log are the same.
 #![expect(clippy::unwrap_used, reason = "a test fails where it is wrong")]
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+mod memory;
 
-use bus::{Batch, Bus, BusError, Commit, Offset, Record, Stop, Topic, partition_of};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bus::{Bus, Record, Topic};
 use detect::correlate::{self, CONSUMER, Metrics, Worker};
-use detect::window::{Correlation, KEY_FLOOD, Match, Options, Watermark, watermark_records};
+use detect::window::{
+    Chain, Condition, Correlation, KEY_FLOOD, Match, Options, Watermark, watermark_records,
+};
 use event::{Clock, Event, Finding, Id, Severity, Str, Time};
+use memory::{MemoryBus, PARTITIONS};
 
 const SECOND: i64 = 1_000_000;
-const PARTITIONS: u32 = 3;
-
-/// A log in memory that keeps the contract; it stops the program when it has been read to its end.
-#[derive(Default)]
-struct MemoryBus(Mutex<Kept>, Stop);
-
-#[derive(Default)]
-struct Kept {
-    records: BTreeMap<(Topic, u32), Vec<Record>>,
-    dropped: Offset,
-    positions: BTreeMap<(String, Topic, u32), Offset>,
-    state: BTreeMap<(String, u32, Vec<u8>), Vec<u8>>,
-    commits_until_full: Option<u32>,
-}
-
-impl Kept {
-    fn put(&mut self, topic: Topic, record: Record) {
-        let partition = partition_of(&record.key, PARTITIONS);
-        let partition = self.records.entry((topic, partition)).or_default();
-        partition.push(record);
-    }
-}
-
-impl Bus for MemoryBus {
-    fn partitions(&self, topic: Topic) -> u32 {
-        if topic == Topic::Events {
-            2
-        } else {
-            PARTITIONS
-        }
-    }
-
-    fn append(&self, topic: Topic, records: Vec<Record>) -> Result<(), BusError> {
-        let mut kept = self.0.lock().unwrap();
-        records.into_iter().for_each(|r| kept.put(topic, r));
-        Ok(())
-    }
-
-    fn read(
-        &self,
-        topic: Topic,
-        partition: u32,
-        from: Offset,
-        max_bytes: usize,
-    ) -> Result<Batch, BusError> {
-        let kept = self.0.lock().unwrap();
-        if from < kept.dropped {
-            return Err(BusError::OutOfRange {
-                topic,
-                partition,
-                asked: from,
-                start: kept.dropped,
-                end: 0,
-            });
-        }
-        let records = kept.records.get(&(topic, partition));
-        let mut room = max_bytes as i64;
-        let records: Vec<(Offset, Record)> = (0..)
-            .zip(records.into_iter().flatten().cloned())
-            .skip(from as usize)
-            .take_while(|(_, r)| {
-                let before = room;
-                room -= (r.key.len() + r.value.len()) as i64;
-                before > 0
-            })
-            .collect();
-        let next = from + records.len() as u64;
-        Ok(Batch { records, next })
-    }
-
-    fn wait(&self, _: Topic, _: &[(u32, Offset)], _: Duration) -> Result<bool, BusError> {
-        self.1.stop();
-        Ok(false)
-    }
-
-    fn bounds(&self, topic: Topic, partition: u32) -> Result<Range<Offset>, BusError> {
-        let kept = self.0.lock().unwrap();
-        let records = kept.records.get(&(topic, partition));
-        Ok(kept.dropped..records.map_or(0, |r| r.len() as u64))
-    }
-
-    fn commit(&self, commit: Commit) -> Result<(), BusError> {
-        let mut kept = self.0.lock().unwrap();
-        if let Some(left) = &mut kept.commits_until_full {
-            if *left == 0 {
-                kept.commits_until_full = None;
-                return Err(BusError::DiskFull { path: "log".into() });
-            }
-            *left -= 1;
-        }
-        let consumer = commit.consumer;
-        for p in commit.positions {
-            let stored = kept
-                .positions
-                .insert((consumer.clone(), p.topic, p.partition), p.to);
-            assert_eq!(stored.unwrap_or(p.from), p.from, "fenced");
-        }
-        for (topic, record) in commit.outputs {
-            kept.put(topic, record);
-        }
-        for change in commit.state {
-            let key = (consumer.clone(), change.partition, change.key);
-            match change.value {
-                Some(value) => kept.state.insert(key, value),
-                None => kept.state.remove(&key),
-            };
-        }
-        Ok(())
-    }
-
-    fn position(&self, c: &str, topic: Topic, p: u32) -> Result<Option<Offset>, BusError> {
-        let kept = self.0.lock().unwrap();
-        Ok(kept.positions.get(&(c.into(), topic, p)).copied())
-    }
-
-    fn state_get(&self, _: &str, _: u32, _: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, BusError> {
-        unreachable!("the stage scans")
-    }
-
-    fn state_scan(
-        &self,
-        consumer: &str,
-        partition: u32,
-        prefix: &[u8],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BusError> {
-        let kept = self.0.lock().unwrap();
-        let rows = kept
-            .state
-            .iter()
-            .filter(|((c, p, key), _)| c == consumer && *p == partition && key.starts_with(prefix));
-        Ok(rows.map(|((_, _, k), v)| (k.clone(), v.clone())).collect())
-    }
-
-    fn retain(&self, _: Time) -> Result<(), BusError> {
-        Ok(())
-    }
-}
 
 fn correlation(rule_id: &str, threshold: u64) -> Correlation {
     Correlation {
@@ -158,7 +24,8 @@ fn correlation(rule_id: &str, threshold: u64) -> Correlation {
         tags: Vec::new(),
         group_by: vec!["user".into()],
         timespan: 60 * SECOND,
-        threshold,
+        condition: Condition::at_least(threshold),
+        chain: Chain::default(),
         semantics: 0,
     }
 }

@@ -53,6 +53,9 @@ pub struct Finding {
     /// The id of the finding that this one has become part of, through an event that came later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_into: Option<Id>,
+    /// Had something to be left out for want of room? Then times, count and evidence are not exact.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub approximate: bool,
     /// Our ids of the evidence, in the order of `event_ids`: with them the index finds the events.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<Id>,
@@ -94,6 +97,10 @@ fn is_not(truth: &bool) -> bool {
 
 fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
 }
 
 impl Finding {

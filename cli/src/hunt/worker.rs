@@ -179,7 +179,8 @@ fn record_into(
             let correlation = &setting.correlations[found.correlation];
             chunk.matches.push((
                 number,
-                Match::new(correlation, found.group, &event, 0, record.position),
+                Match::new(correlation, found.group, &event, 0, record.position)
+                    .with(found.contribution),
             ));
         }
     }

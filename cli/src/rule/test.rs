@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use detect::engine::{Engine, Scratch};
 use detect::rule::{RuleTest, TestEvent};
-use detect::rule_set::RuleSet;
+use detect::rule_set::{RuleSet, Target};
 use detect::tracker::rehearse;
 use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
 use detect::yaml::Place;
@@ -238,7 +238,12 @@ impl<'a> Bench<'a> {
         test: &RuleTest,
         explained: bool,
     ) -> anyhow::Result<Outcomes> {
-        let mut offline = Offline::new(self.correlations.clone(), OFFLINE_MEMORY);
+        let mut correlations = self.correlations.clone();
+        // One that others refer to may be silent, but not in its own test.
+        for correlation in &mut correlations {
+            correlation.chain.silent &= correlation.rule_id != info.id;
+        }
+        let mut offline = Offline::new(correlations, OFFLINE_MEMORY);
         let mut outcomes = Outcomes {
             findings: 0,
             reasons: Vec::new(),
@@ -275,11 +280,13 @@ impl<'a> Bench<'a> {
             if !event.flags.has(Flag::Addendum) {
                 for found in self.engine.correlation_matches(&event, json, &mut scratch) {
                     let correlation = &self.correlations[found.correlation];
-                    if correlation.rule_id == info.id && pushed.is_ok() {
+                    if correlation.rule_id == info.id {
                         counted.push(found.group.clone());
+                    }
+                    if pushed.is_ok() {
                         let position = record.position;
                         let m = Match::new(correlation, found.group, &event, 0, position);
-                        pushed = offline.push(m);
+                        pushed = offline.push(m.with(found.contribution));
                     }
                 }
             }
@@ -319,12 +326,20 @@ impl<'a> Bench<'a> {
         if let Some(rule) = self.set.rules.iter().find(|r| r.info.id == info.id) {
             return vec![&rule.info];
         }
-        let correlations = self.set.correlations.iter().zip(&self.set.references);
-        correlations
-            .filter(|(c, _)| c.info.id == info.id)
-            .flat_map(|(_, references)| references)
-            .map(|(number, _)| &self.set.rules[*number].info)
-            .collect()
+        let of = |id: &str| self.set.correlations.iter().position(|c| c.info.id == id);
+        let (mut open, mut rules) = (Vec::from_iter(of(&info.id)), Vec::new());
+        // Through all correlations that it refers to; none refers to itself.
+        while let Some(number) = open.pop() {
+            for (target, _) in &self.set.references[number] {
+                match target {
+                    Target::Rule(rule) => rules.push(*rule),
+                    Target::Correlation(lower) => open.push(*lower),
+                }
+            }
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        rules.iter().map(|n| &self.set.rules[*n].info).collect()
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod agree;
 mod bad_input;
+mod baseline;
 mod cluster;
 mod commands;
 mod heartbeat;

@@ -233,8 +233,8 @@ impl<'a> Look<'a, '_> {
         }
     }
 
-    /// The value of a group-by field: a text, a list of them written as JSON, or nothing.
-    pub(super) fn group_value(&mut self, slots: &[Slot]) -> Option<Str> {
+    /// The values of these slots as they are written.
+    pub(super) fn texts(&mut self, slots: &[Slot]) -> Vec<Str> {
         let mut texts: Vec<Str> = Vec::new();
         for slot in slots {
             let read = self.read(*slot);
@@ -245,11 +245,7 @@ impl<'a> Look<'a, '_> {
                     .map(|v| Str::from(s.written(v))),
             );
         }
-        match texts.len() {
-            0 => None,
-            1 => texts.pop(),
-            _ => serde_json::to_string(&texts).ok().map(Str::from),
-        }
+        texts
     }
 }
 

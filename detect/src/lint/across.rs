@@ -7,7 +7,7 @@ use event::Time;
 use crate::condition::Condition;
 use crate::error::Mistake;
 use crate::rule::{Filter, Rule, Selection};
-use crate::rule_set::RuleSet;
+use crate::rule_set::{RuleSet, Target};
 
 const DAY: i64 = 86_400_000_000;
 
@@ -40,7 +40,10 @@ pub(super) fn check(set: &RuleSet, today: Time, say: &mut dyn FnMut(&str, Mistak
         }
     }
     for (correlation, references) in set.correlations.iter().zip(&set.references) {
-        let mut rules = references.iter().map(|(number, _)| &set.rules[*number]);
+        let mut rules = references.iter().filter_map(|(target, _)| match target {
+            Target::Rule(number) => Some(&set.rules[*number]),
+            Target::Correlation(_) => None,
+        });
         if let Some(first) = rules.next()
             && let Some(other) = rules.find(|r| r.logsource != first.logsource)
         {

@@ -1,12 +1,15 @@
-//! Correlation documents: which type, which rules, which groups, which timespan, which threshold.
+//! Correlation documents: which type, which rules, which groups, which timespan, which condition.
 //!
-//! What is part of Sigma and not supported yet is refused by name, so that nobody believes it runs.
+//! What cannot be run is refused by name, and so is a misspelt key, so that nobody believes it has an effect. What
+//! the condition says is read in `condition`; whether the rules that are referred to exist is asked in `rule_set`.
+
+mod condition;
 
 use super::{CorrelationRule, info, tests};
 use crate::error::{Mistake, nearest};
 use crate::yaml::{Node, Place, Yaml};
 
-const CORRELATION_TYPES: &[&str] = &[
+const TYPES: &[&str] = &[
     "event_count",
     "value_count",
     "temporal",
@@ -17,65 +20,58 @@ const CORRELATION_TYPES: &[&str] = &[
     "value_median",
 ];
 
+const KEYS: &[&str] = &[
+    "type",
+    "rules",
+    "group-by",
+    "timespan",
+    "condition",
+    "aliases",
+    "generate",
+];
+
+/// Checks the correlation document. Its mistakes are added to `mistakes`.
 pub(super) fn correlation(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<CorrelationRule> {
     let mut info = info(node, mistakes);
     let tests = tests(node, mistakes);
     let (key, body) = node.entry("correlation")?;
-    let missing =
-        |what: &str| Mistake::new(key.place, format!("`{what}` of the correlation is missing"));
-    if !matches!(body.yaml, Yaml::Map(_)) {
+    let Yaml::Map(entries) = &body.yaml else {
         mistakes.push(Mistake::new(
             key.place,
             format!("`correlation` must be a map, this is {}", body.kind()),
         ));
         return None;
-    }
-    match body
-        .get("type")
-        .map(|t| (t.scalar().unwrap_or_default(), t.place))
-    {
-        None => mistakes.push(missing("type")),
-        Some((kind, _)) if kind == "event_count" => info.correlation = Some(kind),
-        Some((kind, place)) if CORRELATION_TYPES.contains(&kind.as_str()) => {
-            mistakes.push(
-                Mistake::new(
-                    place,
-                    format!("correlation type `{kind}` is not supported yet"),
-                )
-                .hint("only event_count is, with `gt` or `gte`"),
-            );
-        }
-        Some((kind, place)) => {
-            let hint = nearest(&kind, CORRELATION_TYPES.iter().copied())
-                .map(|n| format!("did you mean `{n}`?"))
-                .unwrap_or_default();
-            mistakes
-                .push(Mistake::new(place, format!("unknown correlation type `{kind}`")).hint(hint));
-        }
-    }
-    let list = |name: &str| -> Vec<(String, Place)> {
-        match body.get(name) {
-            Some(Node {
-                yaml: Yaml::List(items),
-                ..
-            }) => items
-                .iter()
-                .filter_map(|n| n.scalar().map(|s| (s, n.place)))
-                .collect(),
-            Some(other) => other
-                .scalar()
-                .map(|s| (s, other.place))
-                .into_iter()
-                .collect(),
-            None => Vec::new(),
-        }
     };
-    let rules = list("rules");
+    keys(entries, mistakes);
+    let missing =
+        |what: &str| Mistake::new(key.place, format!("`{what}` of the correlation is missing"));
+    let kind = kind(body).unwrap_or_else(|mistake| {
+        mistakes.push(
+            mistake.unwrap_or_else(|| missing("type").hint(format!("one of {}", TYPES.join(", ")))),
+        );
+        String::new()
+    });
+    let is_temporal = matches!(kind.as_str(), "temporal" | "temporal_ordered");
+    let mut rules = list(body, "rules", mistakes);
+    let text = body.get("condition").and_then(Node::as_text);
+    if rules.is_empty()
+        && is_temporal
+        && let (Some(text), Some(node)) = (text, body.get("condition"))
+    {
+        rules = condition::names(text, node.place);
+    }
     if rules.is_empty() {
         mistakes
-            .push(missing("rules").hint("name the rules whose matches it counts, by id or name"));
+            .push(missing("rules").hint("name the rules whose matches it looks at, by id or name"));
     }
-    let group_by: Vec<String> = list("group-by").into_iter().map(|(f, _)| f).collect();
+    // A rule may stand twice in a sequence, and nowhere else.
+    if kind != "temporal_ordered" || text.is_some() {
+        once(&mut rules, mistakes);
+    }
+    let group_by: Vec<String> = list(body, "group-by", mistakes)
+        .into_iter()
+        .map(|(f, _)| f)
+        .collect();
     if group_by.is_empty() {
         mistakes.push(
             Mistake::new(
@@ -101,42 +97,16 @@ pub(super) fn correlation(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Co
             0
         }),
     };
-    let at_least = if info.correlation.is_some() {
-        threshold(body, key.place, mistakes)
-    } else {
-        0
+    let asked = condition::Asked {
+        kind: &kind,
+        rules: &rules,
+        correlation: key.place,
     };
-    let generate = [body.get("generate"), node.get("generate")]
-        .into_iter()
-        .flatten()
-        .any(|n| n.yaml == Yaml::Bool(true));
-    let mut aliases = Vec::new();
-    if let Some(Node {
-        yaml: Yaml::Map(entries),
-        ..
-    }) = body.get("aliases")
-    {
-        for (alias, fields) in entries {
-            let Yaml::Map(fields) = &fields.yaml else {
-                mistakes.push(Mistake::new(
-                    fields.place,
-                    "an alias is a map from rule to field",
-                ));
-                continue;
-            };
-            let fields = fields
-                .iter()
-                .map(|(k, v)| {
-                    (
-                        k.scalar().unwrap_or_default(),
-                        v.scalar().unwrap_or_default(),
-                    )
-                })
-                .collect();
-            aliases.push((alias.scalar().unwrap_or_default(), fields));
-        }
-    }
+    let (fields, condition) = condition::read(&asked, body.get("condition"), mistakes);
+    let generate = generate(body, node, mistakes);
+    let aliases = aliases(body, mistakes);
     let name = node.get("name").and_then(Node::scalar);
+    info.correlation = Some(kind);
     Some(CorrelationRule {
         info,
         name,
@@ -144,70 +114,143 @@ pub(super) fn correlation(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Co
         group_by,
         aliases,
         timespan,
-        at_least,
+        fields,
+        condition: condition?,
         generate,
         tests,
         place: node.place,
     })
 }
 
-fn threshold(body: &Node, at: Place, mistakes: &mut Vec<Mistake>) -> u64 {
-    let Some(condition) = body.get("condition") else {
-        mistakes.push(
-            Mistake::new(at, "`condition` of the correlation is missing")
-                .hint("such as `condition: {gte: 5}`"),
+/// A key that is nearly one that is known is a mistake: it would be without effect.
+fn keys(entries: &[(Node, Node)], mistakes: &mut Vec<Mistake>) {
+    for (key, _) in entries {
+        let text = key.scalar().unwrap_or_default();
+        if KEYS.contains(&text.as_str()) {
+            continue;
+        }
+        let near = match text.as_str() {
+            "timeframe" => Some("timespan"),
+            "group_by" | "groupby" => Some("group-by"),
+            _ => nearest(&text, KEYS.iter().copied()),
+        };
+        let mistake = Mistake::new(
+            key.place,
+            format!("unknown key `{text}` of the correlation"),
         );
-        return 0;
+        mistakes.push(match near {
+            Some(near) => mistake.hint(format!("did you mean `{near}`?")),
+            None => mistake.warning(),
+        });
+    }
+}
+
+/// The type; no mistake where there is none at all.
+fn kind(body: &Node) -> Result<String, Option<Mistake>> {
+    let node = body.get("type").ok_or(None)?;
+    let kind = node.scalar().unwrap_or_default();
+    if TYPES.contains(&kind.as_str()) {
+        return Ok(kind);
+    }
+    let hint = match nearest(&kind, TYPES.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("one of {}", TYPES.join(", ")),
     };
-    let Yaml::Map(entries) = &condition.yaml else {
-        mistakes.push(
-            Mistake::new(condition.place, "extended conditions are not supported yet")
-                .hint("write a map such as `gte: 5`"),
-        );
-        return 0;
+    let message = format!("unknown correlation type `{kind}`");
+    Err(Some(Mistake::new(node.place, message).hint(hint)))
+}
+
+/// The texts at a key: one or a list of them.
+fn list(body: &Node, name: &str, mistakes: &mut Vec<Mistake>) -> Vec<(String, Place)> {
+    let text = |node: &Node, mistakes: &mut Vec<Mistake>| match node.scalar() {
+        Some(text) if !text.is_empty() => Some((text, node.place)),
+        _ => {
+            let message = format!(
+                "`{name}` is a text or a list of texts, this is {}",
+                node.kind()
+            );
+            mistakes.push(Mistake::new(node.place, message));
+            None
+        }
     };
-    let before = mistakes.len();
-    let mut at_least = 0;
-    for (key, value) in entries {
-        let op = key.scalar().unwrap_or_default();
-        match op.as_str() {
-            "gt" | "gte" => match value.scalar().and_then(|v| v.parse::<u64>().ok()) {
-                Some(n) if n <= 1_000_000 => at_least = at_least.max(n + u64::from(op == "gt")),
-                _ => mistakes.push(Mistake::new(
-                    value.place,
-                    format!("`{op}` needs a whole number from 0 to 1,000,000"),
-                )),
-            },
-            "lt" | "lte" | "eq" | "neq" => {
-                mistakes.push(
-                    Mistake::new(key.place, format!("condition `{op}` is not supported yet"))
-                        .hint("only `gt` and `gte` are"),
-                );
-            }
-            "field" => {
-                mistakes.push(Mistake::new(key.place, "event_count has no `field`").warning())
-            }
-            _ => {
-                let hint = nearest(&op, ["gt", "gte", "lt", "lte", "eq", "neq"])
-                    .map(|n| format!("did you mean `{n}`?"))
-                    .unwrap_or_default();
-                mistakes
-                    .push(Mistake::new(key.place, format!("unknown condition `{op}`")).hint(hint));
-            }
+    match body.get(name) {
+        Some(Node {
+            yaml: Yaml::List(items),
+            ..
+        }) => items.iter().filter_map(|n| text(n, mistakes)).collect(),
+        Some(other) => text(other, mistakes).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn once(rules: &mut Vec<(String, Place)>, mistakes: &mut Vec<Mistake>) {
+    let mut seen: Vec<String> = Vec::new();
+    rules.retain(|(word, place)| {
+        let new = !seen.contains(word);
+        if new {
+            seen.push(word.clone());
+        } else {
+            let message = format!("rule `{word}` is named twice, and counts once");
+            mistakes.push(Mistake::new(*place, message).warning());
+        }
+        new
+    });
+}
+
+fn generate(body: &Node, document: &Node, mistakes: &mut Vec<Mistake>) -> bool {
+    let nodes = [body.get("generate"), document.get("generate")];
+    let mut generate = false;
+    for node in nodes.into_iter().flatten() {
+        match node.yaml {
+            Yaml::Bool(truth) => generate |= truth,
+            _ => mistakes.push(
+                Mistake::new(node.place, format!("`generate` is {}", node.kind()))
+                    .hint("write `true` or `false`"),
+            ),
         }
     }
-    if at_least == 0 && mistakes.len() == before {
-        mistakes.push(
-            Mistake::new(condition.place, "the condition is always true").hint("such as `gte: 5`"),
-        );
+    generate
+}
+
+fn aliases(body: &Node, mistakes: &mut Vec<Mistake>) -> Vec<(String, Vec<(String, String)>)> {
+    let Some(node) = body.get("aliases") else {
+        return Vec::new();
+    };
+    let hint = "write `name: {rule: field, other_rule: field}`";
+    let Yaml::Map(entries) = &node.yaml else {
+        let message = format!("`aliases` must be a map, this is {}", node.kind());
+        mistakes.push(Mistake::new(node.place, message).hint(hint));
+        return Vec::new();
+    };
+    let mut aliases = Vec::new();
+    for (alias, fields) in entries {
+        let Yaml::Map(fields) = &fields.yaml else {
+            let message = "an alias is a map from rule to field";
+            mistakes.push(Mistake::new(fields.place, message).hint(hint));
+            continue;
+        };
+        let mut read = Vec::new();
+        for (rule, field) in fields {
+            match (rule.scalar(), field.scalar()) {
+                (Some(rule), Some(field)) if !field.is_empty() => read.push((rule, field)),
+                _ => {
+                    let message = "an alias names one field for each rule";
+                    mistakes.push(Mistake::new(field.place, message).hint(hint));
+                }
+            }
+        }
+        aliases.push((alias.scalar().unwrap_or_default(), read));
     }
-    at_least.max(1)
+    aliases
 }
 
 /// A number and a unit as microseconds.
 pub(super) fn timespan(text: &str) -> Result<i64, &'static str> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number: i64 = digits.parse().map_err(|_| "not a number and a unit")?;
+    let number: i64 = match digits.bytes().all(|b| b.is_ascii_digit()) {
+        true => digits.parse().map_err(|_| "not a number and a unit")?,
+        false => return Err("not a number and a unit"),
+    };
     let seconds = match &text[digits.len()..] {
         "s" => 1,
         "m" => 60,

@@ -1,17 +1,20 @@
 //! One episode of one group: a run of firing matches, in bounded space.
 //!
 //! Between the first and the last firing match nothing can change any more but the count and the evidence, so
-//! an [`Episode`] keeps of its inside only the earliest matches (their ids are the finding's evidence), the
-//! latest `threshold` (they decide whether a match behind the end fires) and the number. Each of the three only
-//! grows by union, so the order in which matches come cannot show. `group` decides which matches belong inside;
-//! this file knows nothing of windows, it makes the [`Finding`] and remembers what was last said.
+//! an [`Episode`] keeps of its inside only the earliest matches (their ids are the finding's evidence), what decides
+//! whether a match behind the end fires ([`Inside`]) and the number. Each of the three only grows by union, so the
+//! order in which matches come cannot show. `group` and `settled` decide which matches belong inside; this file knows
+//! nothing of windows, it makes the [`Finding`] and remembers what was last said.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event::{Finding, Id, MAX_EVENT_IDS, Str, Time};
 
 use super::Correlation;
+use super::inside::Inside;
+use super::kept::Terms;
+use super::loose::Loose;
 
 /// An episode of this size or less is said anew at every change.
 const SMALL: u64 = 10;
@@ -60,17 +63,6 @@ fn uuid(text: &str) -> Option<u128> {
         })
 }
 
-/// A match outside of every episode.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Loose {
-    pub(super) at: Point,
-    /// The source's own id of the event.
-    pub(super) shown: Str,
-    /// What a finding takes from the event if this becomes the first firing match.
-    pub(super) context: Arc<Finding>,
-    pub(super) late: bool,
-}
-
 /// What the last revision said, to know whether another is worth it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Said {
@@ -97,26 +89,36 @@ pub(super) struct Episode {
     pub(super) count: u64,
     /// The earliest of them, at most [`MAX_EVENT_IDS`].
     pub(super) earliest: Vec<(Point, Str)>,
-    /// The latest of them, at most as many as the threshold.
-    pub(super) latest: VecDeque<Point>,
+    /// What decides whether a match behind the end fires.
+    pub(super) inside: Inside,
     /// The watermark has passed `first`: what leads up to it is final, and inside.
     pub(super) sealed: bool,
     pub(super) late: bool,
+    /// Something had to be left out for want of room: it is not exact.
+    pub(super) rough: bool,
     pub(super) said: Option<Said>,
+}
+
+/// What leads up to the first firing match and is not inside yet: when it begins, and how many matches it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lead {
+    pub(super) first: Option<Time>,
+    pub(super) count: u64,
 }
 
 impl Episode {
     /// An episode of one firing match, which is yet to be taken in.
-    pub(super) fn new(first: &Loose) -> Episode {
+    pub(super) fn new(first: &Loose, inside: Inside) -> Episode {
         Episode {
             first: first.at,
             context: Arc::clone(&first.context),
             last: first.at.0,
             count: 0,
             earliest: Vec::new(),
-            latest: VecDeque::new(),
+            inside,
             sealed: false,
             late: false,
+            rough: false,
             said: None,
         }
     }
@@ -132,52 +134,45 @@ impl Episode {
 
     /// Is this match known to be inside? Exact as long as the ids are kept.
     pub(super) fn has(&self, at: Point) -> bool {
-        self.latest.binary_search(&at).is_ok()
-            || self.earliest.binary_search_by_key(&at, |e| e.0).is_ok()
+        self.inside.has(at) || self.earliest.binary_search_by_key(&at, |e| e.0).is_ok()
     }
 
     /// Takes a match in.
-    pub(super) fn take(&mut self, at: Point, shown: &Str, late: bool, threshold: usize) {
-        self.count += 1;
-        self.late |= late;
-        let place = self.earliest.partition_point(|e| e.0 < at);
+    pub(super) fn take(&mut self, terms: Terms<'_>, l: &Loose) {
+        self.count += l.weight();
+        self.late |= l.late;
+        self.rough |= l.also > 0;
+        let place = self.earliest.partition_point(|e| e.0 < l.at);
         if place < MAX_EVENT_IDS {
-            self.earliest.insert(place, (at, shown.clone()));
+            self.earliest.insert(place, (l.at, l.shown.clone()));
             self.earliest.truncate(MAX_EVENT_IDS);
         }
-        let place = self.latest.partition_point(|e| *e < at);
-        if place > 0 || self.latest.len() < threshold {
-            self.latest.insert(place, at);
-            if self.latest.len() > threshold {
-                self.latest.pop_front();
-            }
-        }
+        self.inside.take(terms, l.at, &l.what);
     }
 
     /// Takes in the episode behind this one. Of two that were said, the earlier goes on and the later is told so; one
     /// that was never said has no name to lose.
-    pub(super) fn join(&mut self, later: Episode, threshold: usize) {
+    pub(super) fn join(&mut self, terms: Terms<'_>, later: Episode) {
         self.last = later.last;
         self.count += later.count;
         self.late |= later.late;
+        self.rough |= later.rough;
         let room = MAX_EVENT_IDS.saturating_sub(self.earliest.len());
         self.earliest.extend(later.earliest.into_iter().take(room));
-        self.latest.extend(later.latest);
-        let excess = self.latest.len().saturating_sub(threshold);
-        self.latest.drain(..excess);
+        self.inside.join(terms, later.inside);
         self.said = self.said.or(later.said);
     }
 
     /// The time of the evidence's first match and its size, with what leads up to the first firing match.
-    pub(super) fn extent(&self, head: &[Loose]) -> (Time, u64) {
+    pub(super) fn extent(&self, lead: Lead) -> (Time, u64) {
         let inside = self.earliest.first().map_or(self.first.0, |e| e.0.0);
-        let first = head.first().map_or(inside, |m| m.at.0.min(inside));
-        (first, self.count + head.len() as u64)
+        let first = lead.first.map_or(inside, |t| t.min(inside));
+        (first, self.count + lead.count)
     }
 
     /// Does it differ from what was said last?
-    pub(super) fn changed(&self, head: &[Loose]) -> bool {
-        let (first, count) = self.extent(head);
+    pub(super) fn changed(&self, lead: Lead) -> bool {
+        let (first, count) = self.extent(lead);
         self.said.is_none_or(|said| {
             (said.by, said.first, said.last, said.count)
                 != (self.first.1.id, first, self.last, count)
@@ -186,25 +181,28 @@ impl Episode {
 
     /// Is the difference worth a revision now? Every one in a small episode; in a large one another beginning, twice the
     /// count, or an end that has moved on. What is not said now is said when it settles.
-    pub(super) fn worth_saying(&self, head: &[Loose], timespan: i64) -> bool {
-        let (first, count) = self.extent(head);
+    pub(super) fn worth_saying(&self, lead: Lead, timespan: i64) -> bool {
+        let (first, count) = self.extent(lead);
         let Some(said) = self.said else { return true };
         said.by != self.first.1.id
             || said.first != first
             || count >= said.count.saturating_mul(2)
-            || (count <= SMALL && self.changed(head))
+            || (count <= SMALL && self.changed(lead))
             || self.last.0.saturating_sub(said.last.0) >= timespan.max(REFRESH)
     }
 
     /// The next revision.
     pub(super) fn say(
         &mut self,
-        head: &[Loose],
+        head: &[&Loose],
         rule: &Correlation,
         group: &BTreeMap<Str, Option<Str>>,
     ) -> Finding {
         let episode = rule.episode_id(group, self.first.1.id);
-        let (first, count) = self.extent(head);
+        let (first, count) = self.extent(Lead {
+            first: head.first().map(|l| l.at.0),
+            count: head.iter().map(|l| l.weight()).sum(),
+        });
         let said = Said {
             id: self.said.map_or(episode, |said| said.id),
             revision: self.said.map_or(0, |said| said.revision + 1),
@@ -234,6 +232,7 @@ impl Episode {
             episode,
             tags: rule.tags.clone(),
             late: self.late || head.iter().any(|m| m.late),
+            approximate: self.rough || head.iter().any(|m| m.also > 0),
             revision: said.revision,
             ..Finding::clone(&self.context)
         }

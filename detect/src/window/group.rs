@@ -1,8 +1,8 @@
-//! All matches of one correlation and one group that can still matter: the algorithm.
+//! All matches of one correlation and one group that can still matter: the algorithm of monotone conditions.
 //!
-//! A match *fires* if at least `threshold` matches lie in the timespan that ends with it. A match that comes at
+//! A match *fires* if the condition holds of the matches in the timespan that ends with it. A match that comes at
 //! `x` can only make those in `[x, x + timespan]` fire, and none cease to. So a [`Group`] keeps every match that
-//! does not fire yet one by one ([`Loose`]) and every run of firing ones as an [`Episode`] in bounded space:
+//! does not fire yet one by one ([`Kept`]) and every run of firing ones as an [`Episode`] in bounded space:
 //!
 //! ```text
 //!   loose   loose │ head (loose) │ first ... episode ... last │ loose   loose │ head │ first ... last
@@ -10,18 +10,20 @@
 //! ```
 //!
 //! Exactness. Let W be the watermark and L the lateness: what comes has a time of W or more. *Firing* of a match
-//! `y` behind an episode needs the matches in `[y - timespan, y]`: loose ones, and of the episode's inside the
-//! latest, of which `threshold` are enough, since only "at least" is asked. Of `y` before an episode: only loose
-//! ones. Inside an episode nothing needs to be asked. The evidence is the inside and the head, the matches at most
-//! a timespan before `first`; it moves inside when W has passed `first`, since neither can then change. A loose
-//! match before W - timespan is in no window that can still come, and goes. An episode whose `last` lies more than
-//! a timespan before W cannot be joined any more: it is settled, said a last time, and forgotten.
+//! `y` behind an episode needs the matches in `[y - timespan, y]`: loose ones, and the end of the episode's inside,
+//! which its summary tells ([`Inside`]). Of `y` before an episode: only loose ones. Inside an episode nothing needs
+//! to be asked. The evidence is the inside and the head, the matches at most a timespan before `first`; it moves
+//! inside when W has passed `first`, since neither can then change. A loose match before W - timespan is in no window
+//! that can still come, and goes. An episode whose `last` lies more than a timespan before W cannot be joined any
+//! more: it is settled, said a last time, and forgotten.
 //!
-//! Space. Fewer than `threshold` loose matches lie in any timespan, or the last of them would fire; all times lie in
-//! `[W - timespan, W + L]`: at most `threshold * (ceil(L / timespan) + 2)` are loose, the bound of DESIGN §4.5.
-//! Episodes are more than a timespan apart, so at most `ceil(L / timespan) + 2` are open, each with `threshold`
-//! latest and 100 earliest matches: DESIGN's bound doubles, plus 100 ids for each open episode. A partition that lags
-//! or times in the future stretch the interval beyond L; [`Terms::most_loose`] is the hard limit then.
+//! Space. Of a number of matches fewer than `threshold` loose ones lie in any timespan, or the last of them would
+//! fire; all times lie in `[W - timespan, W + L]`: at most `threshold * (ceil(L / timespan) + 2)` are loose, the
+//! bound of DESIGN §4.5. Episodes are more than a timespan apart, so at most `ceil(L / timespan) + 2` are open, each
+//! with its summary and the 100 earliest matches. A partition that lags or times in the future stretch the interval
+//! beyond L, and matches that repeat a value or a rule are not bounded by a threshold: [`Terms::most_loose`] is the
+//! hard limit then. Of repeated ones those go first that stand between two like them within a timespan; their
+//! neighbours stand for them, so that every decision stays as it was, and a finding that rests on them is marked.
 //!
 //! A match before W is *late*. It opens its group again: for another lateness of event time the group's own
 //! watermark stands a lateness before that match, so that a source that was cut off for hours is correlated as it
@@ -30,126 +32,113 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use event::{Finding, Id, Str, Time};
+use event::{Finding, Str, Time};
 
-use super::episode::{Episode, Loose, Point, Rank};
-use super::{Correlation, Match};
-
-/// What a group is judged by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Terms<'a> {
-    pub(super) rule: &'a Correlation,
-    /// In microseconds.
-    pub(super) lateness: i64,
-    pub(super) watermark: Time,
-}
-
-impl Terms<'_> {
-    fn threshold(&self) -> usize {
-        usize::try_from(self.rule.threshold.max(1)).unwrap_or(usize::MAX)
-    }
-
-    /// Four times what can be loose as long as times lie within the lateness, and no less than 1,024.
-    fn most_loose(&self) -> usize {
-        let timespan = self.rule.timespan.max(1) as u64;
-        let spans = (self.lateness.max(0) as u64).div_ceil(timespan) as usize;
-        let exact = self.threshold().saturating_mul(spans.saturating_add(2));
-        exact.saturating_mul(4).max(1_024)
-    }
-}
-
-/// What became of a match.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// It counts.
-    New,
-    /// It was there already.
-    Repeat,
-    /// It counts, and so many loose matches had to go for it.
-    Crowded(u64),
-}
+use super::episode::{Episode, Lead, Point};
+use super::inside::Inside;
+use super::kept::{Kept, Kind};
+pub(super) use super::kept::{Taken, Terms};
+use super::loose::{Loose, What};
 
 /// The run-time state of one group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) group: BTreeMap<Str, Option<Str>>,
-    /// In order of (time, id), none inside an episode.
-    pub(super) loose: Vec<Loose>,
+    /// None inside an episode.
+    pub(super) kept: Kept,
     /// In order of time, more than a timespan apart.
     pub(super) episodes: Vec<Episode>,
-    /// A late match came: the group's own watermark, and the watermark until which it holds.
-    pub(super) reopened: Option<(Time, Time)>,
 }
 
 impl Group {
     pub(super) fn new(group: BTreeMap<Str, Option<Str>>) -> Group {
         Group {
             group,
-            loose: Vec::new(),
+            kept: Kept::new(),
             episodes: Vec::new(),
-            reopened: None,
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.loose.is_empty() && self.episodes.is_empty()
+        self.kept.loose.is_empty() && self.episodes.is_empty()
     }
 
     /// Nothing happens to the group by itself before the watermark is past this.
     pub(super) fn deadline(&self, timespan: i64) -> Time {
-        if let Some((_, until)) = self.reopened {
+        if let Some((_, until)) = self.kept.reopened {
             return until;
         }
         let episode = self.episodes.first().map(|e| e.last);
-        let loose = self.loose.last().map(|m| m.at.0);
+        let loose = self.kept.loose.last().map(|m| m.at.0);
         episode.or(loose).map_or(Time::MIN, |t| t.plus(timespan))
     }
 
     /// What is given up first when there are too many groups: the rank of one, and the time of its newest match.
     pub(super) fn rank(&self) -> (u8, Time) {
-        let rank = match (self.episodes.len(), self.loose.len()) {
+        let rank = match (self.episodes.len(), self.kept.loose.len()) {
             (0, 0 | 1) => 0,
             (0, _) => 1,
             _ => 2,
         };
-        let loose = self.loose.last().map(|m| m.at.0);
+        let loose = self.kept.loose.last().map(|m| m.at.0);
         let newest = self.episodes.last().map(|e| e.last).max(loose);
         (rank, newest.unwrap_or(Time::MIN))
     }
 
-    /// Takes a match in, and says which findings have become part of others. [`Group::say`] says the rest.
-    pub(super) fn take(&mut self, terms: Terms<'_>, m: Match, out: &mut Vec<Finding>) -> Taken {
-        let shown = m.context.event_ids.first().cloned().unwrap_or_default();
-        let at = (m.time, Rank::new(&shown, m.id));
-        let place = self.loose.partition_point(|l| l.at < at);
-        if self.loose.get(place).is_some_and(|l| l.at == at) {
+    /// Takes a match in, and says which findings have become part of others. [`Group::say`] says the rest. One that is
+    /// `known` is there already and only satisfies more rules or has more values now.
+    pub(super) fn take(
+        &mut self,
+        terms: Terms<'_>,
+        mut new: Loose,
+        known: bool,
+        out: &mut Vec<Finding>,
+    ) -> Taken {
+        let at = new.at;
+        let is_loose = self.kept.loose.get(at).is_some();
+        if is_loose && !known {
             return Taken::Repeat;
         }
-        let late = m.context.late || m.time < terms.watermark;
-        if let Some(i) = self.episodes.iter().position(|e| e.covers(m.time)) {
-            if self.episodes[i].has(at) {
-                return Taken::Repeat;
-            }
-            self.reopen(terms, m.time);
-            let context = self.intern(place, m.context);
-            let episode = &mut self.episodes[i];
-            episode.take(at, &shown, late, terms.threshold());
-            if at < episode.first && !episode.sealed {
-                (episode.first, episode.context) = (at, context);
-            }
-        } else {
-            self.reopen(terms, m.time);
-            let context = self.intern(place, m.context);
-            let loose = Loose {
-                at,
-                shown,
-                context,
-                late,
-            };
-            self.loose.insert(place, loose);
+        let inside = self.episodes.iter().position(|e| e.covers(at.0));
+        if let Some(i) = inside
+            && !known
+            && self.episodes[i].has(at)
+        {
+            return Taken::Repeat;
         }
-        for firing in self.firing(terms, m.time) {
+        let late = self.kept.reopen(terms, at.0);
+        if is_loose {
+            self.kept.add(terms, at, &new.what, &self.episodes);
+        } else if let Some(i) = inside {
+            // The same match by another way is not one more.
+            if !known || terms.kind() != Kind::Events {
+                self.kept.spread(terms, at.0, &new.what, &self.episodes);
+            }
+            let episode = &mut self.episodes[i];
+            match terms.kind() {
+                _ if !known => episode.take(terms, &new),
+                Kind::Events => {}
+                _ => episode.inside.take(terms, at, &new.what),
+            }
+            if at < episode.first && !episode.sealed {
+                (episode.first, episode.context) = (at, new.context);
+            }
+        } else if known {
+            // It is too old to be there.
+            return Taken::Repeat;
+        } else {
+            new.context = self.share(at, new.context);
+            self.kept.insert(terms, new, &self.episodes);
+        }
+        if late {
+            self.kept.recount(terms, &self.episodes);
+        }
+        for firing in self.kept.firing(terms, at.0, &self.episodes) {
             self.promote(terms, firing, out);
+        }
+        let own = self.kept.reopened.map_or(terms.watermark, |(own, _)| own);
+        for episode in &mut self.episodes {
+            episode.rough |= episode.inside.tidy(terms, episode.last, own);
         }
         match self.crowded_out(terms) {
             0 => Taken::New,
@@ -157,33 +146,9 @@ impl Group {
         }
     }
 
-    /// The loose matches that fire now that one at `time` has come.
-    fn firing(&self, terms: Terms<'_>, time: Time) -> Vec<Point> {
-        let start = self.loose.partition_point(|l| l.at.0 < time);
-        let end = time.plus(terms.rule.timespan);
-        let reached = self.loose[start..].iter().take_while(|l| l.at.0 <= end);
-        reached
-            .filter(|l| self.fires(terms, l.at.0))
-            .map(|l| l.at)
-            .collect()
-    }
-
-    /// Does a loose match at `time` fire?
-    fn fires(&self, terms: Terms<'_>, time: Time) -> bool {
-        let from = time.plus(-terms.rule.timespan);
-        let loose = self.loose.partition_point(|l| l.at.0 <= time)
-            - self.loose.partition_point(|l| l.at.0 < from);
-        let before = self.episodes.iter().rev().filter(|e| e.first.0 <= time);
-        let inside: usize = before
-            .take_while(|e| e.last >= from)
-            .map(|e| e.latest.len() - e.latest.partition_point(|p| p.0 < from))
-            .sum();
-        loose + inside >= terms.threshold()
-    }
-
     /// A loose match fires: it begins an episode, extends one, or joins two.
     fn promote(&mut self, terms: Terms<'_>, at: Point, out: &mut Vec<Finding>) {
-        let Ok(place) = self.loose.binary_search_by_key(&at, |l| l.at) else {
+        let Some(firing) = self.kept.loose.get(at) else {
             return; // Inside already: an earlier one of the same call took it along.
         };
         let timespan = terms.rule.timespan;
@@ -196,7 +161,7 @@ impl Group {
             .is_some_and(|e| near(at.0, e.first.0));
         let grown = match (joins_before, joins_after) {
             (false, false) => {
-                let episode = Episode::new(&self.loose[place]);
+                let episode = Episode::new(firing, Inside::new(terms.kind()));
                 self.episodes.insert(next, episode);
                 next
             }
@@ -205,7 +170,7 @@ impl Group {
                 next - 1
             }
             (false, true) => {
-                let context = Arc::clone(&self.loose[place].context);
+                let context = Arc::clone(&firing.context);
                 let episode = &mut self.episodes[next];
                 (episode.first, episode.context) = (at, context);
                 episode.sealed = false;
@@ -229,48 +194,55 @@ impl Group {
             out.push(finding);
         }
         let episode = self.episodes.remove(later);
-        self.episodes[later - 1].join(episode, terms.threshold());
+        self.episodes[later - 1].join(terms, episode);
     }
 
     /// Moves the loose matches from `from` to the end of the episode inside.
     fn absorb(&mut self, terms: Terms<'_>, i: usize, from: Time) {
         let episode = &mut self.episodes[i];
-        let start = self.loose.partition_point(|l| l.at.0 < from);
-        let end = self.loose.partition_point(|l| l.at.0 <= episode.last);
-        for l in self.loose.drain(start..end) {
-            episode.take(l.at, &l.shown, l.late, terms.threshold());
+        for l in self.kept.take(terms, from, episode.last) {
+            episode.take(terms, &l);
         }
     }
 
-    /// What leads up to the first firing match of an episode and is not inside yet.
-    fn head(&self, terms: Terms<'_>, i: usize) -> std::ops::Range<usize> {
+    /// The times from which and up to which loose matches lead up to the first firing match of an episode.
+    fn head(&self, terms: Terms<'_>, i: usize) -> Option<(Time, Time)> {
         let episode = &self.episodes[i];
-        let end = self.loose.partition_point(|l| l.at.0 < episode.first.0);
-        if episode.sealed {
-            return end..end;
+        let first = episode.first.0;
+        (!episode.sealed).then(|| (first.plus(-terms.rule.timespan), first.plus(-1)))
+    }
+
+    fn lead(&self, terms: Terms<'_>, i: usize) -> Lead {
+        let Some((from, to)) = self.head(terms, i) else {
+            return Lead::default();
+        };
+        Lead {
+            first: self.kept.loose.range(from, to).next().map(|l| l.at.0),
+            count: self.kept.loose.weight(from, to),
         }
-        let from = episode.first.0.plus(-terms.rule.timespan);
-        self.loose.partition_point(|l| l.at.0 < from)..end
     }
 
     /// Says what is new and worth it.
     pub(super) fn say(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
         for i in 0..self.episodes.len() {
-            let head = &self.loose[self.head(terms, i)];
-            if self.episodes[i].worth_saying(head, terms.rule.timespan) {
+            let lead = self.lead(terms, i);
+            if self.episodes[i].worth_saying(lead, terms.rule.timespan) {
                 out.push(self.say_one(terms, i));
             }
         }
     }
 
     fn say_one(&mut self, terms: Terms<'_>, i: usize) -> Finding {
-        let head = self.head(terms, i);
-        self.episodes[i].say(&self.loose[head], terms.rule, &self.group)
+        let head: Vec<&Loose> = match self.head(terms, i) {
+            Some((from, to)) => self.kept.loose.range(from, to).collect(),
+            None => Vec::new(),
+        };
+        self.episodes[i].say(&head, terms.rule, &self.group)
     }
 
     /// Lets go of what the watermark has settled, and says a last time what has changed since it was said.
     pub(super) fn advance(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
-        let watermark = self.own_watermark(terms.watermark);
+        let watermark = self.kept.own_watermark(terms.watermark);
         let timespan = terms.rule.timespan;
         for i in 0..self.episodes.len() {
             if self.episodes[i].first.0 < watermark && !self.episodes[i].sealed {
@@ -281,9 +253,7 @@ impl Group {
         while self.episodes.first().is_some_and(settled) {
             self.close_first(terms, out);
         }
-        let useless = watermark.plus(-timespan);
-        let kept = self.loose.partition_point(|l| l.at.0 < useless);
-        self.loose.drain(..kept);
+        self.kept.forget(terms, watermark.plus(-timespan));
     }
 
     /// Says a last time what has changed, for there is no room for the group any more.
@@ -294,8 +264,7 @@ impl Group {
     }
 
     fn close_first(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
-        let head = &self.loose[self.head(terms, 0)];
-        if self.episodes[0].changed(head) {
+        if self.episodes[0].changed(self.lead(terms, 0)) {
             out.push(self.say_one(terms, 0));
         }
         self.episodes.remove(0);
@@ -305,80 +274,85 @@ impl Group {
     fn seal(&mut self, terms: Terms<'_>, i: usize) {
         let head = self.head(terms, i);
         let episode = &mut self.episodes[i];
-        for l in self.loose.drain(head) {
-            episode.take(l.at, &l.shown, l.late, terms.threshold());
+        if let Some((from, to)) = head {
+            for l in self.kept.take(terms, from, to) {
+                episode.take(terms, &l);
+            }
         }
         episode.sealed = true;
     }
 
-    fn own_watermark(&mut self, watermark: Time) -> Time {
-        match self.reopened {
-            Some((own, until)) if watermark <= until => own.min(watermark),
-            _ => {
-                self.reopened = None;
-                watermark
-            }
-        }
-    }
-
-    fn reopen(&mut self, terms: Terms<'_>, time: Time) {
-        if time >= terms.watermark {
-            return;
-        }
-        let behind = time.plus(-terms.lateness);
-        let own = match self.reopened {
-            Some((own, _)) if time >= own => own.max(behind),
-            _ => behind,
-        };
-        self.reopened = Some((own, terms.watermark.plus(terms.lateness)));
-    }
-
-    /// Drops loose matches above the limit: the newest where they are ahead of time, else the oldest.
+    /// Makes room above the limit. Of matches that are alike those go that others can stand for; where that is not
+    /// enough the newest where they are ahead of time, else the oldest. Tells how many nothing stands for.
     fn crowded_out(&mut self, terms: Terms<'_>) -> u64 {
+        let most = terms.most_loose();
+        if self.kept.loose.len() <= most {
+            return 0;
+        }
+        let mut least = most;
+        if terms.kind() != Kind::Events {
+            self.thin(terms);
+            // Not again before there are many more.
+            least = most - most / 4;
+        }
         let ahead = terms.watermark.plus(terms.lateness);
         let mut dropped = 0;
-        while self.loose.len() > terms.most_loose() {
-            let newest_is_ahead = self.loose.last().is_some_and(|l| l.at.0 > ahead);
-            self.loose.remove(if newest_is_ahead {
-                self.loose.len() - 1
-            } else {
-                0
-            });
+        while self.kept.loose.len() > least {
+            let newest = self.kept.loose.last().filter(|l| l.at.0 > ahead);
+            let Some(at) = newest.or_else(|| self.kept.loose.first()).map(|l| l.at) else {
+                break;
+            };
+            self.kept.remove(terms, at);
             dropped += 1;
+        }
+        if dropped > 0 && terms.kind() != Kind::Events {
+            self.kept.recount(terms, &self.episodes);
         }
         dropped
     }
 
+    /// Leaves out each match between two others that are like it and not more than a timespan apart: any window that
+    /// holds it holds one of them. The earlier stands for it.
+    fn thin(&mut self, terms: Terms<'_>) {
+        let mut alike: BTreeMap<&What, Vec<Point>> = BTreeMap::new();
+        for l in self.kept.loose.iter() {
+            alike.entry(&l.what).or_default().push(l.at);
+        }
+        let mut out: Vec<(Point, Point)> = Vec::new();
+        for points in alike.values() {
+            let mut before = points[0];
+            for pair in points.windows(2).skip(1) {
+                let (at, after) = (pair[0], pair[1]);
+                if after.0.0 - before.0.0 <= terms.rule.timespan {
+                    out.push((before, at));
+                } else {
+                    before = at;
+                }
+            }
+        }
+        for (before, at) in out {
+            self.kept.loose.merge(before, at);
+        }
+        self.kept.recount(terms, &self.episodes);
+    }
+
     /// The context, shared with a neighbour that has the same.
-    fn intern(&self, place: usize, context: Finding) -> Arc<Finding> {
-        let context = Finding {
-            id: Id::default(),
-            rule_id: Str::default(),
-            title: Str::default(),
-            time: Time::default(),
-            first_event_time: Time::default(),
-            last_event_time: Time::default(),
-            event_ids: Vec::new(),
-            evidence: Vec::new(),
-            late: false,
-            ..context
-        };
-        let loose = [place.wrapping_sub(1), place]
-            .into_iter()
-            .filter_map(|i| self.loose.get(i))
-            .map(|l| &l.context);
+    fn share(&self, at: Point, context: Arc<Finding>) -> Arc<Finding> {
+        let neighbours = self.kept.neighbours(at).map(|l| &l.context);
         let episodes = self.episodes.iter().rev().take(1).map(|e| &e.context);
-        loose
-            .chain(episodes)
-            .find(|other| ***other == context)
-            .map_or_else(|| Arc::new(context), Arc::clone)
+        let mut known = neighbours.chain(episodes);
+        known
+            .find(|other| **other == context)
+            .map_or(context, Arc::clone)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use event::{Event, Severity};
+    use event::{Event, Id, Severity};
 
+    use super::super::matches::{Chain, Correlation, Match};
+    use super::super::measure::Condition;
     use super::*;
 
     const SECOND: i64 = 1_000_000;
@@ -391,9 +365,15 @@ mod tests {
             tags: Vec::new(),
             group_by: Vec::new(),
             timespan: 10 * SECOND,
-            threshold,
+            condition: Condition::at_least(threshold),
+            chain: Chain::default(),
             semantics: 0,
         }
+    }
+
+    fn take(group: &mut Group, terms: Terms<'_>, m: Match, out: &mut Vec<Finding>) -> Taken {
+        let late = m.time < terms.watermark;
+        group.take(terms, Loose::new(false, m, late), false, out)
     }
 
     fn to_match(rule: &Correlation, second: i64, id: u64) -> Match {
@@ -424,11 +404,12 @@ mod tests {
                 rule: &rule,
                 lateness: 100 * SECOND,
                 watermark,
+                once: false,
             };
             let mut out = Vec::new();
             group.advance(terms, &mut out);
             if *second >= 0 {
-                group.take(terms, to_match(&rule, *second, id), &mut out);
+                take(&mut group, terms, to_match(&rule, *second, id), &mut out);
                 group.say(terms, &mut out);
             }
             lines.extend(out.iter().map(|f| {
@@ -549,33 +530,38 @@ mod tests {
             rule: &rule,
             lateness: 0,
             watermark: Time::MIN,
+            once: false,
         };
         let mut group = Group::new(BTreeMap::new());
         let mut out = Vec::new();
         for (second, id) in [(0, 1), (30, 2), (31, 3), (32, 4)] {
-            group.take(terms, to_match(&rule, second, id), &mut out);
+            take(&mut group, terms, to_match(&rule, second, id), &mut out);
         }
         let before = group.clone();
         for (second, id) in [(0, 1), (30, 2), (31, 3), (32, 4)] {
-            let taken = group.take(terms, to_match(&rule, second, id), &mut out);
+            let taken = take(&mut group, terms, to_match(&rule, second, id), &mut out);
             assert_eq!(taken, Taken::Repeat);
         }
         assert_eq!(group, before);
     }
 
+    fn latest(episode: &Episode) -> &std::collections::VecDeque<Point> {
+        match &episode.inside {
+            Inside::Latest(latest) => latest,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn assert_whole(group: &Group, timespan: i64) {
-        assert!(group.loose.windows(2).all(|w| w[0].at < w[1].at));
+        let loose: Vec<&Loose> = group.kept.loose.iter().collect();
+        assert!(loose.windows(2).all(|w| w[0].at < w[1].at));
         for e in &group.episodes {
-            assert!(!group.loose.iter().any(|l| e.covers(l.at.0)));
+            assert!(!loose.iter().any(|l| e.covers(l.at.0)));
             assert!(e.earliest.windows(2).all(|w| w[0].0 < w[1].0));
-            assert!(
-                e.latest
-                    .iter()
-                    .zip(e.latest.iter().skip(1))
-                    .all(|(a, b)| a < b)
-            );
+            let latest = latest(e);
+            assert!(latest.iter().zip(latest.iter().skip(1)).all(|(a, b)| a < b));
             assert!(e.has(e.first) || e.count > event::MAX_EVENT_IDS as u64);
-            assert!(e.first.0 <= e.last && e.count >= e.latest.len() as u64);
+            assert!(e.first.0 <= e.last && e.count >= latest.len() as u64);
         }
         let apart = |w: &[Episode]| w[1].first.0.0 - w[0].last.0 > timespan;
         assert!(group.episodes.windows(2).all(apart));
@@ -595,6 +581,7 @@ mod tests {
                 rule: &rule,
                 lateness: lateness * SECOND,
                 watermark: Time::MIN,
+                once: false,
             };
             let mut out = Vec::new();
             for ((second, moves), id) in steps.into_iter().zip(1..) {
@@ -602,7 +589,7 @@ mod tests {
                     terms.watermark = terms.watermark.max(Time((second - lateness) * SECOND));
                 }
                 group.advance(terms, &mut out);
-                group.take(terms, to_match(&rule, second, id), &mut out);
+                take(&mut group, terms, to_match(&rule, second, id), &mut out);
                 group.say(terms, &mut out);
                 assert_whole(&group, rule.timespan);
             }
@@ -643,15 +630,21 @@ mod tests {
                 rule: &rule,
                 lateness: lateness * SECOND,
                 watermark: Time((second - lateness) * SECOND),
+                once: false,
             };
             let back = (dice >> 33) as i64 % (lateness + 1);
             group.advance(terms, &mut out);
-            group.take(terms, to_match(&rule, second - back, id), &mut out);
+            take(
+                &mut group,
+                terms,
+                to_match(&rule, second - back, id),
+                &mut out,
+            );
             group.say(terms, &mut out);
-            most = most.max(group.loose.len());
+            most = most.max(group.kept.loose.len());
             open = open.max(group.episodes.len());
             for episode in &group.episodes {
-                assert!(episode.latest.len() <= 5);
+                assert!(latest(episode).len() <= 5);
                 assert!(episode.earliest.len() <= event::MAX_EVENT_IDS);
             }
         }
@@ -663,18 +656,25 @@ mod tests {
             rule: &rule,
             lateness: lateness * SECOND,
             watermark: Time(1_000 * SECOND),
+            once: false,
         };
         let mut group = Group::new(BTreeMap::new());
         let mut dropped = 0;
         for id in 0..3_000 {
             let second = 1_000_000 + 100 * id as i64;
-            if let Taken::Crowded(n) = group.take(terms, to_match(&rule, second, id), &mut out) {
+            if let Taken::Crowded(n) =
+                take(&mut group, terms, to_match(&rule, second, id), &mut out)
+            {
                 dropped += n;
             }
         }
-        group.take(terms, to_match(&rule, 1_000, 9_999), &mut out);
-        assert_eq!(group.loose.len(), 1_024);
-        assert_eq!(group.loose[0].at.1.id, Id(9_999), "what is not ahead stays");
+        take(&mut group, terms, to_match(&rule, 1_000, 9_999), &mut out);
+        assert_eq!(group.kept.loose.len(), 1_024);
+        assert_eq!(
+            group.kept.loose.first().unwrap().at.1.id,
+            Id(9_999),
+            "what is not ahead stays"
+        );
         assert_eq!(dropped, 3_000 - 1_024);
     }
 }

@@ -3,7 +3,8 @@
 //! A record is JSON: either a [`Match`], keyed by correlation and group so that all of a group meet in one
 //! partition, or a [`Watermark`], which the match stage writes into every partition. The rule loader makes
 //! [`Correlation`]s, the match stage makes the records through [`Match::new`], [`WatermarkTicker`] and
-//! [`watermark_records`], and `correlate` reads them. Nothing here knows what a window is.
+//! [`watermark_records`], and `correlate` reads them. Where correlations refer to correlations, `correlate` writes
+//! matches too, those that fired below, and a [`LevelWatermark`] of its own. Nothing here knows what a window is.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +13,10 @@ use bytes::Bytes;
 use event::{Event, Finding, Flag, Id, Severity, Str, Time};
 use serde::{Deserialize, Serialize};
 
-/// An event_count correlation as the windows need it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use super::measure::{Condition, Measure};
+
+/// A correlation as the windows need it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Correlation {
     /// The correlation's Sigma id; its title where it has none.
     pub rule_id: Str,
@@ -27,27 +30,62 @@ pub struct Correlation {
     pub group_by: Vec<Str>,
     /// The length of a window in microseconds, bounds included.
     pub timespan: i64,
-    /// It fires at this many matches in a window: `gte` as it stands, `gt` and one. At least 1.
-    pub threshold: u64,
+    /// What must hold of a window for it to fire.
+    pub condition: Condition,
+    /// Its place among correlations that refer to one another.
+    pub chain: Chain,
     /// A hash of everything else that decides what matches, such as the referred rules. State is kept under it, so
     /// that a changed rule starts afresh and a changed title does not.
     pub semantics: u64,
+}
+
+/// The place of a correlation among those that refer to one another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// 0 where it refers to rules only, else one more than the highest of the correlations that it refers to.
+    pub level: u32,
+    /// Others refer to it, and it gives no findings of its own.
+    pub silent: bool,
+    /// The correlations that refer to it.
+    pub uppers: Vec<Upper>,
+    /// The fields that its matches carry for them.
+    pub carries: Vec<Str>,
+}
+
+/// A correlation as one that it refers to sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upper {
+    /// Its `rule_id`.
+    pub rule_id: Str,
+    /// Which of its rules the lower one is, as bits.
+    pub rules: u64,
+    /// Its group-by fields, and what each of them is called below.
+    pub group_by: Vec<(Str, Str)>,
+    /// What the fields that it measures are called below.
+    pub fields: Vec<Str>,
+    /// Does it measure numbers?
+    pub numbers: bool,
+    /// The fields that its own matches carry, and what each of them is called below.
+    pub carries: Vec<(Str, Str)>,
 }
 
 impl Correlation {
     /// What its windows are stored under: the rule and everything that changes their meaning.
     pub(crate) fn namespace(&self) -> Id {
         let names: Vec<u8> = canonical(self.group_by.iter().map(|name| (name, &None)));
-        Id::of(
-            "window",
-            &[
-                self.rule_id.as_bytes(),
-                &self.semantics.to_le_bytes(),
-                &self.timespan.to_le_bytes(),
-                &self.threshold.to_le_bytes(),
-                &names,
-            ],
-        )
+        let plain = self.condition.measure == Measure::Events && self.condition.is_monotone();
+        let threshold = if plain { self.condition.threshold() } else { 0 };
+        let mut parts: Vec<&[u8]> = Vec::new();
+        let (semantics, timespan) = (self.semantics.to_le_bytes(), self.timespan.to_le_bytes());
+        let threshold = threshold.to_le_bytes();
+        parts.extend([self.rule_id.as_bytes(), &semantics, &timespan, &threshold]);
+        parts.push(&names);
+        // A plain number of matches is stored under the name that it had before there was anything else.
+        let rest = format!("{} {:?}", self.condition.semantics(), self.chain);
+        if !plain || self.chain != Chain::default() {
+            parts.push(rest.as_bytes());
+        }
+        Id::of("window", &parts)
     }
 
     /// The id of the episode that `event` fires first.
@@ -61,6 +99,72 @@ impl Correlation {
             ],
         )
     }
+}
+
+/// What a match contributes to the measure, and to those above: everything but its group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contribution {
+    /// Which of the correlation's rules it satisfies, as bits.
+    pub rules: u64,
+    /// What its fields have, as [`contributed`] makes it.
+    pub values: Vec<u64>,
+    /// The fields that correlations above ask for.
+    pub carried: Carried,
+}
+
+/// The values of fields by their names.
+pub type Carried = BTreeMap<Str, Vec<Str>>;
+
+/// How many values of one match are counted. More are left out, and said to be.
+pub const MOST_VALUES: usize = 100;
+
+/// What stands for a value, or for a combination of values of several fields, where different ones are counted.
+fn value(texts: &[&str]) -> u64 {
+    let parts: Vec<&[u8]> = texts.iter().map(|t| t.as_bytes()).collect();
+    Id::of("value", &parts).0 as u64
+}
+
+/// What stands for a number, if the text is a finite one.
+fn number(text: &str) -> Option<u64> {
+    let number: f64 = text.trim().parse().ok()?;
+    // Minus nothing is nothing.
+    number.is_finite().then(|| (number + 0.0).to_bits())
+}
+
+/// What stands for the values of the fields of one match: numbers of the one field, or every combination of values.
+pub fn contributed(fields: &[Vec<Str>], numbers: bool) -> Vec<u64> {
+    let mut all: Vec<u64> = match fields {
+        [one] if numbers => {
+            let numbers = one.iter().filter_map(|text| number(text));
+            return numbers.take(MOST_VALUES).collect();
+        }
+        [] => return Vec::new(),
+        [one] => one
+            .iter()
+            .take(MOST_VALUES)
+            .map(|text| value(&[text]))
+            .collect(),
+        many => {
+            let mut combinations: Vec<Vec<&str>> = vec![Vec::new()];
+            for texts in many {
+                combinations = combinations
+                    .iter()
+                    .flat_map(|known| {
+                        texts.iter().map(|text| {
+                            let mut longer = known.clone();
+                            longer.push(text);
+                            longer
+                        })
+                    })
+                    .take(MOST_VALUES)
+                    .collect();
+            }
+            combinations.iter().map(|texts| value(texts)).collect()
+        }
+    };
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Names and values, each prefixed by its length; a missing value differs from an empty one.
@@ -104,6 +208,27 @@ pub struct Match {
     pub offset: Offset,
     /// What a finding takes from the event, as [`Finding::from_event`] makes it.
     pub context: Finding,
+    /// Which of the correlation's rules it satisfies, as bits; 0 where only the number of matches is asked for.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rules: u64,
+    /// What its fields have, as [`contributed`] makes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<u64>,
+    /// The fields that correlations above ask for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carried: Carried,
+    /// Was it handed on by a correlation below? Then `partition` and `offset` are those of the record of `matches`
+    /// through which it fired.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub chained: bool,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
 }
 
 impl Match {
@@ -123,6 +248,20 @@ impl Match {
             partition,
             offset,
             context: Finding::from_event(event),
+            rules: 0,
+            values: Vec::new(),
+            carried: BTreeMap::new(),
+            chained: false,
+        }
+    }
+
+    /// The same match with what it contributes to a measure.
+    pub fn with(self, contribution: Contribution) -> Match {
+        Match {
+            rules: contribution.rules,
+            values: contribution.values,
+            carried: contribution.carried,
+            ..self
         }
     }
 
@@ -152,6 +291,17 @@ pub struct Watermark {
     pub next: Offset,
 }
 
+/// How far one partition of `matches` has settled the correlations of one level: they hand on nothing earlier any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelWatermark {
+    /// The partition of `matches`.
+    pub partition: u32,
+    /// The level.
+    pub level: u32,
+    /// The time.
+    pub time: Time,
+}
+
 /// A record of the `matches` topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -164,6 +314,8 @@ pub enum MatchRecord {
     Match(Match),
     /// Event time has moved on.
     Watermark(Watermark),
+    /// A level of correlations has moved on. Only written where correlations refer to correlations.
+    Level(LevelWatermark),
 }
 
 impl MatchRecord {
@@ -184,14 +336,22 @@ fn record(key: Vec<u8>, content: &MatchRecord, now: Time) -> Record {
 
 /// The records that tell a watermark to every partition of `matches`, of which there are `partitions`.
 pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Vec<Record> {
-    let content = MatchRecord::Watermark(watermark);
+    to_all(&MatchRecord::Watermark(watermark), partitions, now)
+}
+
+/// The records that tell the watermark of a level to every partition of `matches`.
+pub fn level_records(watermark: LevelWatermark, partitions: u32, now: Time) -> Vec<Record> {
+    to_all(&MatchRecord::Level(watermark), partitions, now)
+}
+
+fn to_all(content: &MatchRecord, partitions: u32, now: Time) -> Vec<Record> {
     (0..partitions)
         .map(|partition| {
             let key = (0_u64..)
                 .map(|n| n.to_le_bytes())
                 .find(|key| partition_of(key, partitions) == partition)
                 .expect("the hash reaches every partition");
-            record(key.to_vec(), &content, now)
+            record(key.to_vec(), content, now)
         })
         .collect()
 }
@@ -337,7 +497,8 @@ mod tests {
             tags: Vec::new(),
             group_by: vec!["a".into()],
             timespan: 1,
-            threshold: 2,
+            condition: Condition::at_least(2),
+            chain: Chain::default(),
             semantics: 0,
         };
         let m = Match::new(&correlation, group(Some("x")), &event, 3, 11);

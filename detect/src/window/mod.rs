@@ -1,4 +1,4 @@
-//! Windows of event_count correlations, in event time and independent of the order of arrival.
+//! Windows of correlations, in event time and independent of the order of arrival.
 //!
 //! The match stage turns every event that satisfies a rule of a [`Correlation`] into a [`Match`], puts it on
 //! the `matches` topic under the key of its group, and tells in a [`Watermark`] how far event time has come.
@@ -7,21 +7,38 @@
 //! whole input at once, in any order, with bounded memory; it is what `hunt` uses.
 //!
 //! Everything here is a pure function of what it is given: no clock, no threads, no unordered iteration, so
-//! that a replay of the log says the same findings with the same ids. `group` holds the algorithm for one
-//! group, `episode` one episode of it, `state` how both are stored. Only event_count with a lower bound is
-//! here: that condition can only become true by a late match, never false again, and all exactness rests on it.
+//! that a replay of the log says the same findings with the same ids. What a correlation asks for is its
+//! [`Condition`] (`measure`). One that more matches can only make true runs in `group`, and in `firing` for the
+//! correlations that refer to it; any other one waits for the watermark in `settled`. They share `loose` and
+//! `kept`, the matches that are kept one by one; `episode` and `inside`, what is known of an episode; `slide`,
+//! `order` and `sum`, what is measured. `body` chooses among them, `progress` keeps the watermarks and `state`
+//! tells how all of it is stored.
 
+mod body;
 mod episode;
+mod firing;
 mod group;
+mod inside;
+mod kept;
+mod loose;
 mod matches;
+mod measure;
 mod offline;
+mod order;
+mod progress;
+mod settled;
+mod slide;
 mod spill;
 mod state;
+mod sum;
 mod windows;
 
+pub(crate) use body::group_value;
 pub use matches::{
-    Correlation, Match, MatchRecord, Watermark, WatermarkTicker, group_key, watermark_records,
+    Carried, Chain, Contribution, Correlation, LevelWatermark, MOST_VALUES, Match, MatchRecord,
+    Upper, Watermark, WatermarkTicker, contributed, group_key, level_records, watermark_records,
 };
+pub use measure::{Clause, Comparison, Condition, MOST_RULES, Measure};
 pub use offline::{OFFLINE_MEMORY, Offline, OfflineError};
 pub use state::StateError;
 pub use windows::{Counts, KEY_FLOOD, Options, Windows};

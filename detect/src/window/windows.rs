@@ -1,10 +1,10 @@
 //! The windows of all correlations that meet in one partition of `matches`.
 //!
-//! [`Windows`] finds the [`Group`] of a match, keeps the watermark, and wakes the groups whose time has come. It
+//! [`Windows`] finds the group of a match, keeps the watermarks, and wakes the groups whose time has come. It
 //! is given matches and watermarks in the order of the log by `correlate`, gives back findings, and hands out
 //! what has changed as rows to be committed with them; restored from those rows it goes on as if nothing had
-//! happened. The watermark is the least event time over the partitions of `events` that are not read to their
-//! end (over all read ones the greatest, if all are), less the lateness; it never goes back.
+//! happened. What fires of a correlation that others refer to is handed out too, as matches of those others; they
+//! come back through the log, to the partition of their group.
 //!
 //! The number of groups of a correlation is bounded. Settled groups are gone already when there is no room; then
 //! groups with a single match go first, the oldest first, then those with more, and those with an open episode
@@ -18,9 +18,11 @@ use bus::{Offset, StateChange};
 use event::{Finding, Id, Severity, Str, Time, format_compact};
 use rustc_hash::FxHashMap;
 
-use super::group::{Group, Taken, Terms};
-use super::matches::{Correlation, Match, Watermark};
-use super::state::{self, Input, STAGE_KEY, StateError, StoredStage, group_row};
+use super::body::{Body, Out};
+use super::kept::{Taken, Terms};
+use super::matches::{Correlation, LevelWatermark, Match, Watermark};
+use super::progress::Progress;
+use super::state::{self, Chunks, STAGE_KEY, StateError, StoredGroup, StoredStage};
 
 /// The `rule_id` of the finding that says that a correlation had more groups than it may hold.
 pub const KEY_FLOOD: &str = "trailwarden.key_flood";
@@ -34,6 +36,8 @@ pub struct Options {
     pub lateness: i64,
     /// How many partitions `events` has: the watermark waits for all of them.
     pub events_partitions: u32,
+    /// How many partitions `matches` has: the watermark of correlations of correlations waits for all of them.
+    pub matches_partitions: u32,
     /// How many groups one correlation may have at a time.
     pub max_groups: usize,
 }
@@ -43,6 +47,7 @@ impl Default for Options {
         Options {
             lateness: HOUR,
             events_partitions: 4,
+            matches_partitions: 1,
             max_groups: 100_000,
         }
     }
@@ -59,8 +64,10 @@ pub struct Counts {
     pub repeated: u64,
     /// Matches dropped because no such correlation is loaded, or not with this group-by.
     pub unknown: u64,
-    /// Matches dropped because their group had too many that do not fire.
+    /// Matches dropped because their group had too many.
     pub crowded: u64,
+    /// Matches dropped because everything that they could count in had been evaluated.
+    pub too_late: u64,
     /// Groups dropped because their correlation had too many.
     pub evicted: u64,
 }
@@ -70,13 +77,17 @@ struct Rule {
     correlation: Arc<Correlation>,
     namespace: Id,
     groups: BTreeSet<((u8, Time), Id)>,
+    /// How many matches they keep.
+    kept: usize,
 }
 
 struct Slot {
     rule: Str,
-    group: Group,
+    level: u32,
+    body: Body,
     deadline: Time,
     rank: (u8, Time),
+    kept: usize,
 }
 
 /// The run-time state of one partition of `matches`.
@@ -84,14 +95,15 @@ pub struct Windows {
     options: Options,
     rules: BTreeMap<Str, Rule>,
     slots: FxHashMap<Id, Slot>,
-    deadlines: BTreeSet<(Time, Id)>,
-    inputs: BTreeMap<u32, Input>,
-    /// Where partitions of `events` ended when somebody looked last.
-    ends: Vec<Offset>,
-    watermark: Time,
+    /// By level.
+    deadlines: Vec<BTreeSet<(Time, Id)>>,
+    progress: Progress,
     floods: BTreeMap<Str, i64>,
     counts: Counts,
+    handed: Vec<Match>,
     changed: BTreeSet<Id>,
+    /// Rows that are no more.
+    gone: Vec<Vec<u8>>,
     stage_changed: bool,
 }
 
@@ -102,13 +114,13 @@ impl Windows {
             options,
             rules: BTreeMap::new(),
             slots: FxHashMap::default(),
-            deadlines: BTreeSet::new(),
-            inputs: BTreeMap::new(),
-            ends: Vec::new(),
-            watermark: Time::MIN,
+            deadlines: Vec::new(),
+            progress: Progress::new(options),
             floods: BTreeMap::new(),
             counts: Counts::default(),
+            handed: Vec::new(),
             changed: BTreeSet::new(),
+            gone: Vec::new(),
             stage_changed: false,
         };
         windows.set_correlations(correlations);
@@ -122,53 +134,82 @@ impl Windows {
         rows: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<Windows, StateError> {
         let mut windows = Windows::new(correlations, options);
+        let mut chunks = Chunks::default();
+        let unreadable = |key: &[u8]| {
+            let key = key.iter().map(|b| format!("{b:02x}")).collect();
+            |source| StateError { key, source }
+        };
         for (key, value) in rows {
-            let unreadable = |source| StateError {
-                key: key.iter().map(|b| format!("{b:02x}")).collect(),
-                source,
-            };
             if key == STAGE_KEY {
-                let stage: StoredStage = serde_json::from_slice(value).map_err(unreadable)?;
-                windows.watermark = Time(stage.watermark);
-                windows.inputs = stage.inputs;
-                windows.floods = stage.floods;
-            } else if let Ok(id) = key.get(1..).unwrap_or_default().try_into() {
-                let (rule, namespace, group) = state::decode(value).map_err(unreadable)?;
-                windows.put_back(Id::from_bytes(id), &rule, namespace, group);
+                let stage: StoredStage = serde_json::from_slice(value).map_err(unreadable(key))?;
+                windows.restore_stage(stage);
+            } else {
+                chunks.take(key, value).map_err(unreadable(key))?;
             }
         }
+        let groups = rows.iter().filter(|(key, _)| key.first() == Some(&b'g'));
+        for (key, value) in groups {
+            let Ok(id) = key[1..].try_into() else {
+                continue;
+            };
+            windows
+                .put_back(Id::from_bytes(id), value, &mut chunks)
+                .map_err(unreadable(key))?;
+        }
+        windows.gone.extend(chunks.rest());
         Ok(windows)
     }
 
-    fn put_back(&mut self, key: Id, rule: &Str, namespace: Id, group: Group) {
-        match self.rules.get(rule) {
-            Some(known) if known.namespace == namespace => {
-                self.insert(key, rule.clone(), group);
-            }
-            _ => {
-                self.changed.insert(key);
-            }
-        }
+    fn restore_stage(&mut self, mut stage: StoredStage) {
+        self.progress.restore(&mut stage);
+        self.floods = stage.floods;
+        let highest = self.rules.values().map(|r| r.correlation.chain.level).max();
+        self.progress.set_levels(highest.unwrap_or(0));
+    }
+
+    fn put_back(
+        &mut self,
+        key: Id,
+        value: &[u8],
+        chunks: &mut Chunks,
+    ) -> Result<(), serde_json::Error> {
+        let stored = StoredGroup::decode(value)?;
+        let known = self.rules.get(&stored.rule);
+        let Some(known) = known.filter(|known| known.namespace == stored.namespace) else {
+            self.gone.push(state::group_row(key));
+            return Ok(());
+        };
+        let correlation = Arc::clone(&known.correlation);
+        let rule = stored.rule.clone();
+        let body = stored.into_body(key, self.terms(&correlation), chunks)?;
+        self.insert(key, rule, body);
+        Ok(())
     }
 
     /// Goes on with these correlations. The groups of one that is gone or means something else are dropped; a change of
     /// title, severity or tags shows in the next revision.
     pub fn set_correlations(&mut self, correlations: &[Correlation]) {
+        let highest = correlations.iter().map(|c| c.chain.level).max();
+        let levels = highest.unwrap_or(0) as usize + 1;
+        self.progress.set_levels(highest.unwrap_or(0));
+        let levels = levels.max(self.deadlines.len());
+        self.deadlines.resize_with(levels, BTreeSet::new);
         let mut old = std::mem::take(&mut self.rules);
         for correlation in correlations {
             let namespace = correlation.namespace();
-            let groups = match old.remove(&correlation.rule_id) {
-                Some(rule) if rule.namespace == namespace => rule.groups,
+            let (groups, kept) = match old.remove(&correlation.rule_id) {
+                Some(rule) if rule.namespace == namespace => (rule.groups, rule.kept),
                 Some(rule) => {
                     self.forget(rule);
-                    BTreeSet::new()
+                    (BTreeSet::new(), 0)
                 }
-                None => BTreeSet::new(),
+                None => (BTreeSet::new(), 0),
             };
             let rule = Rule {
                 correlation: Arc::new(correlation.clone()),
                 namespace,
                 groups,
+                kept,
             };
             self.rules.insert(correlation.rule_id.clone(), rule);
         }
@@ -178,9 +219,19 @@ impl Windows {
     fn forget(&mut self, rule: Rule) {
         for (_, key) in rule.groups {
             if let Some(slot) = self.slots.remove(&key) {
-                self.deadlines.remove(&(slot.deadline, key));
+                self.deadlines[slot.level as usize].remove(&(slot.deadline, key));
+                self.changed.remove(&key);
+                self.gone.extend(state::rows_of(key, &slot.body));
             }
-            self.changed.insert(key);
+        }
+    }
+
+    fn terms<'a>(&self, rule: &'a Correlation) -> Terms<'a> {
+        Terms {
+            rule,
+            lateness: self.options.lateness,
+            watermark: self.progress.watermark(rule.chain.level),
+            once: false,
         }
     }
 
@@ -202,114 +253,95 @@ impl Windows {
         }
         let key = Id(rule.namespace.0 ^ m.key().0);
         let correlation = Arc::clone(&rule.correlation);
-        if !self.is_next(&m, key) {
+        if !self.progress.is_next(&m, key, correlation.chain.level) {
             self.counts.repeated += 1;
             return;
         }
-        let late = m.time < self.watermark;
-        let terms = terms(&correlation, self.options, self.watermark);
+        let terms = self.terms(&correlation);
+        let late = m.time < terms.watermark;
         if !self.slots.contains_key(&key) {
             self.make_room(&m, out);
-            self.insert(key, m.correlation.clone(), Group::new(m.group.clone()));
+            let body = Body::new(terms, m.group.clone());
+            self.insert(key, m.correlation.clone(), body);
         }
         let slot = self
             .slots
             .get_mut(&key)
             .expect("it was there or was inserted");
-        slot.group.advance(terms, out);
-        let taken = slot.group.take(terms, m, out);
-        slot.group.say(terms, out);
-        match taken {
+        let mut made = Out::default();
+        slot.body.advance(terms, &mut made);
+        match slot.body.take(terms, m, &mut made) {
             Taken::Repeat => self.counts.repeated += 1,
-            Taken::New => self.counts.taken += 1,
-            Taken::Crowded(n) => {
+            Taken::TooLate => {
+                self.counts.too_late += 1;
+                self.counts.late += 1;
+            }
+            taken => {
                 self.counts.taken += 1;
-                self.counts.crowded += n;
+                self.counts.late += u64::from(late);
+                if let Taken::Crowded(n) = taken {
+                    self.counts.crowded += n;
+                }
             }
         }
-        self.counts.late += u64::from(late && taken != Taken::Repeat);
+        self.give_out(made, out);
         self.settle_in(key, correlation.timespan);
+    }
+
+    fn give_out(&mut self, made: Out, out: &mut Vec<Finding>) {
+        out.extend(made.findings);
+        self.handed.extend(made.handed);
+    }
+
+    /// The matches that correlations here have handed on to others since this was last asked, in order. They lack where
+    /// they come from: the record that was being processed.
+    pub fn handed_on(&mut self) -> Vec<Match> {
+        std::mem::take(&mut self.handed)
     }
 
     /// Takes a watermark in the order of the log. Gives what it settles, where that has changed since it was last said.
     pub fn watermark(&mut self, watermark: Watermark, out: &mut Vec<Finding>) {
-        let input = self.inputs.entry(watermark.partition).or_default();
-        // A worker that has come second may say again what another one has gone past.
-        if input
-            .watermark
-            .is_some_and(|known| known == watermark || known.next > watermark.next)
-        {
-            return;
+        if self.progress.take(watermark) {
+            self.wake(0, out);
         }
-        input.watermark = Some(watermark);
-        self.stage_changed = true;
-        let Some(time) = self.event_time() else {
-            return;
-        };
-        let time = time
-            .clamp(Time::MIN, Time::MAX)
-            .plus(-self.options.lateness);
-        if time > self.watermark {
-            self.watermark = time;
-            self.wake(out);
+    }
+
+    /// Takes what a partition of `matches` has told of a level of correlations.
+    pub fn level(&mut self, told: LevelWatermark, out: &mut Vec<Finding>) {
+        if let Some(level) = self.progress.take_level(told) {
+            self.wake(level, out);
         }
     }
 
     /// Was a partition of `events` idle when it was heard of last?
     pub fn has_idle_inputs(&self) -> bool {
-        let mut told = self.inputs.values().filter_map(|input| input.watermark);
-        told.any(|w| w.idle)
+        self.progress.has_idle_inputs()
     }
 
     /// Where the partitions of `events` end now. One that was idle and has more than had been read then holds the others
     /// back: nobody may be at work on it, and the watermark must not run away from what it holds. Where nobody looks, an
     /// idle partition stays idle until it is heard of again.
     pub fn set_ends(&mut self, ends: Vec<Offset>) {
-        self.ends = ends;
+        self.progress.set_ends(ends);
     }
 
-    /// How far event time has come, if every partition has told.
-    fn event_time(&self) -> Option<Time> {
-        let told: Option<Vec<Watermark>> = (0..self.options.events_partitions)
-            .map(|p| self.inputs.get(&p).and_then(|input| input.watermark))
-            .collect();
-        Watermark::event_time(&told?, &self.ends)
-    }
-
-    /// Settles the groups whose time has come, in order of it.
-    fn wake(&mut self, out: &mut Vec<Finding>) {
-        while let Some(&(deadline, key)) = self.deadlines.first() {
-            if deadline >= self.watermark {
+    /// Settles the groups of a level whose time has come, in order of it.
+    fn wake(&mut self, level: u32, out: &mut Vec<Finding>) {
+        let watermark = self.progress.watermark(level);
+        while let Some(&(deadline, key)) = self.deadlines[level as usize].first() {
+            if deadline >= watermark {
                 return;
             }
-            let slot = self
-                .slots
-                .get_mut(&key)
-                .expect("every deadline has its group");
-            let rule = &self.rules[&slot.rule];
-            let correlation = Arc::clone(&rule.correlation);
-            slot.group
-                .advance(terms(&correlation, self.options, self.watermark), out);
+            let slot = self.slots.get(&key).expect("every deadline has its group");
+            let correlation = Arc::clone(&self.rules[&slot.rule].correlation);
+            let terms = self.terms(&correlation);
+            let mut made = Out::default();
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.body.advance(terms, &mut made);
+            }
+            self.give_out(made, out);
             self.settle_in(key, correlation.timespan);
         }
-    }
-
-    /// Is this match the next of its partition, rather than one that was sent again?
-    fn is_next(&mut self, m: &Match, key: Id) -> bool {
-        let input = self.inputs.entry(m.partition).or_default();
-        if Some(m.offset) < input.offset {
-            return false;
-        }
-        if Some(m.offset) > input.offset {
-            input.offset = Some(m.offset);
-            input.groups.clear();
-        }
-        if input.groups.contains(&key) {
-            return false;
-        }
-        input.groups.push(key);
-        self.stage_changed = true;
-        true
     }
 
     /// Makes room for another group of the match's correlation.
@@ -324,10 +356,10 @@ impl Windows {
             && rule.groups.len() >= most
             && let Some(&(_, key)) = rule.groups.first()
         {
+            let mut made = Out::default();
             let mut slot = self.remove(key);
-            slot.group
-                .close(terms(&correlation, self.options, self.watermark), out);
-            self.changed.insert(key);
+            slot.body.close(self.terms(&correlation), &mut made);
+            self.give_out(made, out);
             self.counts.evicted += 1;
         }
         let hour = m.time.0.div_euclid(HOUR);
@@ -342,79 +374,91 @@ impl Windows {
         }
     }
 
-    fn insert(&mut self, key: Id, rule: Str, group: Group) {
+    fn insert(&mut self, key: Id, rule: Str, body: Body) {
         let known = self.rules.get_mut(&rule).expect("the caller looked it up");
-        let (deadline, rank) = (group.deadline(known.correlation.timespan), group.rank());
+        let (timespan, level) = (known.correlation.timespan, known.correlation.chain.level);
+        let (deadline, rank, kept) = (body.deadline(timespan), body.rank(), body.kept());
         known.groups.insert((rank, key));
-        self.deadlines.insert((deadline, key));
+        known.kept += kept;
+        self.deadlines[level as usize].insert((deadline, key));
         let slot = Slot {
             rule,
-            group,
+            level,
+            body,
             deadline,
             rank,
+            kept,
         };
         self.slots.insert(key, slot);
     }
 
+    /// Takes a group away, with all its rows.
     fn remove(&mut self, key: Id) -> Slot {
         let slot = self.slots.remove(&key).expect("every key has its group");
-        self.deadlines.remove(&(slot.deadline, key));
+        self.deadlines[slot.level as usize].remove(&(slot.deadline, key));
         if let Some(rule) = self.rules.get_mut(&slot.rule) {
             rule.groups.remove(&(slot.rank, key));
+            rule.kept -= slot.kept;
         }
+        self.changed.remove(&key);
+        self.gone.extend(state::rows_of(key, &slot.body));
         slot
     }
 
     /// After a group has changed: it goes where it belongs now, or away if nothing is left of it.
     fn settle_in(&mut self, key: Id, timespan: i64) {
-        self.changed.insert(key);
         let slot = self.slots.get_mut(&key).expect("the caller changed it");
-        if slot.group.is_empty() {
+        if slot.body.is_empty() {
             self.remove(key);
             return;
         }
-        let (deadline, rank) = (slot.group.deadline(timespan), slot.group.rank());
+        self.changed.insert(key);
+        let (deadline, rank) = (slot.body.deadline(timespan), slot.body.rank());
         if deadline != slot.deadline {
-            self.deadlines.remove(&(slot.deadline, key));
-            self.deadlines.insert((deadline, key));
+            let deadlines = &mut self.deadlines[slot.level as usize];
+            deadlines.remove(&(slot.deadline, key));
+            deadlines.insert((deadline, key));
             slot.deadline = deadline;
         }
-        if rank != slot.rank {
+        let kept = slot.body.kept();
+        if rank != slot.rank || kept != slot.kept {
             let rule = self.rules.get_mut(&slot.rule).expect("it has groups");
-            rule.groups.remove(&(slot.rank, key));
-            rule.groups.insert((rank, key));
-            slot.rank = rank;
+            rule.kept = rule.kept + kept - slot.kept;
+            slot.kept = kept;
+            if rank != slot.rank {
+                rule.groups.remove(&(slot.rank, key));
+                rule.groups.insert((rank, key));
+                slot.rank = rank;
+            }
         }
     }
 
     /// What has changed since this was last asked, as rows of `partition`.
     pub fn changes(&mut self, partition: u32) -> Vec<StateChange> {
-        let row = |key: Vec<u8>, value: Option<Vec<u8>>| StateChange {
+        let row = |(key, value): state::Change| StateChange {
             partition,
             key,
             value,
             expires: None,
         };
-        let mut rows: Vec<StateChange> = std::mem::take(&mut self.changed)
-            .into_iter()
-            .map(|key| {
-                let slot = self.slots.get(&key);
-                let value = slot.map(|slot| {
-                    let namespace = self.rules[&slot.rule].namespace;
-                    state::encode(&slot.rule, namespace, &slot.group)
-                });
-                row(group_row(key), value)
-            })
-            .collect();
-        if std::mem::take(&mut self.stage_changed) {
-            let stage = StoredStage {
-                watermark: self.watermark.0,
-                inputs: self.inputs.clone(),
-                floods: self.floods.clone(),
-            };
-            rows.push(row(STAGE_KEY.to_vec(), Some(state::encode_stage(&stage))));
+        // A group can go and come again between two commits: what is removed comes first.
+        let gone = std::mem::take(&mut self.gone).into_iter();
+        let mut changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = gone.map(|key| (key, None)).collect();
+        for key in std::mem::take(&mut self.changed) {
+            if let Some(slot) = self.slots.get_mut(&key) {
+                let namespace = self.rules[&slot.rule].namespace;
+                changes.extend(state::encode(key, &slot.rule, namespace, &mut slot.body));
+            }
         }
-        rows
+        let stage_changed = std::mem::take(&mut self.stage_changed);
+        if std::mem::take(&mut self.progress.changed) || stage_changed {
+            let stage = StoredStage {
+                floods: self.floods.clone(),
+                ..self.progress.store()
+            };
+            changes.insert(STAGE_KEY.to_vec(), Some(state::encode_stage(&stage)));
+        }
+        changes.into_iter().map(row).collect()
     }
 
     /// What has happened so far.
@@ -427,17 +471,25 @@ impl Windows {
         self.slots.len()
     }
 
+    /// How many matches are kept one by one, by rule.
+    pub fn kept(&self) -> impl Iterator<Item = (&Str, usize)> {
+        self.rules.iter().map(|(id, rule)| (id, rule.kept))
+    }
+
     /// How far event time has come, less the lateness; `None` before all partitions have told.
     pub fn settled_to(&self) -> Option<Time> {
-        (self.watermark > Time::MIN).then_some(self.watermark)
+        let watermark = self.progress.watermark(0);
+        (watermark > Time::MIN).then_some(watermark)
     }
-}
 
-fn terms(rule: &Correlation, options: Options, watermark: Time) -> Terms<'_> {
-    Terms {
-        rule,
-        lateness: options.lateness,
-        watermark,
+    /// How far the levels have come that others stand above, in order.
+    pub fn levels_settled_to(&self) -> impl Iterator<Item = LevelWatermark> {
+        let highest = self.rules.values().map(|r| r.correlation.chain.level).max();
+        (0..highest.unwrap_or(0)).map(|level| LevelWatermark {
+            partition: 0,
+            level,
+            time: self.progress.watermark(level),
+        })
     }
 }
 
@@ -561,7 +613,7 @@ mod tests {
 
     #[test]
     fn a_row_that_cannot_be_read_is_named() {
-        let rows = [(group_row(Id(0xab)), b"{}".to_vec())];
+        let rows = [(state::group_row(Id(0xab)), b"{}".to_vec())];
         let Err(error) = Windows::restore(&[], Options::default(), &rows) else {
             panic!("it was read");
         };
