@@ -42,9 +42,6 @@ pub enum StageError {
     Store(#[from] StoreError),
 }
 
-/// Is the rule with this id tried out, so that nobody is to be told?
-pub type Staged = Arc<dyn Fn(&str) -> bool + Send + Sync>;
-
 /// Applies findings until it is told to stop, while the node `holder` leads.
 pub fn run(
     bus: Arc<dyn Bus>,
@@ -52,7 +49,6 @@ pub fn run(
     clock: Clock,
     metrics: Metrics,
     holder: String,
-    staged: Staged,
     stop: Stop,
 ) -> Result<(), StageError> {
     let mut turn = Turn::new(&store, ROLE, holder);
@@ -60,7 +56,6 @@ pub fn run(
         bus,
         store: store.fenced(ROLE),
         metrics,
-        staged,
         next_tick: Time::MIN,
         next_retain: Time::MIN,
     };
@@ -121,7 +116,6 @@ struct Stage {
     /// Writes only while this node leads.
     store: Store,
     metrics: Metrics,
-    staged: Staged,
     next_tick: Time,
     next_retain: Time,
 }
@@ -204,7 +198,7 @@ impl Stage {
         for (offset, record) in &batch.records {
             match serde_json::from_slice::<Finding>(&record.value) {
                 // A rule that is tried out opens no alert: its findings are in the index.
-                Ok(finding) if finding.staged || (self.staged)(&finding.rule_id) => {
+                Ok(finding) if finding.staged => {
                     self.metrics.staged(&finding.rule_id);
                     staged += 1;
                 }
@@ -323,6 +317,7 @@ mod tests {
             id: Id(id),
             episode: Id(id),
             rule_id: format!("rule {id}").into(),
+            staged: id == 7,
             count: 1,
             ..Finding::default()
         };
@@ -338,7 +333,6 @@ mod tests {
             bus: log.clone(),
             store: store.fenced(ROLE),
             metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
-            staged: Arc::new(|rule| rule == "rule 7"),
             next_tick: Time::MIN,
             next_retain: Time::MIN,
         }
@@ -421,18 +415,7 @@ mod tests {
                 let (log, metrics, stop) = (log.clone(), metrics[n].clone(), stop.clone());
                 let holder = format!("node {n}");
                 let clock: Clock = Arc::new(|| Time(0));
-                scope.spawn(move || {
-                    run(
-                        log,
-                        store,
-                        clock,
-                        metrics,
-                        holder,
-                        Arc::new(|_| false),
-                        stop,
-                    )
-                    .unwrap()
-                });
+                scope.spawn(move || run(log, store, clock, metrics, holder, stop).unwrap());
             }
             log.append(Topic::Findings, (1..=10).map(record).collect())
                 .unwrap();
@@ -467,7 +450,6 @@ mod tests {
                 Arc::new(|| Time(0)),
                 metrics,
                 "a".into(),
-                Arc::new(|_| false),
                 stop,
             )
             .unwrap();

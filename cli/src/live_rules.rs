@@ -191,11 +191,6 @@ impl LiveRules {
         Arc::clone(&self.state().shown.infos)
     }
 
-    /// Is the rule with this id tried out, so that nobody is told what it finds?
-    pub(crate) fn is_staged(&self, id: &str) -> bool {
-        self.infos().iter().any(|info| info.staged && info.id == id)
-    }
-
     /// Which rules run, and whether those on disk are others.
     pub(crate) fn status(&self) -> String {
         let state = self.state();

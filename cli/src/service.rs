@@ -291,7 +291,6 @@ impl Service {
             stop.clone(),
             metrics.clone(),
         );
-        let rules = Arc::clone(&parts.rules);
         self.spawn("alert", move || {
             Ok(alerting::stage::run(
                 bus,
@@ -299,7 +298,6 @@ impl Service {
                 clock::clock(),
                 fold_metrics,
                 name,
-                Arc::new(move |rule| rules.is_staged(rule)),
                 ended,
             )?)
         })?;

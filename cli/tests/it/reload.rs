@@ -237,9 +237,7 @@ fn a_staged_rule_opens_no_alert() {
         "trailwarden_alerting_staged_total{rule=\"7f3e2987-db24-4c78-a860-b4f4095a7096\"} 1";
     assert!(world.metric(counted));
     world.until("the finding can be searched", |w| {
-        let found = w
-            .service
-            .get("/api/v1/search?kind=findings");
+        let found = w.service.get("/api/v1/search?kind=findings");
         found["hits"]
             .as_array()
             .unwrap()
