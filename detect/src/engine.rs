@@ -17,6 +17,7 @@ use event::path::{FieldSet, Slot, Slots};
 use event::{Event, Finding, RuleInfo, Str, Time, is_normalized_name};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::automation::{self, Automation, Origin};
 use crate::condition::Condition;
 use crate::item::{Item, Test};
 use crate::pattern::Pattern;
@@ -45,6 +46,7 @@ pub struct Engine {
     rules: Vec<CompiledRule>,
     correlations: Vec<Correlated>,
     filters: Vec<CompiledFilter>,
+    automations: Vec<Automation>,
     logsources: Vec<Logsource>,
     /// Per indexed slot: lower-cased value to rules.
     index: Vec<(Slot, RulesByValue)>,
@@ -178,6 +180,7 @@ impl Engine {
             rules: Vec::new(),
             correlations: Vec::new(),
             filters: Vec::new(),
+            automations: set.automations.clone(),
             logsources: Vec::new(),
             index: Vec::new(),
             unkeyed: Vec::new(),
@@ -441,7 +444,7 @@ impl Engine {
     pub fn finding(&self, rule: u32, event: &Event) -> Finding {
         let rule = &self.rules[rule as usize];
         let id = Finding::event_id(&rule.info.id, event.id);
-        Finding {
+        let mut finding = Finding {
             id,
             episode: id,
             rule_id: rule.info.id.as_str().into(),
@@ -450,7 +453,9 @@ impl Engine {
             staged: rule.info.staged,
             tags: rule.tags.clone(),
             ..Finding::from_event(event)
-        }
+        };
+        automation::judge(&self.automations, event, &mut finding);
+        finding
     }
 
     /// The numbers of the rules that match an event and that no filter cuts, ascending. `json` is the original record where it is JSON.
@@ -491,6 +496,10 @@ impl Engine {
         json: Option<Value<'_>>,
         scratch: &mut Scratch,
     ) -> Vec<CorrelationMatch> {
+        let recognised = automation::recognised(&self.automations, event);
+        if recognised.is_some_and(|(_, origin)| origin == Origin::Expected) {
+            return Vec::new();
+        }
         let matched = std::mem::take(&mut scratch.matched);
         let mut words: BTreeMap<usize, (u64, Vec<&str>)> = BTreeMap::new();
         for rule in &matched {

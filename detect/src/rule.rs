@@ -3,6 +3,7 @@
 //! `document` takes one YAML document and gives a [`Rule`], a [`CorrelationRule`], a [`Filter`] or the mistakes in it.
 //! Which files there are, and what refers to what, is the business of `rule_set`.
 
+mod automation;
 mod baseline;
 mod correlation;
 mod detection;
@@ -11,6 +12,7 @@ mod test;
 
 use event::{RuleInfo, Severity};
 
+use crate::automation::Automation;
 use crate::baseline::Params;
 use crate::condition::Condition;
 use crate::error::{Mistake, nearest};
@@ -188,6 +190,7 @@ pub(crate) enum Document {
     Correlation(Box<CorrelationRule>),
     Filter(Box<Filter>),
     Baseline(Box<BaselineRule>),
+    Automation(Box<(Automation, Rule)>),
 }
 
 /// Checks one document. All its mistakes are added to `mistakes`; without an error among them it gives a document.
@@ -209,6 +212,8 @@ pub(crate) fn document(
     let before = mistakes.len();
     let document = if node.get("correlation").is_some() {
         correlation::correlation(node, mistakes).map(|c| Document::Correlation(Box::new(c)))
+    } else if node.get("automation").is_some() {
+        automation::automation(node, mistakes).map(|a| Document::Automation(Box::new(a)))
     } else if node.get("filter").is_some() {
         filter::filter(node, placeholders, mistakes).map(|f| Document::Filter(Box::new(f)))
     } else if node.get("baseline").is_some() {

@@ -9,6 +9,7 @@ mod filters;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use crate::automation::Automation;
 use crate::error::{Mistake, Problem, Weight, nearest};
 use crate::item::Placeholders;
 use crate::lint;
@@ -48,6 +49,8 @@ pub struct RuleSet {
     pub references: Vec<Vec<(Target, String)>>,
     /// The baselines.
     pub baselines: Vec<BaselineRule>,
+    /// What is known by its role and its place. The rule that says when it is elsewhere is among `rules`.
+    pub automations: Vec<Automation>,
     /// The filters, exceptions among them.
     pub filters: Vec<Filter>,
     /// Per rule: the numbers of the filters that cut into it.
@@ -151,6 +154,7 @@ impl RuleSet {
         let mut correlations = Vec::new();
         let mut baselines = Vec::new();
         let mut filters = Vec::new();
+        let mut automations = Vec::new();
         let mut silent = Vec::new();
         for (number, file) in files.iter().enumerate() {
             let mut found = Vec::new();
@@ -190,6 +194,17 @@ impl RuleSet {
                                 value.info.yaml = file.text.clone();
                                 baselines.push(Loaded {
                                     value: *value,
+                                    file: number,
+                                    json,
+                                });
+                            }
+                            Some(Document::Automation(value)) => {
+                                let (automation, mut value) = *value;
+                                value.info.file = file.path.clone();
+                                value.info.yaml = file.text.clone();
+                                automations.push(automation);
+                                rules.push(Loaded {
+                                    value,
                                     file: number,
                                     json,
                                 });
@@ -256,6 +271,7 @@ impl RuleSet {
             &mut mistakes,
         );
         set.baselines = baselines.into_iter().map(|(_, b)| b).collect();
+        set.automations = automations;
         filters::apply(&mut set, filters, !failed.is_empty(), &mut mistakes);
         let mut problems: Vec<(usize, Problem)> = mistakes
             .into_iter()
@@ -465,6 +481,7 @@ fn resolve(
         correlations: correlations.into_iter().map(|(_, c)| c).collect(),
         references,
         baselines: Vec::new(),
+        automations: Vec::new(),
         filters: Vec::new(),
         filtered: Vec::new(),
         warnings: Vec::new(),
