@@ -106,6 +106,8 @@ pub(crate) struct Detect {
     pub(crate) baseline_grace_seconds: u64,
     /// How many functions baselines watch at most.
     pub(crate) max_functions: usize,
+    /// Ids of rules that are tried out: what they find is kept and counted, and nobody is told.
+    pub(crate) staging: Vec<String>,
     /// For how many days an event id is remembered, so that its repeats are dropped.
     pub(crate) seen_days: u32,
 }
@@ -157,6 +159,7 @@ impl Default for Detect {
             max_groups: 100_000,
             baseline_grace_seconds: 120,
             max_functions: 100_000,
+            staging: Vec::new(),
             seen_days: 15,
         }
     }

@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// The rules that run now.
 pub(crate) struct LiveRules {
     source: RuleArgs,
+    /// Ids of rules that are tried out, whatever their files say.
+    staging: Vec<String>,
     /// Is there a `correlate` stage in this process to go first?
     correlates: bool,
     state: Mutex<State>,
@@ -64,7 +66,11 @@ struct Loaded {
 }
 
 impl Loaded {
-    fn of(set: &RuleSet) -> Loaded {
+    fn of(mut set: RuleSet, staging: &[String]) -> Loaded {
+        for id in set.stage(staging) {
+            tracing::warn!(id, "detect.staging names no rule that is loaded");
+        }
+        let set = &set;
         let rules = Rules {
             engine: Engine::new(set),
             correlations: crate::correlations::of(set).into(),
@@ -123,16 +129,18 @@ impl LiveRules {
     pub(crate) fn new(
         set: &RuleSet,
         source: RuleArgs,
+        staging: Vec<String>,
         correlates: bool,
         registry: &Registry,
     ) -> prometheus::Result<LiveRules> {
-        let loaded = Arc::new(Loaded::of(set));
+        let loaded = Arc::new(Loaded::of(set.clone(), &staging));
         let metrics = Metrics::new(registry)?;
         metrics.loaded.set(loaded.count as i64);
         // What is on disk now may be another set already; then the first look loads it.
         let seen = source.files().map_or(0, |files| content(&files));
         Ok(LiveRules {
             source,
+            staging,
             correlates,
             state: Mutex::new(State {
                 shown: Arc::clone(&loaded),
@@ -236,11 +244,11 @@ impl LiveRules {
         let loaded = files.and_then(|files| self.load(&files));
         match loaded {
             Ok(set) => {
-                let loaded = Loaded::of(&set);
-                let rules = loaded.count;
                 for warning in &set.warnings {
                     tracing::warn!(rule = warning.path, "{}", warning.message);
                 }
+                let loaded = Loaded::of(set, &self.staging);
+                let rules = loaded.count;
                 tracing::info!(rules, "rules loaded anew");
                 self.metrics.loaded.set(rules as i64);
                 self.done("loaded", None);
@@ -338,7 +346,7 @@ mod tests {
             ..RuleArgs::default()
         };
         let set = source.load().unwrap();
-        let live = LiveRules::new(&set, source, true, &Registry::new()).unwrap();
+        let live = LiveRules::new(&set, source, Vec::new(), true, &Registry::new()).unwrap();
         let title = |rules: &Rules| rules.engine.info(0).title.clone();
         assert!(live.reload().unwrap().starts_with("unchanged"));
         write("two");

@@ -3,6 +3,7 @@
 //! `main` reads the command line and runs one command; each command is a file of its own. This crate is the
 //! only place that wires the stages together, reads the clock and talks to a terminal.
 
+mod backtest;
 mod baseline;
 mod clock;
 mod config;
@@ -56,6 +57,7 @@ enum Command {
     Demo(demo_command::DemoArgs),
     Run(run::RunArgs),
     Hunt(hunt::HuntArgs),
+    Backtest(backtest::BacktestArgs),
     Search(search::SearchArgs),
     #[command(subcommand)]
     Rule(rule::RuleCommand),
@@ -105,6 +107,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Demo(args) => demo_command::run(args),
         Command::Run(args) => run::run(args),
         Command::Hunt(args) => hunt::run(args),
+        Command::Backtest(args) => backtest::run(args),
         Command::Search(args) => search::run(args),
         Command::Rule(command) => rule::run(command),
         Command::Baseline(args) => baseline::run(args),

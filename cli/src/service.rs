@@ -583,7 +583,13 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
     }
     .with_context(|| format!("cannot open the alerts in {}", config.alerts_place()))?;
     let source = RuleArgs::of(&config.rules);
-    let rules = LiveRules::new(set, source, roles.contains(&Role::Detect), &registry)?;
+    let rules = LiveRules::new(
+        set,
+        source,
+        config.detect.staging.clone(),
+        roles.contains(&Role::Detect),
+        &registry,
+    )?;
     Ok(Parts {
         bus: log.bus(),
         log,

@@ -17,6 +17,7 @@ fn measure(name: &str, groups: u64, matches: u64, per_second: u64) {
         title: "Console brute force".into(),
         severity: Severity::High,
         tags: vec!["attack.t1110".into()],
+        staged: false,
         group_by: vec!["sourceIPAddress".into()],
         timespan: 600 * SECOND,
         condition: Condition::at_least(5),

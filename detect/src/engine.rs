@@ -17,6 +17,7 @@ use event::path::{FieldSet, Slot, Slots};
 use event::{Event, Finding, RuleInfo, Str, Time, is_normalized_name};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::automation::{self, Automation, Origin};
 use crate::condition::Condition;
 use crate::item::{Item, Test};
 use crate::pattern::Pattern;
@@ -47,6 +48,7 @@ pub struct Engine {
     correlations: Vec<Correlated>,
     watched: Vec<Watched>,
     filters: Vec<CompiledFilter>,
+    automations: Vec<Automation>,
     logsources: Vec<Logsource>,
     /// Per indexed slot: lower-cased value to rules.
     index: Vec<(Slot, RulesByValue)>,
@@ -191,6 +193,7 @@ impl Engine {
             correlations: Vec::new(),
             watched: Vec::new(),
             filters: Vec::new(),
+            automations: set.automations.clone(),
             logsources: Vec::new(),
             index: Vec::new(),
             unkeyed: Vec::new(),
@@ -471,15 +474,18 @@ impl Engine {
     pub fn finding(&self, rule: u32, event: &Event) -> Finding {
         let rule = &self.rules[rule as usize];
         let id = Finding::event_id(&rule.info.id, event.id);
-        Finding {
+        let mut finding = Finding {
             id,
             episode: id,
             rule_id: rule.info.id.as_str().into(),
             title: rule.info.title.as_str().into(),
             severity: rule.info.severity,
+            staged: rule.info.staged,
             tags: rule.tags.clone(),
             ..Finding::from_event(event)
-        }
+        };
+        automation::judge(&self.automations, event, &mut finding);
+        finding
     }
 
     /// The numbers of the rules that match an event and that no filter cuts, ascending. `json` is the original record where it is JSON.
@@ -520,6 +526,10 @@ impl Engine {
         json: Option<Value<'_>>,
         scratch: &mut Scratch,
     ) -> Vec<CorrelationMatch> {
+        let recognised = automation::recognised(&self.automations, event);
+        if recognised.is_some_and(|(_, origin)| origin == Origin::Expected) {
+            return Vec::new();
+        }
         let matched = std::mem::take(&mut scratch.matched);
         let mut words: BTreeMap<usize, (u64, Vec<&str>)> = BTreeMap::new();
         for rule in &matched {

@@ -8,6 +8,7 @@
 //! [`baseline`] knows what a series of counts usually does and when it does something else.
 
 pub mod attack;
+pub mod automation;
 pub mod baseline;
 pub mod baseline_stage;
 pub mod condition;

@@ -16,9 +16,10 @@ use bus::seen::{self, Seen};
 use bus::{Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic};
 use bytes::Bytes;
 use event::json::Doc;
-use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Time};
+use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Str, Time};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::automation;
 use crate::engine::{Engine, Scratch};
 use crate::meter::{self, Counters, MeterRecord};
 use crate::tracker::{Baseline, Sightings};
@@ -88,6 +89,7 @@ pub struct Metrics {
     sent: IntCounter,
     matches: IntCounter,
     filtered: IntCounterVec,
+    automation: IntCounterVec,
     dropped: IntCounterVec,
     errors: IntCounterVec,
     lag: IntGauge,
@@ -116,6 +118,13 @@ impl Metrics {
                     "Matches that a filter or an exception took away, by the filter's id.",
                 ),
                 &["filter"],
+            )?,
+            automation: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_match_automation_total",
+                    "Findings about known automation, by its name and whether it acted from where it belongs (expected, unexpected).",
+                ),
+                &["automation", "origin"],
             )?,
             dropped: IntCounterVec::new(
                 Opts::new(
@@ -152,6 +161,7 @@ impl Metrics {
         registry.register(Box::new(metrics.sent.clone()))?;
         registry.register(Box::new(metrics.matches.clone()))?;
         registry.register(Box::new(metrics.filtered.clone()))?;
+        registry.register(Box::new(metrics.automation.clone()))?;
         registry.register(Box::new(metrics.dropped.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
@@ -221,6 +231,8 @@ struct Outputs {
     matches: u64,
     /// Per filter: how many matches it took away.
     cut: BTreeMap<u32, u64>,
+    /// Per automation and origin: how many findings are about it.
+    automation: BTreeMap<(Str, Str), u64>,
 }
 
 impl Worker {
@@ -344,9 +356,16 @@ impl Worker {
         }
         let (findings, matches) = (outputs.findings, outputs.matches);
         let cut = std::mem::take(&mut outputs.cut);
+        let automation = std::mem::take(&mut outputs.automation);
         self.commit(batch.next, outputs, state)?;
         metrics.sent.inc_by(findings);
         metrics.matches.inc_by(matches);
+        for ((name, origin), findings) in automation {
+            metrics
+                .automation
+                .with_label_values(&[name.as_str(), origin.as_str()])
+                .inc_by(findings);
+        }
         for (filter, matches) in cut {
             let filter = rules.engine.filter_id(filter);
             metrics
@@ -379,7 +398,14 @@ impl Worker {
         engine.matches(event, json, &mut self.scratch);
         for &rule in self.scratch.matched() {
             if engine.generates(rule) {
-                outputs.finding(&engine.finding(rule, event), now);
+                let finding = engine.finding(rule, event);
+                let label = |name: &str| finding.labels.get(name).cloned();
+                if let (Some(name), Some(origin)) =
+                    (label(automation::LABEL), label(automation::ORIGIN))
+                {
+                    *outputs.automation.entry((name, origin)).or_default() += 1;
+                }
+                outputs.finding(&finding, now);
             }
         }
         for (filter, _) in self.scratch.cut() {

@@ -3,6 +3,7 @@
 //! `document` takes one YAML document and gives a [`Rule`], a [`CorrelationRule`], a [`Filter`] or the mistakes in it.
 //! Which files there are, and what refers to what, is the business of `rule_set`.
 
+mod automation;
 mod baseline;
 mod correlation;
 mod detection;
@@ -11,6 +12,7 @@ mod test;
 
 use event::{RuleInfo, Severity};
 
+use crate::automation::Automation;
 use crate::baseline::Params;
 use crate::condition::Condition;
 use crate::error::{Mistake, nearest};
@@ -192,6 +194,7 @@ pub(crate) enum Document {
     Correlation(Box<CorrelationRule>),
     Filter(Box<Filter>),
     Baseline(Box<BaselineRule>),
+    Automation(Box<(Automation, Rule)>),
 }
 
 /// Checks one document. All its mistakes are added to `mistakes`; without an error among them it gives a document.
@@ -213,6 +216,8 @@ pub(crate) fn document(
     let before = mistakes.len();
     let document = if node.get("correlation").is_some() {
         correlation::correlation(node, mistakes).map(|c| Document::Correlation(Box::new(c)))
+    } else if node.get("automation").is_some() {
+        automation::automation(node, mistakes).map(|a| Document::Automation(Box::new(a)))
     } else if node.get("filter").is_some() {
         filter::filter(node, placeholders, mistakes).map(|f| Document::Filter(Box::new(f)))
     } else if node.get("baseline").is_some() {
@@ -342,7 +347,16 @@ fn info(node: &Node, mistakes: &mut Vec<Mistake>) -> RuleInfo {
         let hint = "use informational, low, medium, high or critical";
         mistakes.push(Mistake::new(found.place, format!("unknown level `{level}`")).hint(hint));
     }
+    let staged = match node.get("staging").map(|n| (&n.yaml, n.place)) {
+        None => false,
+        Some((Yaml::Bool(staged), _)) => *staged,
+        Some((_, place)) => {
+            mistakes.push(Mistake::new(place, "`staging` is `true` or `false`"));
+            false
+        }
+    };
     RuleInfo {
+        staged,
         id: if id.is_empty() { title.clone() } else { id },
         title,
         description: text("description").trim_end().to_owned(),

@@ -9,6 +9,7 @@ mod filters;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use crate::automation::Automation;
 use crate::error::{Mistake, Problem, Weight, nearest};
 use crate::item::Placeholders;
 use crate::lint;
@@ -50,6 +51,8 @@ pub struct RuleSet {
     pub baselines: Vec<BaselineRule>,
     /// Per baseline: the numbers of the rules whose events it watches.
     pub watched: Vec<Vec<usize>>,
+    /// What is known by its role and its place. The rule that says when it is elsewhere is among `rules`.
+    pub automations: Vec<Automation>,
     /// The filters, exceptions among them.
     pub filters: Vec<Filter>,
     /// Per rule: the numbers of the filters that cut into it.
@@ -153,6 +156,7 @@ impl RuleSet {
         let mut correlations = Vec::new();
         let mut baselines = Vec::new();
         let mut filters = Vec::new();
+        let mut automations = Vec::new();
         let mut silent = Vec::new();
         for (number, file) in files.iter().enumerate() {
             let mut found = Vec::new();
@@ -192,6 +196,17 @@ impl RuleSet {
                                 value.info.yaml = file.text.clone();
                                 baselines.push(Loaded {
                                     value: *value,
+                                    file: number,
+                                    json,
+                                });
+                            }
+                            Some(Document::Automation(value)) => {
+                                let (automation, mut value) = *value;
+                                value.info.file = file.path.clone();
+                                value.info.yaml = file.text.clone();
+                                automations.push(automation);
+                                rules.push(Loaded {
+                                    value,
                                     file: number,
                                     json,
                                 });
@@ -258,6 +273,7 @@ impl RuleSet {
             &mut mistakes,
         );
         watch(&mut set, baselines, &mut mistakes);
+        set.automations = automations;
         filters::apply(&mut set, filters, !failed.is_empty(), &mut mistakes);
         let mut problems: Vec<(usize, Problem)> = mistakes
             .into_iter()
@@ -266,6 +282,22 @@ impl RuleSet {
             .collect();
         problems.sort_by_key(|(f, p)| (*f, p.place));
         (set, problems.into_iter().map(|(_, p)| p).collect())
+    }
+
+    /// Tries out the rules with these ids: what they find is kept and counted, and nobody is told. Gives the ids that no
+    /// rule has.
+    pub fn stage<'a>(&mut self, ids: &'a [String]) -> Vec<&'a str> {
+        let mut unknown: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let rules = self.rules.iter_mut().map(|r| &mut r.info);
+        let correlations = self.correlations.iter_mut().map(|c| &mut c.info);
+        let baselines = self.baselines.iter_mut().map(|b| &mut b.info);
+        for info in rules.chain(correlations).chain(baselines) {
+            if ids.contains(&info.id) {
+                info.staged = true;
+                unknown.retain(|id| *id != info.id);
+            }
+        }
+        unknown
     }
 
     /// What people read about every rule, correlation and baseline, in this order.
@@ -485,6 +517,7 @@ fn resolve(
         references,
         baselines: Vec::new(),
         watched: Vec::new(),
+        automations: Vec::new(),
         filters: Vec::new(),
         filtered: Vec::new(),
         warnings: Vec::new(),

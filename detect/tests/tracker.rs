@@ -22,6 +22,7 @@ fn rules(metric: Metric) -> Arc<[Baseline]> {
         title: "t".into(),
         severity: Severity::High,
         tags: Vec::new(),
+        staged: false,
         metric,
         params: Params {
             bucket: bucket * MINUTE,

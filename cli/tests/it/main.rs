@@ -9,6 +9,7 @@
     reason = "a test fails by panicking and tells on stderr why it was skipped"
 )]
 
+mod agree;
 mod bad_input;
 mod baseline;
 mod cluster;

@@ -42,6 +42,10 @@ struct World {
 }
 
 impl World {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what people do at the console bears the time of day, and the events of the test must not lie far before"
+    )]
     fn start() -> World {
         let folder = tempfile::tempdir().unwrap();
         let rules = folder.path().join("rules");
@@ -217,5 +221,45 @@ fn rules_change_while_the_service_runs() {
     // The alert that is open keeps the title that it was opened with.
     assert_eq!(world.alerts()[1], ("Trail deleted".to_owned(), 3));
     assert!(!world.metric("trailwarden_correlate_dropped_total{reason=\"unknown_rule\"} 1"));
+    assert_eq!(world.service.stop(), Some(0));
+}
+
+/// A rule that is tried out finds, is counted and can be searched; nobody is told, until the mark is taken away.
+#[test]
+fn a_staged_rule_opens_no_alert() {
+    let mut world = World::start();
+    world.write("more.yml", &format!("{MORE}staging: true\n"));
+    world.until("the staged rule runs", |w| w.has_rule("Trail deleted"));
+    world.push("DeleteTrail", 0);
+    world.push("StopLogging", 1);
+    assert_eq!(world.alerts(), [("Trail stopped".to_owned(), 1)]);
+    let counted =
+        "trailwarden_alerting_staged_total{rule=\"7f3e2987-db24-4c78-a860-b4f4095a7096\"} 1";
+    assert!(world.metric(counted));
+    world.until("the finding can be searched", |w| {
+        let found = w.service.get("/api/v1/search?kind=findings");
+        found["hits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|f| f["staged"] == true)
+    });
+    world.write("more.yml", MORE);
+    world.until("it is no longer staged", |w| {
+        w.metric("trailwarden_rules_reload_total{result=\"loaded\"} 2")
+            && !w
+                .service
+                .get("/api/v1/rules")
+                .to_string()
+                .contains("\"staged\":true")
+    });
+    world.push("DeleteTrail", 2);
+    assert_eq!(
+        world.alerts(),
+        [
+            ("Trail deleted".to_owned(), 1),
+            ("Trail stopped".to_owned(), 1)
+        ]
+    );
     assert_eq!(world.service.stop(), Some(0));
 }

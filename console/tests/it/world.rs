@@ -239,6 +239,7 @@ pub(crate) fn rules() -> Vec<RuleInfo> {
             description: description.into(),
             author: "Trailwarden".into(),
             severity,
+            staged: false,
             status: "test".into(),
             tags: vec!["attack.defense-evasion".into(), "attack.t1562.008".into()],
             false_positives: vec![

@@ -137,6 +137,7 @@ impl Open {
             rule_id: rule.rule_id.clone(),
             title: rule.title.clone(),
             severity: rule.severity,
+            staged: rule.staged,
             time: Time(self.start),
             first_event_time: Time(self.start),
             last_event_time: Time(self.last.saturating_mul(MINUTE) - 1),

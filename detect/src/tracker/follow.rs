@@ -204,6 +204,7 @@ impl Tracked {
             rule_id: rule.rule_id.clone(),
             title: rule.title.clone(),
             severity: rule.severity,
+            staged: rule.staged,
             time: Time(open.start),
             first_event_time: Time(open.start),
             last_event_time: Time(end - 1),

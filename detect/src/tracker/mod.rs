@@ -84,6 +84,8 @@ pub struct Baseline {
     pub severity: Severity,
     /// Its tags.
     pub tags: Vec<Str>,
+    /// Is it tried out, so that nobody is told?
+    pub staged: bool,
     /// What is measured.
     pub metric: Metric,
     /// How it is judged.

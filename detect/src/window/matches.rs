@@ -26,6 +26,8 @@ pub struct Correlation {
     pub severity: Severity,
     /// Its tags.
     pub tags: Vec<Str>,
+    /// Is it tried out, so that nobody is told?
+    pub staged: bool,
     /// The names of the group-by fields; every match has exactly these in `group`.
     pub group_by: Vec<Str>,
     /// The length of a window in microseconds, bounds included.
@@ -495,6 +497,7 @@ mod tests {
             title: "t".into(),
             severity: Severity::Low,
             tags: Vec::new(),
+            staged: false,
             group_by: vec!["a".into()],
             timespan: 1,
             condition: Condition::at_least(2),
