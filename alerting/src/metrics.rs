@@ -15,6 +15,7 @@ pub struct Metrics {
     received: IntCounter,
     sent: IntCounter,
     pub(crate) dropped: IntCounterVec,
+    staged: IntCounterVec,
     errors: IntCounterVec,
     pub(crate) lag: IntGauge,
     batch_seconds: Histogram,
@@ -63,6 +64,11 @@ impl Metrics {
                 "events_dropped_total",
                 "findings that changed nothing",
                 &["reason"],
+            )?,
+            staged: counters(
+                "staged_total",
+                "findings of rules that are tried out, by rule: nobody was told",
+                &["rule"],
             )?,
             errors: counters("errors_total", "what failed and is tried again", &["kind"])?,
             lag: gauge("lag_events", "findings on the log that have not been read")?,
@@ -121,6 +127,11 @@ impl Metrics {
         self.dropped
             .with_label_values(&["unreadable"])
             .inc_by(unreadable);
+    }
+
+    /// A finding of a rule that is tried out. Ids of rules come from rule files, not from logs.
+    pub(crate) fn staged(&self, rule: &str) {
+        self.staged.with_label_values(&[rule]).inc();
     }
 
     pub(crate) fn lag(&self, findings: u64) {

@@ -13,6 +13,7 @@ pub mod config;
 pub mod conformance;
 pub mod crew;
 pub mod embedded;
+mod hold;
 pub mod kafka;
 pub mod metrics;
 pub mod seen;

@@ -89,6 +89,8 @@ pub(crate) struct Rules {
     pub(crate) paths: Vec<PathBuf>,
     /// Values for `%name%` in rules that use `|expand`.
     pub(crate) placeholders: BTreeMap<String, Vec<String>>,
+    /// How often files are looked at for changes, in seconds; 0 for only when asked.
+    pub(crate) reload_seconds: u64,
 }
 
 /// How events are correlated.
@@ -99,6 +101,13 @@ pub(crate) struct Detect {
     pub(crate) lateness_seconds: u64,
     /// How many groups one correlation may have at a time.
     pub(crate) max_groups: usize,
+    /// How far event time must have left a minute behind before baselines judge it, in seconds. Counts that come later
+    /// are not seen by them.
+    pub(crate) baseline_grace_seconds: u64,
+    /// How many functions baselines watch at most.
+    pub(crate) max_functions: usize,
+    /// Ids of rules that are tried out: what they find is kept and counted, and nobody is told.
+    pub(crate) staging: Vec<String>,
     /// For how many days an event id is remembered, so that its repeats are dropped.
     pub(crate) seen_days: u32,
 }
@@ -138,6 +147,7 @@ impl Default for Rules {
         Rules {
             paths: vec!["builtin".into()],
             placeholders: BTreeMap::new(),
+            reload_seconds: 5,
         }
     }
 }
@@ -147,6 +157,9 @@ impl Default for Detect {
         Detect {
             lateness_seconds: 3_600,
             max_groups: 100_000,
+            baseline_grace_seconds: 120,
+            max_functions: 100_000,
+            staging: Vec::new(),
             seen_days: 15,
         }
     }

@@ -9,7 +9,7 @@ mod output;
 mod seen;
 mod worker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -18,15 +18,18 @@ use std::sync::{Arc, Mutex};
 use ::search::offline::OfflineIndex;
 use anyhow::Context;
 use detect::engine::Engine;
+use detect::meter::Counters;
+use detect::tracker;
 use detect::window::{OFFLINE_MEMORY, Offline};
 use event::{Event, Finding, Flag, Severity, Time};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::exit::{Outcome, Usage};
 use crate::rules::RuleArgs;
-use output::Format;
+pub(crate) use output::Format;
 use seen::{Known, Seen};
-use worker::{Chunk, Job, Setting};
+pub(crate) use worker::Setting;
+use worker::{Chunk, Job};
 
 /// Runs rules over files and folders of logs and tells what they find
 #[derive(Debug, clap::Args)]
@@ -66,34 +69,42 @@ pub(crate) struct HuntArgs {
 
 /// What a run has seen.
 #[derive(Debug, Default)]
-struct Totals {
-    events: u64,
+pub(crate) struct Totals {
+    pub(crate) events: u64,
     repeats: u64,
     conflicts: u64,
-    findings: u64,
+    pub(crate) findings: u64,
     bytes: u64,
     files: u64,
     bad: u64,
     by_rule: BTreeMap<(std::cmp::Reverse<Severity>, String), u64>,
     /// What each filter took away, by its title.
-    by_filter: BTreeMap<String, u64>,
+    pub(crate) by_filter: BTreeMap<String, u64>,
+    /// The time of the earliest event.
+    pub(crate) first: Option<Time>,
+    /// The time of the latest event.
+    pub(crate) last: Option<Time>,
+    /// The days of which there are events, as numbers since 1970.
+    pub(crate) days: BTreeSet<i64>,
 }
+
+impl Totals {
+    /// Takes note of an event.
+    pub(crate) fn see(&mut self, time: Time) {
+        self.events += 1;
+        self.first = Some(self.first.map_or(time, |first| first.min(time)));
+        self.last = self.last.max(Some(time));
+        self.days.insert(time.0.div_euclid(86_400_000_000));
+    }
+}
+
+/// Takes what was found: the time of an event and its findings, rendered.
+type Say<'a> = &'a mut dyn FnMut(Time, &[u8]) -> anyhow::Result<()>;
 
 /// Runs the command.
 pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     let now = crate::clock::now();
-    let limit = |text: &Option<String>| {
-        text.as_deref()
-            .map(|t| crate::clock::parse(t, now))
-            .transpose()
-            .context(Usage)
-    };
-    let (from, to) = (limit(&args.from)?, limit(&args.to)?);
-    if let (Some(from), Some(to)) = (from, to)
-        && from >= to
-    {
-        return Err(anyhow::anyhow!("--from {from} is not before --to {to}").context(Usage));
-    }
+    let (from, to) = limits(args.from.as_deref(), args.to.as_deref(), now)?;
     let set = args.rules.load()?;
     let files = files(&args.paths).context(Usage)?;
     let stdout_is_terminal = std::io::stdout().is_terminal();
@@ -105,6 +116,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     let setting = Arc::new(Setting {
         engine: Engine::new(&set),
         correlations: crate::correlations::of(&set),
+        baselines: crate::correlations::baselines(&set),
         format,
         from,
         to,
@@ -112,12 +124,14 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
         keep: args.index.is_some(),
     });
     let progress = progress(&files, stdout_is_terminal && format == Format::Table);
-    let threads = args
-        .threads
-        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-        .clamp(1, 64);
     let started = std::time::Instant::now();
-    let (totals, result) = hunt(&setting, files, threads, args, &progress);
+    let create = |dir| OfflineIndex::create(dir, &::search::Config::default()).context(Usage);
+    let index = args.index.as_deref().map(create).transpose()?;
+    let mut writer = output::Writer::new(format, args.timeline);
+    let mut say = |time: Time, lines: &[u8]| writer.text(time, lines);
+    let threads = threads(args.threads);
+    let (totals, result) = hunt(&setting, files, threads, index, &mut say, &progress);
+    let result = result.and_then(|()| writer.finish());
     progress.finish_and_clear();
     match result {
         // The reader of a pipe has seen enough.
@@ -129,7 +143,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     }
     output::summary(
         &totals,
-        set.rules.len() + set.correlations.len(),
+        set.rules.len() + set.correlations.len() + set.baselines.len(),
         started.elapsed(),
     );
     Ok(if totals.findings > 0 {
@@ -137,6 +151,53 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     } else {
         Outcome::Clean
     })
+}
+
+/// The times from and to which events are asked for.
+pub(crate) fn limits(
+    from: Option<&str>,
+    to: Option<&str>,
+    now: Time,
+) -> anyhow::Result<(Option<Time>, Option<Time>)> {
+    let limit = |text: Option<&str>| {
+        text.map(|t| crate::clock::parse(t, now))
+            .transpose()
+            .context(Usage)
+    };
+    let (from, to) = (limit(from)?, limit(to)?);
+    if let (Some(from), Some(to)) = (from, to)
+        && from >= to
+    {
+        return Err(anyhow::anyhow!("--from {from} is not before --to {to}").context(Usage));
+    }
+    Ok((from, to))
+}
+
+fn threads(asked: Option<usize>) -> usize {
+    asked
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        .clamp(1, 64)
+}
+
+/// Runs rules over files and folders and hands on every finding. The setting's format is JSON lines.
+pub(crate) fn over(
+    setting: Setting,
+    paths: &[PathBuf],
+    each: &mut dyn FnMut(Finding) -> anyhow::Result<()>,
+) -> anyhow::Result<Totals> {
+    let files = files(paths).context(Usage)?;
+    let progress = progress(&files, false);
+    let mut say = |_, lines: &[u8]| {
+        let lines = lines.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+        for line in lines {
+            each(serde_json::from_slice(line)?)?;
+        }
+        Ok(())
+    };
+    let setting = Arc::new(setting);
+    let (totals, result) = hunt(&setting, files, threads(None), None, &mut say, &progress);
+    progress.finish_and_clear();
+    result.map(|()| totals)
 }
 
 /// The files below the paths, in order; each with its size.
@@ -199,7 +260,8 @@ fn hunt(
     setting: &Arc<Setting>,
     files: Vec<(PathBuf, u64)>,
     threads: usize,
-    args: &HuntArgs,
+    index: Option<OfflineIndex>,
+    say: Say<'_>,
     progress: &ProgressBar,
 ) -> (Totals, anyhow::Result<()>) {
     // The order of files is the order of receivers; a worker that is far ahead waits for room in its own channel.
@@ -229,7 +291,7 @@ fn hunt(
         .collect();
     drop(queue);
     let mut totals = Totals::default();
-    let result = collect_chunks(setting, receivers, args, progress, &mut totals);
+    let result = collect_chunks(setting, receivers, index, say, progress, &mut totals);
     for worker in workers {
         if worker.join().is_err() {
             return (
@@ -246,21 +308,21 @@ fn hunt(
 fn collect_chunks(
     setting: &Setting,
     receivers: Receiver<Receiver<Chunk>>,
-    args: &HuntArgs,
+    mut index: Option<OfflineIndex>,
+    say: Say<'_>,
     progress: &ProgressBar,
     totals: &mut Totals,
 ) -> anyhow::Result<()> {
     let mut seen = Seen::new();
-    let create = |dir| OfflineIndex::create(dir, &::search::Config::default()).context(Usage);
-    let mut index = args.index.as_deref().map(create).transpose()?;
     let mut correlator = Offline::new(setting.correlations.clone(), OFFLINE_MEMORY);
-    let mut writer = output::Writer::new(setting.format, args.timeline);
+    let mut counters = Counters::new(0);
     for receiver in receivers {
         for chunk in receiver {
             let sinks = Sinks {
                 seen: &mut seen,
                 correlator: &mut correlator,
-                writer: &mut writer,
+                counters: &mut counters,
+                say: &mut *say,
                 index: index.as_mut(),
             };
             take(setting, chunk, sinks, totals)?;
@@ -277,14 +339,24 @@ fn collect_chunks(
     correlator.finish(|finding| {
         count(totals, finding.severity, &finding.title, 1);
         if failed.is_ok() {
-            failed = writer.finding(&finding);
+            failed = tell(setting.format, &finding, say);
         }
     })?;
     failed?;
+    for finding in tracker::offline(counters, &setting.baselines) {
+        count(totals, finding.severity, &finding.title, 1);
+        tell(setting.format, &finding, say)?;
+    }
     if let Some(index) = index {
         index.finish()?;
     }
-    writer.finish()
+    Ok(())
+}
+
+fn tell(format: Format, finding: &Finding, say: Say<'_>) -> anyhow::Result<()> {
+    let mut line = Vec::new();
+    output::render(format, finding, &mut line);
+    say(finding.time, &line)
 }
 
 fn count(totals: &mut Totals, severity: Severity, title: &str, findings: u64) {
@@ -297,7 +369,8 @@ fn count(totals: &mut Totals, severity: Severity, title: &str, findings: u64) {
 struct Sinks<'a> {
     seen: &'a mut Seen,
     correlator: &'a mut Offline,
-    writer: &'a mut output::Writer,
+    counters: &'a mut Counters,
+    say: Say<'a>,
     index: Option<&'a mut OfflineIndex>,
 }
 
@@ -310,9 +383,12 @@ fn take(
     let Sinks {
         seen,
         correlator,
-        writer,
+        counters,
+        say,
         mut index,
     } = sinks;
+    let mut readings = chunk.readings.into_iter().peekable();
+    let mut sightings = chunk.sightings.into_iter().peekable();
     let mut kept = chunk.kept.into_iter();
     let mut by_rule: BTreeMap<u32, u64> = BTreeMap::new();
     totals.bytes += chunk.bytes;
@@ -325,11 +401,16 @@ fn take(
     for (number, event) in chunk.events.iter().enumerate() {
         let (from, first, first_cut) = (text, rule, cut);
         (text, rule, cut) = (event.text_end, event.rules_end, event.cut_end);
-        totals.events += 1;
+        totals.see(event.time);
         let known = seen.insert(event.id, event.content);
         let mut own = Vec::new();
         while let Some((_, m)) = matched.next_if(|(n, _)| *n == number) {
             own.push(m);
+        }
+        let reading = readings.next_if(|(n, _)| *n == number);
+        let mut watched = Vec::new();
+        while let Some((_, sighting)) = sightings.next_if(|(n, _)| *n == number) {
+            watched.push(sighting);
         }
         let mut whole = kept.next();
         match known {
@@ -337,7 +418,7 @@ fn take(
                 totals.repeats += 1;
                 continue;
             }
-            Known::New => writer.text(event.time, &chunk.text[from..text])?,
+            Known::New => say(event.time, &chunk.text[from..text])?,
             Known::Conflict => {
                 totals.conflicts += 1;
                 if let Some(whole) = &mut whole {
@@ -346,13 +427,13 @@ fn take(
                 }
                 own.iter_mut()
                     .for_each(|m| m.id = m.id.conflict(u64::from(event.content)));
-                writer.text(
+                say(
                     event.time,
                     &conflicting(setting.format, &chunk.text[from..text], event.content),
                 )?;
                 let finding = conflict_finding(event);
                 count(totals, finding.severity, &finding.title, 1);
-                writer.finding(&finding)?;
+                tell(setting.format, &finding, say)?;
             }
         }
         if let (Some(index), Some(whole)) = (&mut index, &whole) {
@@ -366,6 +447,10 @@ fn take(
             *totals.by_filter.entry(title).or_default() += 1;
         }
         own.into_iter().try_for_each(|m| correlator.push(m))?;
+        if let Some((_, reading)) = reading {
+            counters.take(reading);
+        }
+        watched.into_iter().for_each(|s| counters.see(s));
     }
     for (number, findings) in by_rule {
         let info = setting.engine.info(number);

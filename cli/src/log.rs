@@ -40,6 +40,7 @@ pub(crate) fn kafka_settings(config: &Config, accept_gap: bool) -> Option<Settin
             moving: vec![
                 (detect::match_stage::CONSUMER.into(), Topic::Events),
                 (detect::correlate::CONSUMER.into(), Topic::Matches),
+                (detect::baseline_stage::CONSUMER.into(), Topic::Meters),
             ],
             fixed: vec![(search::indexer::CONSUMER.into(), share)],
             rest_moves: false,

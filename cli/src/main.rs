@@ -3,6 +3,8 @@
 //! `main` reads the command line and runs one command; each command is a file of its own. This crate is the
 //! only place that wires the stages together, reads the clock and talks to a terminal.
 
+mod backtest;
+mod baseline;
 mod clock;
 mod config;
 mod correlations;
@@ -15,6 +17,7 @@ mod doctor;
 mod exit;
 mod heartbeat;
 mod hunt;
+mod live_rules;
 mod log;
 mod role;
 mod rule;
@@ -54,9 +57,11 @@ enum Command {
     Demo(demo_command::DemoArgs),
     Run(run::RunArgs),
     Hunt(hunt::HuntArgs),
+    Backtest(backtest::BacktestArgs),
     Search(search::SearchArgs),
     #[command(subcommand)]
     Rule(rule::RuleCommand),
+    Baseline(baseline::BaselineArgs),
     /// Checks a configuration, or explains every key
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -102,8 +107,10 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Demo(args) => demo_command::run(args),
         Command::Run(args) => run::run(args),
         Command::Hunt(args) => hunt::run(args),
+        Command::Backtest(args) => backtest::run(args),
         Command::Search(args) => search::run(args),
         Command::Rule(command) => rule::run(command),
+        Command::Baseline(args) => baseline::run(args),
         Command::Config(ConfigCommand::Check { file }) => {
             config::load(Some(file), false)?;
             writeln!(std::io::stdout(), "`{}` is good", file.display())?;

@@ -28,6 +28,17 @@ pub(crate) fn name_and_value(text: &str) -> Result<(String, String), String> {
 }
 
 impl RuleArgs {
+    /// The rules that a configuration names.
+    pub(crate) fn of(config: &crate::config::Rules) -> RuleArgs {
+        let placeholders = config.placeholders.iter();
+        RuleArgs {
+            rules: config.paths.clone(),
+            placeholders: placeholders
+                .flat_map(|(name, values)| values.iter().map(move |v| (name.clone(), v.clone())))
+                .collect(),
+        }
+    }
+
     /// The texts of all rule files, in the order asked for.
     pub(crate) fn files(&self) -> anyhow::Result<Vec<RuleFile>> {
         let mut files = Vec::new();

@@ -52,16 +52,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<Outcome> {
     if args.insecure_listen {
         tracing::warn!(listen = %config.listen, "--insecure-listen: whoever reaches this address reads everything and needs no login");
     }
-    let rules = RuleArgs {
-        rules: config.rules.paths.clone(),
-        placeholders: config
-            .rules
-            .placeholders
-            .iter()
-            .flat_map(|(n, vs)| vs.iter().map(move |v| (n.clone(), v.clone())))
-            .collect(),
-    };
-    let set = rules.load()?;
+    let set = RuleArgs::of(&config.rules).load()?;
     for warning in &set.warnings {
         tracing::warn!(rule = warning.path, "{}", warning.message);
     }

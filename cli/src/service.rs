@@ -16,11 +16,11 @@ use anyhow::Context;
 use bus::{Bus, Record, Stop, Topic};
 use bytes::Bytes;
 use detect::engine::Engine;
-use detect::match_stage::{self, Rules};
+use detect::match_stage;
 use detect::rule_set::RuleSet;
-use detect::window;
+use detect::{tracker, window};
+use event::Event;
 use event::json::Doc;
-use event::{Event, RuleInfo};
 use prometheus::Registry;
 use search::Searcher;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,8 +29,10 @@ use crate::clock;
 use crate::config::Config;
 use crate::exit::Usage;
 use crate::heartbeat::{self, Heartbeat};
+use crate::live_rules::LiveRules;
 use crate::log::Log;
 use crate::role::{Role, Roles};
+use crate::rules::RuleArgs;
 
 /// How long stages get to finish what they have.
 const GRACE: Duration = Duration::from_secs(20);
@@ -56,8 +58,7 @@ struct Parts {
     search_metrics: search::Metrics,
     store: Arc<alerting::Store>,
     registry: Registry,
-    rules: Arc<Rules>,
-    infos: Arc<Vec<RuleInfo>>,
+    rules: Arc<LiveRules>,
 }
 
 impl Service {
@@ -166,6 +167,12 @@ impl Service {
         if roles.contains(&Role::Alert) {
             self.alert(config, parts)?;
         }
+        let (rules, ended) = (Arc::clone(&parts.rules), self.stop.clone());
+        let every = Duration::from_secs(config.rules.reload_seconds);
+        self.spawn("rules", move || {
+            rules.watch(every, &ended);
+            Ok(())
+        })?;
         let (log, ended) = (parts.log.clone(), self.stop.clone());
         self.spawn("retain", move || keep_house(&log, &ended))
     }
@@ -205,7 +212,7 @@ impl Service {
         self.spawn("match", move || {
             Ok(match_stage::run(
                 bus,
-                || Arc::clone(&rules),
+                || rules.rules(),
                 keep,
                 &metrics,
                 clock::clock(),
@@ -214,9 +221,9 @@ impl Service {
         })?;
 
         let metrics = detect::correlate::Metrics::new(registry)?;
-        let (bus, correlations, ended) = (
+        let (bus, rules, ended) = (
             Arc::clone(&parts.bus),
-            Arc::clone(&parts.rules.correlations),
+            Arc::clone(&parts.rules),
             stop.clone(),
         );
         let options = window::Options {
@@ -229,11 +236,31 @@ impl Service {
         self.spawn("correlate", move || {
             Ok(detect::correlate::run(
                 bus,
-                || Arc::clone(&correlations),
+                || rules.correlations(),
                 options,
                 &metrics,
                 clock::clock(),
                 ended,
+            )?)
+        })?;
+
+        let metrics = detect::baseline_stage::Metrics::new(registry)?;
+        let (bus, rules, ended) = (Arc::clone(&parts.bus), Arc::clone(&parts.rules), stop);
+        let options = tracker::Options {
+            grace: i64::try_from(config.detect.baseline_grace_seconds)
+                .unwrap_or(i64::MAX / 2_000_000)
+                .saturating_mul(1_000_000),
+            max_functions: config.detect.max_functions,
+            ..tracker::Options::default()
+        };
+        self.spawn("baseline", move || {
+            Ok(detect::baseline_stage::run(
+                bus,
+                || rules.baselines(),
+                options,
+                &metrics,
+                &clock::clock(),
+                &ended,
             )?)
         })
     }
@@ -279,10 +306,10 @@ impl Service {
             let list: String = errors.iter().map(|e| format!("\n  {e}")).collect();
             anyhow::anyhow!("receivers cannot be used:{list}").context(Usage)
         })?;
-        let infos = Arc::clone(&parts.infos);
+        let rules = Arc::clone(&parts.rules);
         let sender = alerting::Sender {
             store: Arc::clone(&parts.store),
-            rules: Arc::new(move |id| infos.iter().find(|i| i.id == id).cloned()),
+            rules: Arc::new(move |id| rules.infos().iter().find(|i| i.id == id).cloned()),
             console_url: config.alerting.console_url.clone(),
             clock: clock::clock(),
             metrics,
@@ -330,13 +357,16 @@ impl Service {
             })?;
         }
         let audit = self.audit(Arc::clone(&parts.bus))?;
+        let rules = Arc::clone(&parts.rules);
         let router = console::router(self.app(config, roles, parts, audit, demo)?, intake)
             .context("console")
             .context(Usage)?;
         let tls = config.tls.clone();
         let stop = self.stop.clone();
         let (ready, is_ready) = sync_channel(1);
-        self.spawn("http", move || serve(listener, tls, router, stop, &ready))?;
+        self.spawn("http", move || {
+            serve(listener, tls, router, stop, &ready, rules)
+        })?;
         // From here on a signal ends the service in order; without an answer the thread has failed and said so.
         let _ = is_ready.recv();
         Ok(())
@@ -385,8 +415,9 @@ impl Service {
         audit: SyncSender<Event>,
         demo: Option<Injections>,
     ) -> anyhow::Result<console::App> {
-        let infos = Arc::clone(&parts.infos);
         let rules = Arc::clone(&parts.rules);
+        let (listed, explained) = (Arc::clone(&rules), Arc::clone(&rules));
+        let (reloaded, checked) = (Arc::clone(&rules), Arc::clone(&rules));
         let running = Arc::clone(&self.running);
         let expected = self.threads.len();
         let bus = Arc::clone(&parts.bus);
@@ -398,6 +429,12 @@ impl Service {
                 "correlate",
                 detect::correlate::CONSUMER,
                 Topic::Matches,
+            ),
+            console::Stage::on_bus(
+                &bus,
+                "baseline",
+                detect::baseline_stage::CONSUMER,
+                Topic::Meters,
             ),
             console::Stage::on_bus(&bus, "index", search::indexer::CONSUMER, Topic::Events),
         ];
@@ -423,6 +460,11 @@ impl Service {
         };
         let checks = vec![
             writable,
+            // Rules that were refused are worth a look, but the old ones run: the node is ready.
+            console::Check {
+                name: "rules",
+                run: Arc::new(move || Ok(checked.status())),
+            },
             console::Check {
                 name: "stages",
                 run: Arc::new(move || {
@@ -438,8 +480,9 @@ impl Service {
         Ok(console::App {
             searcher: parts.searcher,
             store: parts.store,
-            rules: Arc::new(move || Arc::clone(&infos)),
-            explain: Arc::new(move |rule, event| explain(&rules.engine, rule, event)),
+            rules: Arc::new(move || listed.infos()),
+            reload: Arc::new(move || reloaded.reload()),
+            explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),
             bus,
             stages,
             checks,
@@ -539,12 +582,14 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         alerting::Store::open(&config.alerts_path(), policy)
     }
     .with_context(|| format!("cannot open the alerts in {}", config.alerts_place()))?;
-    let rules = Rules {
-        engine: Engine::new(set),
-        correlations: crate::correlations::of(set).into(),
-    };
-    let mut infos = set.infos();
-    infos.extend(match_stage::own_rules());
+    let source = RuleArgs::of(&config.rules);
+    let rules = LiveRules::new(
+        set,
+        source,
+        config.detect.staging.clone(),
+        roles.contains(&Role::Detect),
+        &registry,
+    )?;
     Ok(Parts {
         bus: log.bus(),
         log,
@@ -553,7 +598,6 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         store: Arc::new(store),
         registry,
         rules: Arc::new(rules),
-        infos: Arc::new(infos),
     })
 }
 
@@ -590,6 +634,7 @@ fn serve(
     router: axum::Router,
     stop: Stop,
     ready: &SyncSender<()>,
+    rules: Arc<LiveRules>,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -605,6 +650,12 @@ fn serve(
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             closing.graceful_shutdown(Some(Duration::from_secs(5)));
+        });
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                rules.ask();
+            }
         });
         tokio::spawn(signals(stop, listen_to_signals()?));
         // Nobody waits any more when the start has failed elsewhere.

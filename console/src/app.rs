@@ -26,6 +26,9 @@ use crate::metrics::Metrics;
 /// Gives the rules that are loaded now.
 pub type Rules = Arc<dyn Fn() -> Arc<Vec<RuleInfo>> + Send + Sync>;
 
+/// Looks at the rule files and loads them if they have changed; says what came of it, or what is wrong with them.
+pub type Reload = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
+
 /// Tells why the rule with this id matches an event, one line a field.
 pub type Explain = Arc<dyn Fn(&str, &Event) -> Vec<String> + Send + Sync>;
 
@@ -37,6 +40,8 @@ pub struct App {
     pub store: Arc<Store>,
     /// The rules that are loaded now.
     pub rules: Rules,
+    /// Loads the rules anew.
+    pub reload: Reload,
     /// Why a rule (by its id) matches an event: one line a field; none where the rule is not loaded.
     pub explain: Explain,
     /// The log, for its bounds.

@@ -102,6 +102,7 @@ fn routes() -> Vec<Route> {
         ),
         get(Viewer, "/api/v1/rules", api::rules::list),
         get(Viewer, "/api/v1/rules/{id}", api::rules::get),
+        post(Analyst, "/api/v1/rules/reload", api::rules::reload),
         get(Viewer, "/api/v1/sources", api::health::sources),
         get(Viewer, "/api/v1/health", api::health::health),
         get(Viewer, "/api/v1/openapi.json", api::openapi::document),

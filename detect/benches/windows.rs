@@ -119,6 +119,7 @@ fn measure(case: &Case) -> f64 {
         title: "Console brute force".into(),
         severity: Severity::High,
         tags: vec!["attack.t1110".into()],
+        staged: false,
         group_by: vec!["sourceIPAddress".into()],
         timespan: case.timespan * SECOND,
         condition: case.condition.clone(),

@@ -438,7 +438,8 @@ impl Worker {
     }
 }
 
-fn finding_record(finding: &Finding, now: Time) -> Record {
+/// A finding as it goes on the log: all revisions of one meet in one partition.
+pub(crate) fn finding_record(finding: &Finding, now: Time) -> Record {
     let value = serde_json::to_vec(finding).expect("texts, numbers and maps with text keys");
     Record {
         key: Bytes::from(finding.id.to_string()),

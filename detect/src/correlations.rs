@@ -36,6 +36,7 @@ pub fn of(set: &RuleSet) -> Vec<Correlation> {
                 title: rule.info.title.as_str().into(),
                 severity: rule.info.severity,
                 tags: texts(&rule.info.tags),
+                staged: rule.info.staged,
                 group_by: texts(&rule.group_by),
                 timespan: rule.timespan,
                 condition: rule.condition.clone(),

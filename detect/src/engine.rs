@@ -9,7 +9,7 @@
 mod explain;
 mod look;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use event::json::Value;
@@ -17,11 +17,13 @@ use event::path::{FieldSet, Slot, Slots};
 use event::{Event, Finding, RuleInfo, Str, Time, is_normalized_name};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::automation::{self, Automation, Origin};
 use crate::condition::Condition;
 use crate::item::{Item, Test};
 use crate::pattern::Pattern;
 use crate::rule::{CorrelationRule, Logsource, Selection};
 use crate::rule_set::{RuleSet, Target};
+use crate::tracker::{Sighting, known_as};
 use crate::window::{Contribution, contributed, group_value};
 use look::Look;
 
@@ -44,7 +46,9 @@ pub struct Engine {
     predicates: Vec<Predicate>,
     rules: Vec<CompiledRule>,
     correlations: Vec<Correlated>,
+    watched: Vec<Watched>,
     filters: Vec<CompiledFilter>,
+    automations: Vec<Automation>,
     logsources: Vec<Logsource>,
     /// Per indexed slot: lower-cased value to rules.
     index: Vec<(Slot, RulesByValue)>,
@@ -63,8 +67,18 @@ struct CompiledRule {
     selections: Vec<(String, Expression)>,
     /// The correlations that refer to it, at which place of their list, and with which word.
     correlations: Vec<(usize, usize, String)>,
+    /// The baselines that watch values of its events.
+    watched: Vec<usize>,
     /// The filters that cut into it.
     filters: Vec<u32>,
+}
+
+/// A baseline that watches values.
+#[derive(Debug)]
+struct Watched {
+    id: Str,
+    group_by: Vec<(Str, Slot)>,
+    fields: Vec<Slot>,
 }
 
 #[derive(Debug)]
@@ -177,7 +191,9 @@ impl Engine {
             predicates: Vec::new(),
             rules: Vec::new(),
             correlations: Vec::new(),
+            watched: Vec::new(),
             filters: Vec::new(),
+            automations: set.automations.clone(),
             logsources: Vec::new(),
             index: Vec::new(),
             unkeyed: Vec::new(),
@@ -216,6 +232,7 @@ impl Engine {
                     .zip(selections)
                     .collect(),
                 correlations: Vec::new(),
+                watched: Vec::new(),
                 filters: filters.iter().map(|f| *f as u32).collect(),
             });
         }
@@ -252,6 +269,22 @@ impl Engine {
                     rule.correlations.push((number, place, word.clone()));
                 }
             }
+        }
+        for (baseline, rules) in set.baselines.iter().zip(&set.watched) {
+            let Some((new, _)) = &baseline.new else {
+                continue;
+            };
+            rules
+                .iter()
+                .for_each(|rule| engine.rules[*rule].watched.push(engine.watched.len()));
+            let group_by = new.group_by.iter();
+            let group_by = group_by.map(|n| (Str::from(n.as_str()), engine.fields.slot(n)));
+            let group_by = group_by.collect();
+            engine.watched.push(Watched {
+                id: baseline.info.id.as_str().into(),
+                group_by,
+                fields: new.fields.iter().map(|n| engine.fields.slot(n)).collect(),
+            });
         }
         engine.normalized = (0..engine.fields.len())
             .map(|slot| is_normalized_name(engine.fields.name(slot)))
@@ -441,15 +474,18 @@ impl Engine {
     pub fn finding(&self, rule: u32, event: &Event) -> Finding {
         let rule = &self.rules[rule as usize];
         let id = Finding::event_id(&rule.info.id, event.id);
-        Finding {
+        let mut finding = Finding {
             id,
             episode: id,
             rule_id: rule.info.id.as_str().into(),
             title: rule.info.title.as_str().into(),
             severity: rule.info.severity,
+            staged: rule.info.staged,
             tags: rule.tags.clone(),
             ..Finding::from_event(event)
-        }
+        };
+        automation::judge(&self.automations, event, &mut finding);
+        finding
     }
 
     /// The numbers of the rules that match an event and that no filter cuts, ascending. `json` is the original record where it is JSON.
@@ -490,6 +526,10 @@ impl Engine {
         json: Option<Value<'_>>,
         scratch: &mut Scratch,
     ) -> Vec<CorrelationMatch> {
+        let recognised = automation::recognised(&self.automations, event);
+        if recognised.is_some_and(|(_, origin)| origin == Origin::Expected) {
+            return Vec::new();
+        }
         let matched = std::mem::take(&mut scratch.matched);
         let mut words: BTreeMap<usize, (u64, Vec<&str>)> = BTreeMap::new();
         for rule in &matched {
@@ -538,6 +578,59 @@ impl Engine {
         let matches = matches.collect();
         scratch.matched = matched;
         matches
+    }
+
+    /// The values that baselines watch of the event that [`Engine::matches`] was last asked about with this scratch. An
+    /// event without one of the values is none.
+    pub fn sightings(
+        &self,
+        event: &Event,
+        json: Option<Value<'_>>,
+        scratch: &mut Scratch,
+    ) -> Vec<Sighting> {
+        let matched = std::mem::take(&mut scratch.matched);
+        let watching = matched
+            .iter()
+            .flat_map(|r| self.rules[*r as usize].watched.iter().copied());
+        let watching: BTreeSet<usize> = watching.collect();
+        let mut look = Look {
+            engine: self,
+            event,
+            json,
+            scratch,
+        };
+        let sightings = watching.into_iter().filter_map(|number| {
+            let watched = &self.watched[number];
+            let values = watched.fields.iter().map(|slot| {
+                let texts = look.texts(&[*slot]);
+                texts
+                    .first()
+                    .filter(|text| !text.is_empty())
+                    .map(|text| known_as(text))
+            });
+            let values = values.collect::<Option<Vec<Str>>>()?;
+            let group = watched.group_by.iter();
+            let group = group.map(|(name, slot)| (name.clone(), group_value(look.texts(&[*slot]))));
+            let group: BTreeMap<Str, Option<Str>> = group.collect();
+            // What belongs to nobody has no habits.
+            group.values().all(Option::is_some).then(|| Sighting {
+                rule: watched.id.clone(),
+                group,
+                values,
+                context: Finding::from_event(event),
+            })
+        });
+        let sightings = sightings.collect();
+        scratch.matched = matched;
+        sightings
+    }
+
+    /// Does any baseline watch one of these rules?
+    pub fn is_watched(&self, matched: &[u32]) -> bool {
+        !self.watched.is_empty()
+            && matched
+                .iter()
+                .any(|r| !self.rules[*r as usize].watched.is_empty())
     }
 
     /// Does any correlation refer to one of these rules?

@@ -8,7 +8,9 @@
 //! [`baseline`] knows what a series of counts usually does and when it does something else.
 
 pub mod attack;
+pub mod automation;
 pub mod baseline;
+pub mod baseline_stage;
 pub mod condition;
 pub mod correlate;
 pub mod correlations;
@@ -17,9 +19,11 @@ pub mod error;
 pub mod item;
 pub mod lint;
 pub mod match_stage;
+pub mod meter;
 pub mod pattern;
 pub mod rule;
 pub mod rule_set;
+pub mod tracker;
 pub mod window;
 pub mod yaml;
 

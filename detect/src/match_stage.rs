@@ -2,7 +2,7 @@
 //!
 //! [`run`] is the loop of the program; it drives one worker per partition of `events`. A worker reads a batch,
 //! drops repeats by the seen-set of the log, matches, and commits its new position, the findings of
-//! single-event rules, the matches that correlations count, the watermark and the seen ids as one: after a
+//! single-event rules, the matches that correlations count, the meters of functions, the watermark and the seen ids as one: after a
 //! kill -9 anywhere it stands where its last commit left it. An id that comes again with other content is kept
 //! under a fallback id and raises a finding of its own. The rules are asked for before every round, so that a
 //! new set takes effect between two batches.
@@ -16,10 +16,13 @@ use bus::seen::{self, Seen};
 use bus::{Bus, BusError, Commit, Offset, Position, Record, StateChange, Stop, Topic};
 use bytes::Bytes;
 use event::json::Doc;
-use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Time};
+use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Str, Time};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::automation;
 use crate::engine::{Engine, Scratch};
+use crate::meter::{self, Counters, MeterRecord};
+use crate::tracker::{Baseline, Sightings};
 use crate::window::{Correlation, Match, WatermarkTicker, watermark_records};
 
 /// The name under which positions and state are kept.
@@ -43,6 +46,8 @@ pub struct Rules {
     pub engine: Engine,
     /// The correlations.
     pub correlations: Arc<[Correlation]>,
+    /// The baselines.
+    pub baselines: Arc<[Baseline]>,
 }
 
 /// What people read about the findings that no rule file stands for.
@@ -84,6 +89,7 @@ pub struct Metrics {
     sent: IntCounter,
     matches: IntCounter,
     filtered: IntCounterVec,
+    automation: IntCounterVec,
     dropped: IntCounterVec,
     errors: IntCounterVec,
     lag: IntGauge,
@@ -112,6 +118,13 @@ impl Metrics {
                     "Matches that a filter or an exception took away, by the filter's id.",
                 ),
                 &["filter"],
+            )?,
+            automation: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_match_automation_total",
+                    "Findings about known automation, by its name and whether it acted from where it belongs (expected, unexpected).",
+                ),
+                &["automation", "origin"],
             )?,
             dropped: IntCounterVec::new(
                 Opts::new(
@@ -148,6 +161,7 @@ impl Metrics {
         registry.register(Box::new(metrics.sent.clone()))?;
         registry.register(Box::new(metrics.matches.clone()))?;
         registry.register(Box::new(metrics.filtered.clone()))?;
+        registry.register(Box::new(metrics.automation.clone()))?;
         registry.register(Box::new(metrics.dropped.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
@@ -201,6 +215,8 @@ pub struct Worker {
     partition: u32,
     next: Offset,
     ticker: WatermarkTicker,
+    counters: Counters,
+    sightings: Sightings,
     keep: Duration,
     scratch: Scratch,
     doc: Doc,
@@ -215,6 +231,8 @@ struct Outputs {
     matches: u64,
     /// Per filter: how many matches it took away.
     cut: BTreeMap<u32, u64>,
+    /// Per automation and origin: how many findings are about it.
+    automation: BTreeMap<(Str, Str), u64>,
 }
 
 impl Worker {
@@ -234,11 +252,14 @@ impl Worker {
         let ticker = stored
             .and_then(|t| serde_json::from_slice(&t).ok())
             .unwrap_or_else(|| WatermarkTicker::new(partition));
+        let counts = bus.state_scan(CONSUMER, partition, meter::STATE_PREFIX)?;
         Ok(Worker {
             bus,
             partition,
             next,
             ticker,
+            counters: Counters::restore(partition, &counts),
+            sightings: Sightings::default(),
             keep,
             scratch: Scratch::new(),
             doc: Doc::new(),
@@ -305,7 +326,7 @@ impl Worker {
             .iter()
             .map(|(_, e)| (e.id, e.content_hash()))
             .collect();
-        let (verdicts, state) =
+        let (verdicts, mut state) =
             seen::filter(&*self.bus, CONSUMER, self.partition, &ids, begin, self.keep)?;
         let mut outputs = Outputs::default();
         for ((offset, event), verdict) in events.iter_mut().zip(verdicts) {
@@ -325,14 +346,26 @@ impl Worker {
             self.ticker.see(event);
             self.event(rules, *offset, event, begin, &mut outputs);
         }
+        let (meters, counts) = self.counters.flush(begin);
+        outputs
+            .records
+            .extend(meters.into_iter().map(|r| (Topic::Meters, r)));
+        state.extend(counts);
         if let Some(watermark) = self.ticker.tick(batch.next == end, batch.next, begin) {
             self.say(watermark, begin, &mut outputs);
         }
         let (findings, matches) = (outputs.findings, outputs.matches);
         let cut = std::mem::take(&mut outputs.cut);
+        let automation = std::mem::take(&mut outputs.automation);
         self.commit(batch.next, outputs, state)?;
         metrics.sent.inc_by(findings);
         metrics.matches.inc_by(matches);
+        for ((name, origin), findings) in automation {
+            metrics
+                .automation
+                .with_label_values(&[name.as_str(), origin.as_str()])
+                .inc_by(findings);
+        }
         for (filter, matches) in cut {
             let filter = rules.engine.filter_id(filter);
             metrics
@@ -358,15 +391,31 @@ impl Worker {
         let is_json =
             event.raw.first() == Some(&b'{') && self.doc.scan(&event.raw, 0).is_ok_and(whole);
         let json = is_json.then(|| self.doc.root(&event.raw));
+        if let Some(reading) = meter::reading(event, json) {
+            self.counters.take(reading);
+        }
         let engine = &rules.engine;
         engine.matches(event, json, &mut self.scratch);
         for &rule in self.scratch.matched() {
             if engine.generates(rule) {
-                outputs.finding(&engine.finding(rule, event), now);
+                let finding = engine.finding(rule, event);
+                let label = |name: &str| finding.labels.get(name).cloned();
+                if let (Some(name), Some(origin)) =
+                    (label(automation::LABEL), label(automation::ORIGIN))
+                {
+                    *outputs.automation.entry((name, origin)).or_default() += 1;
+                }
+                outputs.finding(&finding, now);
             }
         }
         for (filter, _) in self.scratch.cut() {
             *outputs.cut.entry(*filter).or_default() += 1;
+        }
+        if engine.is_watched(self.scratch.matched()) && !event.flags.has(Flag::TsFuture) {
+            let sightings = engine.sightings(event, json, &mut self.scratch);
+            let news = sightings.into_iter().filter(|s| self.sightings.is_news(s));
+            let news = news.map(|s| MeterRecord::Sighting(Box::new(s)).into_record(now));
+            outputs.records.extend(news.map(|r| (Topic::Meters, r)));
         }
         // An amendment says what is already known once more: it is linked, and not counted.
         if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {
@@ -386,6 +435,10 @@ impl Worker {
         outputs
             .records
             .extend(records.into_iter().map(|r| (Topic::Matches, r)));
+        let records = meter::watermark_records(watermark, self.bus.partitions(Topic::Meters), now);
+        outputs
+            .records
+            .extend(records.into_iter().map(|r| (Topic::Meters, r)));
     }
 
     fn commit(

@@ -3,6 +3,8 @@
 //! `document` takes one YAML document and gives a [`Rule`], a [`CorrelationRule`], a [`Filter`] or the mistakes in it.
 //! Which files there are, and what refers to what, is the business of `rule_set`.
 
+mod automation;
+mod baseline;
 mod correlation;
 mod detection;
 mod filter;
@@ -10,15 +12,19 @@ mod test;
 
 use event::{RuleInfo, Severity};
 
+use crate::automation::Automation;
+use crate::baseline::Params;
 use crate::condition::Condition;
 use crate::error::{Mistake, nearest};
 use crate::item::{Item, Placeholders};
+use crate::meter::Cell;
+use crate::tracker::{Metric, New};
 use crate::yaml::{Node, Place, Yaml};
 
 pub use filter::Filter;
 pub(crate) use filter::end_of_day;
-use test::tests;
 pub use test::{RuleTest, TestEvent};
+use test::{expected, tests};
 
 /// Which events a rule looks at; an absent part does not matter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -138,12 +144,57 @@ pub struct CorrelationRule {
     pub place: Place,
 }
 
+/// A baseline over a metric of functions.
+#[derive(Debug, Clone)]
+pub struct BaselineRule {
+    /// What people read about it.
+    pub info: RuleInfo,
+    /// What is measured.
+    pub metric: Metric,
+    /// How it is judged.
+    pub params: Params,
+    /// Which values are watched, and for which rules (as written, with their places), of a baseline with `new:`.
+    pub new: Option<(New, Vec<(String, Place)>)>,
+    /// Its own tests: of a metric.
+    pub tests: Vec<SeriesTest>,
+    /// Its own tests: of watched values.
+    pub event_tests: Vec<RuleTest>,
+    /// Where it begins.
+    pub place: Place,
+}
+
+/// A test of a baseline: what a function does, stretch by stretch, and what must be said of it.
+#[derive(Debug, Clone)]
+pub struct SeriesTest {
+    /// What it shows.
+    pub name: String,
+    /// What the function does.
+    pub series: Vec<Stretch>,
+    /// How many episodes must be said; `None` for at least one.
+    pub expect: Option<u64>,
+    /// Where it begins.
+    pub place: Place,
+}
+
+/// A stretch of time in which a function does the same all the while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// How long.
+    pub minutes: i64,
+    /// After so many minutes it is twice as much; 0 for never.
+    pub grows: u64,
+    /// What it does in a minute.
+    pub cell: Cell,
+}
+
 /// What a document turned out to be.
 #[derive(Debug, Clone)]
 pub(crate) enum Document {
     Rule(Box<Rule>),
     Correlation(Box<CorrelationRule>),
     Filter(Box<Filter>),
+    Baseline(Box<BaselineRule>),
+    Automation(Box<(Automation, Rule)>),
 }
 
 /// Checks one document. All its mistakes are added to `mistakes`; without an error among them it gives a document.
@@ -165,14 +216,12 @@ pub(crate) fn document(
     let before = mistakes.len();
     let document = if node.get("correlation").is_some() {
         correlation::correlation(node, mistakes).map(|c| Document::Correlation(Box::new(c)))
+    } else if node.get("automation").is_some() {
+        automation::automation(node, mistakes).map(|a| Document::Automation(Box::new(a)))
     } else if node.get("filter").is_some() {
         filter::filter(node, placeholders, mistakes).map(|f| Document::Filter(Box::new(f)))
-    } else if let Some((key, _)) = node.entry("baseline") {
-        mistakes.push(
-            Mistake::new(key.place, "baseline documents are not supported yet")
-                .hint("use a correlation of type event_count with a threshold"),
-        );
-        None
+    } else if node.get("baseline").is_some() {
+        baseline::baseline(node, mistakes).map(|b| Document::Baseline(Box::new(b)))
     } else {
         single(node, placeholders, mistakes).map(|r| Document::Rule(Box::new(r)))
     };
@@ -298,7 +347,16 @@ fn info(node: &Node, mistakes: &mut Vec<Mistake>) -> RuleInfo {
         let hint = "use informational, low, medium, high or critical";
         mistakes.push(Mistake::new(found.place, format!("unknown level `{level}`")).hint(hint));
     }
+    let staged = match node.get("staging").map(|n| (&n.yaml, n.place)) {
+        None => false,
+        Some((Yaml::Bool(staged), _)) => *staged,
+        Some((_, place)) => {
+            mistakes.push(Mistake::new(place, "`staging` is `true` or `false`"));
+            false
+        }
+    };
     RuleInfo {
+        staged,
         id: if id.is_empty() { title.clone() } else { id },
         title,
         description: text("description").trim_end().to_owned(),

@@ -9,10 +9,11 @@ mod filters;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use crate::automation::Automation;
 use crate::error::{Mistake, Problem, Weight, nearest};
 use crate::item::Placeholders;
 use crate::lint;
-use crate::rule::{self, CorrelationRule, Document, Filter, Rule};
+use crate::rule::{self, BaselineRule, CorrelationRule, Document, Filter, Rule};
 use crate::yaml::{self, Node, Place, Yaml};
 
 /// One rule file: where it is and what it says.
@@ -46,6 +47,12 @@ pub struct RuleSet {
     pub correlation_generates: Vec<bool>,
     /// Per correlation: what it refers to, and under which words.
     pub references: Vec<Vec<(Target, String)>>,
+    /// The baselines.
+    pub baselines: Vec<BaselineRule>,
+    /// Per baseline: the numbers of the rules whose events it watches.
+    pub watched: Vec<Vec<usize>>,
+    /// What is known by its role and its place. The rule that says when it is elsewhere is among `rules`.
+    pub automations: Vec<Automation>,
     /// The filters, exceptions among them.
     pub filters: Vec<Filter>,
     /// Per rule: the numbers of the filters that cut into it.
@@ -147,7 +154,9 @@ impl RuleSet {
         let mut mistakes: Vec<(usize, Mistake)> = Vec::new();
         let mut rules = Vec::new();
         let mut correlations = Vec::new();
+        let mut baselines = Vec::new();
         let mut filters = Vec::new();
+        let mut automations = Vec::new();
         let mut silent = Vec::new();
         for (number, file) in files.iter().enumerate() {
             let mut found = Vec::new();
@@ -178,6 +187,26 @@ impl RuleSet {
                                 value.info.yaml = file.text.clone();
                                 correlations.push(Loaded {
                                     value: *value,
+                                    file: number,
+                                    json,
+                                });
+                            }
+                            Some(Document::Baseline(mut value)) => {
+                                value.info.file = file.path.clone();
+                                value.info.yaml = file.text.clone();
+                                baselines.push(Loaded {
+                                    value: *value,
+                                    file: number,
+                                    json,
+                                });
+                            }
+                            Some(Document::Automation(value)) => {
+                                let (automation, mut value) = *value;
+                                value.info.file = file.path.clone();
+                                value.info.yaml = file.text.clone();
+                                automations.push(automation);
+                                rules.push(Loaded {
+                                    value,
                                     file: number,
                                     json,
                                 });
@@ -220,6 +249,14 @@ impl RuleSet {
             &mut mistakes,
             &mut duplicates,
         );
+        let baselines = once(
+            baselines,
+            |b| (&b.info.id, b.place),
+            files,
+            &mut seen,
+            &mut mistakes,
+            &mut duplicates,
+        );
         let filters = once(
             filters,
             |f| (&f.id, f.place),
@@ -235,6 +272,8 @@ impl RuleSet {
             !failed.is_empty(),
             &mut mistakes,
         );
+        watch(&mut set, baselines, &mut mistakes);
+        set.automations = automations;
         filters::apply(&mut set, filters, !failed.is_empty(), &mut mistakes);
         let mut problems: Vec<(usize, Problem)> = mistakes
             .into_iter()
@@ -245,12 +284,29 @@ impl RuleSet {
         (set, problems.into_iter().map(|(_, p)| p).collect())
     }
 
-    /// What people read about every rule and correlation, rules first.
+    /// Tries out the rules with these ids: what they find is kept and counted, and nobody is told. Gives the ids that no
+    /// rule has.
+    pub fn stage<'a>(&mut self, ids: &'a [String]) -> Vec<&'a str> {
+        let mut unknown: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let rules = self.rules.iter_mut().map(|r| &mut r.info);
+        let correlations = self.correlations.iter_mut().map(|c| &mut c.info);
+        let baselines = self.baselines.iter_mut().map(|b| &mut b.info);
+        for info in rules.chain(correlations).chain(baselines) {
+            if ids.contains(&info.id) {
+                info.staged = true;
+                unknown.retain(|id| *id != info.id);
+            }
+        }
+        unknown
+    }
+
+    /// What people read about every rule, correlation and baseline, in this order.
     pub fn infos(&self) -> Vec<event::RuleInfo> {
         self.rules
             .iter()
             .map(|r| r.info.clone())
             .chain(self.correlations.iter().map(|c| c.info.clone()))
+            .chain(self.baselines.iter().map(|b| b.info.clone()))
             .collect()
     }
 }
@@ -341,6 +397,39 @@ fn once<T>(
     kept
 }
 
+/// Adds the baselines, and finds the rules whose events they watch. Such a rule gives no findings of its own.
+fn watch(
+    set: &mut RuleSet,
+    baselines: Vec<(usize, BaselineRule)>,
+    mistakes: &mut Vec<(usize, Mistake)>,
+) {
+    for (file, baseline) in baselines {
+        let words = baseline.new.iter().flat_map(|(_, rules)| rules);
+        let mut numbers = Vec::new();
+        for (word, place) in words {
+            let is_it = |r: &Rule| r.info.id == *word || r.name.as_deref() == Some(word);
+            match set.rules.iter().position(is_it) {
+                Some(number) => numbers.push(number),
+                None => {
+                    let known = set.rules.iter();
+                    let known = known.flat_map(|r| [Some(r.info.id.as_str()), r.name.as_deref()]);
+                    let hint = nearest(word, known.flatten()).map_or_else(
+                        || "give the id or the name of a rule that is loaded with it".to_owned(),
+                        |near| format!("did you mean `{near}`?"),
+                    );
+                    let mistake = Mistake::new(*place, format!("there is no rule `{word}`"));
+                    mistakes.push((file, mistake.hint(hint)));
+                }
+            }
+        }
+        for number in &numbers {
+            set.generates[*number] = false;
+        }
+        set.watched.push(numbers);
+        set.baselines.push(baseline);
+    }
+}
+
 fn resolve(
     rules: Vec<(usize, Rule)>,
     correlations: Vec<(usize, CorrelationRule)>,
@@ -426,6 +515,9 @@ fn resolve(
         rules: rules.into_iter().map(|(_, r)| r).collect(),
         correlations: correlations.into_iter().map(|(_, c)| c).collect(),
         references,
+        baselines: Vec::new(),
+        watched: Vec::new(),
+        automations: Vec::new(),
         filters: Vec::new(),
         filtered: Vec::new(),
         warnings: Vec::new(),

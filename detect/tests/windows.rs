@@ -34,6 +34,7 @@ fn correlation(timespan: i64, threshold: u64) -> Correlation {
         title: "Brute force".into(),
         severity: Severity::High,
         tags: vec!["attack.t1110".into()],
+        staged: false,
         group_by: vec!["src".into()],
         timespan: timespan * SECOND,
         condition: Condition::at_least(threshold),

@@ -22,6 +22,7 @@ fn correlation(rule_id: &str, threshold: u64) -> Correlation {
         title: format!("Title of {rule_id}").into(),
         severity: Severity::Medium,
         tags: Vec::new(),
+        staged: false,
         group_by: vec!["user".into()],
         timespan: 60 * SECOND,
         condition: Condition::at_least(threshold),

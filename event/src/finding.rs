@@ -80,9 +80,19 @@ pub struct Finding {
     /// What it was done to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<Str>,
+    /// Why, in words, where the rule alone does not say it: what a baseline expected and what it saw.
+    #[serde(default, skip_serializing_if = "Str::is_empty")]
+    pub explanation: Str,
+    /// Is its rule tried out? Then it is kept and counted, and nobody is told.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub staged: bool,
     /// Labels from the inventory, for routing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<Str, Str>,
+}
+
+fn is_not(truth: &bool) -> bool {
+    !truth
 }
 
 fn is_zero(n: &u64) -> bool {

@@ -31,6 +31,9 @@ pub struct RuleInfo {
     /// What the reader should do next (the extra key `next_steps` of our own rules).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next_steps: Vec<String>,
+    /// Is it tried out, so that what it finds is kept and counted and nobody is told?
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub staged: bool,
     /// Where to read more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
@@ -43,4 +46,8 @@ pub struct RuleInfo {
     /// `event_count` and its like for a correlation, `None` for a single-event rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation: Option<String>,
+}
+
+fn is_false(truth: &bool) -> bool {
+    !truth
 }

@@ -130,7 +130,7 @@ fn take(dir: &Path) -> Result<File, BusError> {
         .write(true)
         .open(&path)
         .map_err(|e| io_error("open", &path, e))?;
-    match file.try_lock() {
+    match crate::hold::hold(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(BusError::Locked(dir.display().to_string())),
         Err(TryLockError::Error(e)) => Err(io_error("lock", &path, e)),

@@ -137,7 +137,7 @@ impl KafkaBus {
         };
         std::fs::create_dir_all(dir).map_err(|e| io("make folder", e))?;
         let held = File::create(dir.join("lock")).map_err(|e| io("open", e))?;
-        match held.try_lock() {
+        match crate::hold::hold(&held) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(BusError::Locked(dir.display().to_string()));

@@ -102,12 +102,6 @@ impl Writer {
         }
     }
 
-    pub(crate) fn finding(&mut self, finding: &Finding) -> anyhow::Result<()> {
-        let mut line = Vec::new();
-        render(self.format, finding, &mut line);
-        self.text(finding.time, &line)
-    }
-
     /// Lines as [`render`] made them, all of one event.
     pub(crate) fn text(&mut self, time: Time, lines: &[u8]) -> anyhow::Result<()> {
         if lines.is_empty() {

@@ -2,9 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use detect::engine::{Engine, Scratch};
+use detect::meter::{self, Reading};
+use detect::tracker::{Baseline, Sighting};
 use detect::window::{Correlation, Match};
 use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
@@ -16,6 +19,7 @@ use super::output::{self, Format};
 pub(crate) struct Setting {
     pub(crate) engine: Engine,
     pub(crate) correlations: Vec<Correlation>,
+    pub(crate) baselines: Arc<[Baseline]>,
     pub(crate) format: Format,
     pub(crate) from: Option<Time>,
     pub(crate) to: Option<Time>,
@@ -58,6 +62,10 @@ pub(crate) struct Chunk {
     pub(crate) cut: Vec<u32>,
     /// Matches that correlations count, each with the number of its event in the chunk.
     pub(crate) matches: Vec<(usize, Match)>,
+    /// What functions did, each with the number of its event in the chunk.
+    pub(crate) readings: Vec<(usize, Reading)>,
+    /// What baselines watch, each with the number of its event in the chunk.
+    pub(crate) sightings: Vec<(usize, Sighting)>,
     pub(crate) bad: Vec<BadPiece>,
     /// The events themselves where they are kept, in the order of `events`.
     pub(crate) kept: Vec<Event>,
@@ -161,6 +169,15 @@ fn record_into(
     chunk
         .cut
         .extend(scratch.cut().iter().map(|(filter, _)| *filter));
+    if !setting.baselines.is_empty() {
+        let reading = meter::reading(&event, json);
+        let number = chunk.events.len();
+        chunk.readings.extend(reading.map(|r| (number, r)));
+        if engine.is_watched(scratch.matched()) && !event.flags.has(Flag::TsFuture) {
+            let sightings = engine.sightings(&event, json, scratch).into_iter();
+            chunk.sightings.extend(sightings.map(|s| (number, s)));
+        }
+    }
     // An amendment says what is already known once more: it is not counted.
     if engine.is_correlated(scratch.matched()) && !event.flags.has(Flag::Addendum) {
         let number = chunk.events.len();

@@ -6,11 +6,15 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use detect::engine::{Engine, Scratch};
+use detect::meter::Counters;
 use detect::rule::{RuleTest, TestEvent};
 use detect::rule_set::{RuleSet, Target};
+use detect::tracker::{Baseline, offline, rehearse};
 use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
+use detect::yaml::Place;
 use event::{Finding, Flag, RuleInfo, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context as Origin, Normalizer};
@@ -78,7 +82,9 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     let (mut passed, mut failed, mut without) = (0, 0, 0);
     let rules = set.rules.iter().map(|r| (&r.info, &r.tests));
     let correlations = set.correlations.iter().map(|c| (&c.info, &c.tests));
-    for (info, tests) in rules.chain(correlations) {
+    let watching = set.baselines.iter().filter(|b| b.new.is_some());
+    let watching = watching.map(|b| (&b.info, &b.event_tests));
+    for (info, tests) in rules.chain(correlations).chain(watching) {
         without += u64::from(tests.is_empty());
         for test in tests {
             let quiet = bench.run(info, test, false)?;
@@ -93,16 +99,66 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
             } else {
                 quiet
             };
+            let head = Head {
+                info,
+                name: &test.name,
+                place: test.place,
+                expect: test.expect,
+            };
             match format {
                 Format::Jsonl => {
-                    let mut line = json(info, test, good, outcomes.findings);
+                    let mut line = json(&head, good, outcomes.findings);
                     if explained {
                         line["explained"] = outcomes.reasons.iter().map(explain::json).collect();
                     }
                     writeln!(out, "{line}")?;
                 }
                 Format::Text if !good || explained => {
-                    text(info, test, good, &outcomes, &mut out)?;
+                    text(&head, good, outcomes.findings, &mut out)?;
+                    let lines = outcomes.reasons.iter().flat_map(explain::words);
+                    for line in lines {
+                        writeln!(out, "     {line}")?;
+                    }
+                }
+                Format::Text => {}
+            }
+        }
+    }
+    let baselines = crate::correlations::baselines(&set);
+    for (rule, baseline) in set.baselines.iter().zip(baselines.iter()) {
+        if rule.new.is_some() {
+            continue;
+        }
+        without += u64::from(rule.tests.is_empty());
+        for test in &rule.tests {
+            let (said, episodes) = rehearse(baseline, test);
+            let good = test.expect.map_or(episodes > 0, |n| n == episodes);
+            *(if good { &mut passed } else { &mut failed }) += 1;
+            let head = Head {
+                info: &rule.info,
+                name: &test.name,
+                place: test.place,
+                expect: test.expect,
+            };
+            let explained = args.explain.is_some_and(|w| w == Which::All || !good);
+            let words: Vec<String> = said
+                .iter()
+                .filter(|_| explained)
+                .map(|f| format!("{}  {}", f.last_event_time, f.explanation))
+                .collect();
+            match format {
+                Format::Jsonl => {
+                    let mut line = json(&head, good, episodes);
+                    if explained {
+                        line["explained"] = words.into();
+                    }
+                    writeln!(out, "{line}")?;
+                }
+                Format::Text if !good || explained => {
+                    text(&head, good, episodes, &mut out)?;
+                    for line in words {
+                        writeln!(out, "     {line}")?;
+                    }
                 }
                 Format::Text => {}
             }
@@ -121,53 +177,49 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     })
 }
 
-fn json(info: &RuleInfo, test: &RuleTest, passed: bool, findings: u64) -> serde_json::Value {
-    let expected = match test.expect {
+/// Which test it is.
+struct Head<'a> {
+    info: &'a RuleInfo,
+    name: &'a str,
+    place: Place,
+    expect: Option<u64>,
+}
+
+fn json(head: &Head<'_>, passed: bool, findings: u64) -> serde_json::Value {
+    let expected = match head.expect {
         None => serde_json::json!("match"),
         Some(0) => serde_json::json!("no_match"),
         Some(count) => serde_json::json!({ "count": count }),
     };
     serde_json::json!({
-        "rule_id": info.id,
-        "title": info.title,
-        "test": test.name,
-        "file": info.file,
-        "line": test.place.line,
-        "column": test.place.column,
+        "rule_id": head.info.id,
+        "title": head.info.title,
+        "test": head.name,
+        "file": head.info.file,
+        "line": head.place.line,
+        "column": head.place.column,
         "passed": passed,
         "expected": expected,
         "findings": findings,
     })
 }
 
-fn text(
-    info: &RuleInfo,
-    test: &RuleTest,
-    passed: bool,
-    outcomes: &Outcomes,
-    out: &mut dyn Write,
-) -> std::io::Result<()> {
-    let wanted = match test.expect {
+fn text(head: &Head<'_>, passed: bool, findings: u64, out: &mut dyn Write) -> std::io::Result<()> {
+    let wanted = match head.expect {
         None => "a match".to_owned(),
         Some(1) => "1 finding".to_owned(),
         Some(n) => format!("{n} findings"),
     };
     writeln!(
         out,
-        "{}: {} / {}\n  --> {}:{}:{}\n   = {wanted} expected, {} found",
+        "{}: {} / {}\n  --> {}:{}:{}\n   = {wanted} expected, {findings} found",
         if passed { "passed" } else { "failed" },
-        info.title,
-        test.name,
-        info.file,
-        test.place.line,
-        test.place.column,
-        outcomes.findings
-    )?;
-    outcomes
-        .reasons
-        .iter()
-        .flat_map(explain::words)
-        .try_for_each(|line| writeln!(out, "     {line}"))
+        head.info.title,
+        head.name,
+        head.info.file,
+        head.place.line,
+        head.place.column,
+    )
 }
 
 /// The engine with all rules, ready for tests.
@@ -175,6 +227,7 @@ pub(super) struct Bench<'a> {
     set: &'a RuleSet,
     engine: Engine,
     correlations: Vec<Correlation>,
+    baselines: Arc<[Baseline]>,
 }
 
 impl<'a> Bench<'a> {
@@ -183,6 +236,7 @@ impl<'a> Bench<'a> {
             set,
             engine: Engine::new(set),
             correlations: crate::correlations::of(set),
+            baselines: crate::correlations::baselines(set),
         }
     }
 
@@ -198,7 +252,7 @@ impl<'a> Bench<'a> {
         for correlation in &mut correlations {
             correlation.chain.silent &= correlation.rule_id != info.id;
         }
-        let mut offline = Offline::new(correlations, OFFLINE_MEMORY);
+        let mut correlator = Offline::new(correlations, OFFLINE_MEMORY);
         let mut outcomes = Outcomes {
             findings: 0,
             reasons: Vec::new(),
@@ -213,6 +267,7 @@ impl<'a> Bench<'a> {
         };
         let text = records(test);
         let mut pushed = Ok(());
+        let mut counters = Counters::new(0);
         let mut each = |item: Item<'_>| {
             let record = match item {
                 Item::Bad(bad) => {
@@ -241,10 +296,12 @@ impl<'a> Bench<'a> {
                     if pushed.is_ok() {
                         let position = record.position;
                         let m = Match::new(correlation, found.group, &event, 0, position);
-                        pushed = offline.push(m.with(found.contribution));
+                        pushed = correlator.push(m.with(found.contribution));
                     }
                 }
             }
+            let sightings = self.engine.sightings(&event, json, &mut scratch);
+            sightings.into_iter().for_each(|s| counters.see(s));
             if explained {
                 let rules = concerned.iter().filter_map(|rule| {
                     let explanation = self.engine.explain(&rule.id, &event, json)?;
@@ -263,11 +320,13 @@ impl<'a> Bench<'a> {
         Decoder::new(Limits::of_bodies()).bytes(&text, &decode::Job::default(), &mut each);
         pushed?;
         let mut episodes: Vec<Finding> = Vec::new();
-        offline.finish(|finding| {
+        correlator.finish(|finding| {
             if finding.rule_id == info.id {
                 episodes.push(finding);
             }
         })?;
+        let departures = offline(counters, &self.baselines);
+        episodes.extend(departures.into_iter().filter(|f| f.rule_id == info.id));
         outcomes.findings += episodes.len() as u64;
         if explained {
             let episodes = episodes.into_iter().map(|f| Reason::Episode(Box::new(f)));
@@ -280,6 +339,10 @@ impl<'a> Bench<'a> {
     fn concerned(&self, info: &RuleInfo) -> Vec<&'a RuleInfo> {
         if let Some(rule) = self.set.rules.iter().find(|r| r.info.id == info.id) {
             return vec![&rule.info];
+        }
+        let baselines = self.set.baselines.iter().zip(&self.set.watched);
+        if let Some((_, watched)) = baselines.into_iter().find(|(b, _)| b.info.id == info.id) {
+            return watched.iter().map(|n| &self.set.rules[*n].info).collect();
         }
         let of = |id: &str| self.set.correlations.iter().position(|c| c.info.id == id);
         let (mut open, mut rules) = (Vec::from_iter(of(&info.id)), Vec::new());

@@ -12,6 +12,7 @@ fn help_teaches() {
         "hunt",
         "search",
         "rule",
+        "baseline",
         "config",
         "dead-letters",
         "doctor",
@@ -19,7 +20,7 @@ fn help_teaches() {
     ] {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
-    for command in ["demo", "run", "hunt", "search"] {
+    for command in ["demo", "run", "hunt", "search", "baseline"] {
         let help = text(&run(&[command, "--help"]).stdout);
         assert!(
             help.contains("trailwarden") || help.contains("http://"),

@@ -9,7 +9,9 @@
     reason = "a test fails by panicking and tells on stderr why it was skipped"
 )]
 
+mod agree;
 mod bad_input;
+mod baseline;
 mod cluster;
 mod commands;
 mod heartbeat;
@@ -20,5 +22,6 @@ mod layers;
 mod mail;
 mod program;
 mod prometheus;
+mod reload;
 mod rule_tests;
 mod service;

@@ -248,6 +248,14 @@ const OPERATIONS: &[Operation] = &[
         ..operation("get", "/api/v1/rules/{id}", "One rule with its YAML.")
     },
     Operation {
+        answer: &[("result", "string")],
+        ..operation(
+            "post",
+            "/api/v1/rules/reload",
+            "Load the rule files anew; 422 with the problems if they cannot be loaded.",
+        )
+    },
+    Operation {
         answer: &[("sources", "[]Source")],
         ..operation("get", "/api/v1/sources", "What arrives.")
     },

@@ -58,7 +58,7 @@ pub(crate) async fn list(
                                 td data-label="Rule" { a href=(format!("/rules/{}", encode(&rule.id))) { (rule.title) } }
                                 td data-label="Kind" { (kind(rule)) }
                                 td.tags data-label="Tags" { @for tag in &rule.tags { span.tag { (tag) } " " } }
-                                td data-label="Status" { (rule.status) }
+                                td data-label="Status" { (rule.status) @if rule.staged { " staged" } }
                             }
                         } }
                     }
@@ -95,7 +95,7 @@ pub(crate) async fn page(
         html! {
             p.back { a href="/rules" { "← Rules" } }
             header class=(format!("alert-head edge-{}", rule.severity)) {
-                div.line { (severity(rule.severity)) span.badge { (kind(&rule)) } @if !rule.status.is_empty() { span.badge { (rule.status) } } }
+                div.line { (severity(rule.severity)) span.badge { (kind(&rule)) } @if !rule.status.is_empty() { span.badge { (rule.status) } } @if rule.staged { span.badge { "staged: nobody is told" } } }
                 h1 { (rule.title) }
                 p.lead { (rule.description) }
                 p.tags { @for tag in &rule.tags { span.tag { (tag) } " " } }

@@ -144,6 +144,7 @@ impl World {
             searcher: self.searcher.clone(),
             store: self.store.clone(),
             rules: Arc::new(move || rules.clone()),
+            reload: Arc::new(|| Ok("unchanged".to_owned())),
             explain: Arc::new(|_, event| vec![format!("selection: action = {}", event.action)]),
             stages: vec![Stage::on_bus(&bus, "match", "match", Topic::Events)],
             bus,
@@ -238,6 +239,7 @@ pub(crate) fn rules() -> Vec<RuleInfo> {
             description: description.into(),
             author: "Trailwarden".into(),
             severity,
+            staged: false,
             status: "test".into(),
             tags: vec!["attack.defense-evasion".into(), "attack.t1562.008".into()],
             false_positives: vec![

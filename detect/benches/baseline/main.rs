@@ -65,7 +65,7 @@ fn recall([found, all]: [u64; 2]) -> f64 {
 fn counts(functions: &[Function], params: &Params) -> Tally {
     let mut tally = Tally::default();
     for function in functions {
-        let mut series = Series::new(params);
+        let mut series = Series::new();
         for (bucket, seen) in function.seen.iter().enumerate() {
             // Buckets of functions with fewer than five a bucket are judged but not asked for surges.
             if function.base >= 5.0 {
@@ -101,7 +101,7 @@ fn count([found, all]: &mut [u64; 2], series: &Series, surge: &Injected, params:
 fn errors(functions: &[Errors], params: &Params) -> Tally {
     let mut tally = Tally::default();
     for function in functions {
-        let mut series = Ratio::new(params);
+        let mut series = Ratio::new();
         for (bucket, (errors, trials)) in function.seen.iter().enumerate() {
             if function.spike.at == bucket
                 && function.share <= 0.02
@@ -216,7 +216,7 @@ fn main() {
 fn speed(seed: u64) {
     let params = Params::default();
     let function = Function::new(WORLDS[2], seed, 3);
-    let mut all: Vec<Series> = (0..1_000).map(|_| Series::new(&params)).collect();
+    let mut all: Vec<Series> = (0..1_000).map(|_| Series::new()).collect();
     let begin = Instant::now();
     for (bucket, seen) in function.seen.iter().enumerate().take(LENGTH / 4) {
         for series in &mut all {

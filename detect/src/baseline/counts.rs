@@ -45,9 +45,15 @@ pub struct Series {
     days: Days,
 }
 
+impl Default for Series {
+    fn default() -> Series {
+        Series::new()
+    }
+}
+
 impl Series {
     /// A series of which nothing is known.
-    pub fn new(_params: &Params) -> Series {
+    pub fn new() -> Series {
         Series {
             started: i64::MAX,
             last: i64::MIN,
@@ -157,9 +163,8 @@ impl Series {
     }
 
     fn stricter(&self, time: i64) -> f64 {
-        let young = !self.learning().is_complete();
-        let deployed = self.is_deployed(time);
-        STRICTER * (f64::from(u8::from(young)) + f64::from(u8::from(deployed)))
+        let deployed = u8::from(self.is_deployed(time));
+        STRICTER * f64::from(self.learning().caution() + deployed)
     }
 
     fn is_deployed(&self, time: i64) -> bool {
@@ -300,7 +305,7 @@ mod tests {
 
     /// A series after some quiet days, and what it says to what comes then.
     fn after(params: &Params, days: usize, mean: f64, then: &[u64]) -> (Series, Vec<Verdict>) {
-        let mut series = Series::new(params);
+        let mut series = Series::new();
         let from = days * A_DAY;
         for bucket in 0..from {
             let verdict = series.close_bucket(params, at(bucket), around(mean, bucket));
@@ -484,7 +489,7 @@ mod tests {
     fn bursts_that_repeat_become_usual() {
         // A job that calls a function 200 times every three hours, which is otherwise idle.
         let params = Params::default();
-        let mut series = Series::new(&params);
+        let mut series = Series::new();
         let mut opened = [0; 4];
         for bucket in 0..28 * A_DAY {
             let seen = if bucket % 36 == 20 { 200 } else { 0 };
@@ -569,7 +574,7 @@ mod tests {
         #[test]
         fn storing_it_anywhere_changes_nothing_and_it_stays_small(buckets in buckets(), cut in 0..900_usize) {
             let params = Params { direction: Direction::Both, ..Params::default() };
-            let (mut one, mut other) = (Series::new(&params), Series::new(&params));
+            let (mut one, mut other) = (Series::new(), Series::new());
             for (bucket, seen) in buckets.iter().enumerate() {
                 if bucket == cut {
                     let stored = postcard::to_stdvec(&other).expect("a model can be stored");

@@ -8,8 +8,11 @@ use libm::{erfc, log, sqrt};
 
 /// The slope is taken over so many minutes.
 const WINDOW: usize = 6;
-/// It must hold at the end of so many minutes in a row, and each of them must have more than the one before.
+/// It must hold at the end of so many minutes in a row, and each of them must have so many times the one before: what
+/// doubles in five minutes.
 const IN_A_ROW: usize = 3;
+/// The fifth root of 2.
+const RISE: f64 = 1.148_698;
 /// Fewer calls than this in the last window are not worth a person's time.
 const CALLS: u64 = 100;
 /// Doubling more slowly than this (minutes) is growth, not a loop.
@@ -23,7 +26,7 @@ pub fn doubling(minutes: &[u64]) -> Option<f64> {
     let newest = &minutes[IN_A_ROW - 1..];
     let rises = minutes[minutes.len() - IN_A_ROW - 1..]
         .windows(2)
-        .all(|pair| pair[1] > pair[0]);
+        .all(|pair| pair[1] > pair[0] && pair[1] as f64 >= RISE * pair[0] as f64);
     if !rises || newest.iter().sum::<u64>() < CALLS {
         return None;
     }

@@ -364,6 +364,7 @@ mod tests {
             for (row, value) in values.iter().enumerate() {
                 if row == cut {
                     let stored = postcard::to_stdvec(&metric).expect("a model can be stored");
+                    prop_assert!(stored.len() < 2_000, "{}", stored.len());
                     metric = postcard::from_bytes(&stored).expect("it was just written");
                 }
                 let score = metric.push(Time(row as i64 * 5 * MINUTE), *value);

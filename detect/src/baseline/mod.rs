@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! let params = Params { bucket: 300_000_000, ..Params::default() };
-//! let mut series = Series::new(&params);                                  // one a function and metric, ~1.1 KB
+//! let mut series = Series::new();                                         // one a function and metric, ~1.1 KB
 //! let verdict = series.close_bucket(&params, bucket_start, invocations);  // every bucket, zeros too, in order
 //! if verdict.change == Change::Opened { println!("{verdict}") }           // "412 in 5m; 37 expected, ..."
 //! ```

@@ -32,9 +32,15 @@ pub struct Ratio {
     episode: Episode,
 }
 
+impl Default for Ratio {
+    fn default() -> Ratio {
+        Ratio::new()
+    }
+}
+
 impl Ratio {
     /// A series of which nothing is known.
-    pub fn new(_params: &Params) -> Ratio {
+    pub fn new() -> Ratio {
         Ratio {
             started: i64::MAX,
             last: i64::MIN,
@@ -103,8 +109,8 @@ impl Ratio {
             trials,
         });
         let learn = !self.episode.is_open();
-        let young = u8::from(!self.learning().is_complete());
-        let stricter = STRICTER * f64::from(young + u8::from(self.is_deployed(time)));
+        // Shares do not go with the hours of the day: a young series needs no more caution than an old one.
+        let stricter = STRICTER * f64::from(u8::from(self.is_deployed(time)));
         let mut judged = self
             .spans
             .judge(Family::Shares, params, DISPERSION, stricter, learn);
@@ -175,7 +181,7 @@ mod tests {
     /// A ratio after some days of 1,000 invocations a bucket with about ten errors each.
     fn learned(days: usize) -> (Ratio, usize) {
         let params = Params::default();
-        let mut ratio = Ratio::new(&params);
+        let mut ratio = Ratio::new();
         let buckets = days * 288;
         for bucket in 0..buckets {
             let errors = 7 + (bucket * 7919 % 7) as u64;
@@ -226,6 +232,19 @@ mod tests {
         );
     }
 
+    #[test]
+    fn idle_buckets_teach_nothing() {
+        let params = Params::default();
+        let (mut ratio, from) = learned(14);
+        let before = (ratio.spans.of_a_bucket(DISPERSION), ratio.share(&params));
+        for bucket in from..from + 576 {
+            let verdict = ratio.close_bucket(&params, Time(bucket as i64 * BUCKET), 0, 0);
+            assert_eq!(verdict.change, Change::Quiet);
+        }
+        assert_eq!(ratio.spans.of_a_bucket(DISPERSION), before.0);
+        assert!((ratio.share(&params) / before.1 - 1.0).abs() < 1e-3);
+    }
+
     proptest! {
         #[test]
         fn storing_it_anywhere_changes_nothing(
@@ -233,7 +252,7 @@ mod tests {
             cut in 0..600_usize,
         ) {
             let params = Params::default();
-            let (mut one, mut other) = (Ratio::new(&params), Ratio::new(&params));
+            let (mut one, mut other) = (Ratio::new(), Ratio::new());
             for (bucket, (errors, trials)) in buckets.iter().enumerate() {
                 if bucket == cut {
                     let stored = postcard::to_stdvec(&other).expect("a model can be stored");

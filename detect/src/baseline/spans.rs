@@ -189,7 +189,7 @@ impl Spans {
 
     /// What a span adds up to. The level is the one from before the span: a surge does not raise what is expected of
     /// its own later half.
-    fn sum(&self, span: usize) -> Option<Sum> {
+    fn sum(&self, family: Family, span: usize) -> Option<Sum> {
         let buckets = SPANS[span].buckets;
         if buckets > usize::from(self.filled) {
             return None;
@@ -206,7 +206,12 @@ impl Spans {
             sum.mean += f64::from(cell[1]) * level;
             sum.trials += f64::from(cell[3]);
         }
-        sum.mean = sum.mean.max(1e-3);
+        match family {
+            Family::Counts => sum.mean = sum.mean.max(1e-3),
+            // Out of nothing nothing follows.
+            Family::Shares if sum.trials < 1.0 => return None,
+            Family::Shares => sum.mean = sum.mean.max(1e-9),
+        }
         Some(sum)
     }
 
@@ -222,7 +227,9 @@ impl Spans {
     ) -> [Option<Judged>; SPANS.len()] {
         let mut judged = [None; SPANS.len()];
         for (span, place) in judged.iter_mut().enumerate() {
-            let Some(sum) = self.sum(span) else { continue };
+            let Some(sum) = self.sum(family, span) else {
+                continue;
+            };
             let dispersion = self.dispersion(span, prior);
             let (a, b) = family.variance(sum);
             let sd = (a + dispersion * b).sqrt();

@@ -62,9 +62,15 @@ impl Learning {
     /// Learning is complete after this.
     pub const FULL: i64 = 7 * DAY;
 
-    /// Before a day is over nothing is judged.
+    /// Before two hours are over nothing is judged: there is nothing to compare with.
     pub fn is_blind(self) -> bool {
-        self.seen < DAY
+        self.seen < 2 * HOUR
+    }
+
+    /// How many times a hundred times rarer a departure must be: twice on the first day, when nothing is known of the
+    /// hours to come, once on the first seven days.
+    pub(super) fn caution(self) -> u8 {
+        u8::from(self.seen < DAY) + u8::from(!self.is_complete())
     }
 
     /// Before seven days only what is a hundred times rarer is said.
@@ -78,6 +84,8 @@ impl fmt::Display for Learning {
         let days = self.seen / DAY;
         if self.is_complete() {
             write!(f, "learned over {days} days")
+        } else if days == 0 {
+            write!(f, "learning for {} hours", self.seen / HOUR)
         } else {
             write!(f, "learning {days}/{} days", Learning::FULL / DAY)
         }

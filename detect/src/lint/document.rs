@@ -9,6 +9,7 @@ use crate::yaml::{Node, Place, Yaml};
 const KEYS: &[&str] = &[
     "action",
     "author",
+    "automation",
     "baseline",
     "correlation",
     "date",
@@ -90,6 +91,8 @@ pub(super) fn check(node: &Node, is_read: bool, mistakes: &mut Vec<Mistake>) {
         "the rule has no level and counts as medium",
         "say informational, low, medium, high or critical",
     );
+    // An automation that is elsewhere is told as high, if nothing else is said.
+    let level = level.filter(|_| node.get("automation").is_none());
     mistakes.extend(level.map(|m| m.advice("level-missing")));
     let description = missing(
         "description",

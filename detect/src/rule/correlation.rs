@@ -244,7 +244,8 @@ fn aliases(body: &Node, mistakes: &mut Vec<Mistake>) -> Vec<(String, Vec<(String
     aliases
 }
 
-fn timespan(text: &str) -> Result<i64, &'static str> {
+/// A number and a unit as microseconds.
+pub(super) fn timespan(text: &str) -> Result<i64, &'static str> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number: i64 = match digits.bytes().all(|b| b.is_ascii_digit()) {
         true => digits.parse().map_err(|_| "not a number and a unit")?,

@@ -64,29 +64,7 @@ fn test(item: &Node, mistakes: &mut Vec<Mistake>) -> Option<RuleTest> {
         mistakes.push(Mistake::new(item.place, "a test needs a list `events`"));
         return None;
     };
-    let expect = match item.get("expect") {
-        Some(e) if e.as_text() == Some("match") => None,
-        Some(e) if e.as_text() == Some("no_match") => Some(0),
-        Some(e) => match e
-            .get("count")
-            .and_then(Node::scalar)
-            .and_then(|n| n.parse().ok())
-        {
-            Some(count) => Some(count),
-            None => {
-                let message = "`expect` is `match`, `no_match` or `{count: N}`";
-                mistakes.push(Mistake::new(e.place, message));
-                return None;
-            }
-        },
-        None => {
-            mistakes.push(
-                Mistake::new(item.place, "`expect` is missing")
-                    .hint("`match`, `no_match` or `{count: N}`"),
-            );
-            return None;
-        }
-    };
+    let expect = expected(item, mistakes)?;
     let written = item.get("start");
     let text = written.and_then(Node::scalar);
     let Ok(start) = Time::parse(text.as_deref().unwrap_or(START)) else {
@@ -103,6 +81,33 @@ fn test(item: &Node, mistakes: &mut Vec<Mistake>) -> Option<RuleTest> {
         expect,
         place: item.place,
     })
+}
+
+/// What a test expects: so many, or `Some(None)` for at least one.
+#[expect(
+    clippy::option_option,
+    reason = "the inner one is the answer, the outer one a mistake"
+)]
+pub(super) fn expected(item: &Node, mistakes: &mut Vec<Mistake>) -> Option<Option<u64>> {
+    let Some(found) = item.get("expect") else {
+        mistakes.push(
+            Mistake::new(item.place, "`expect` is missing")
+                .hint("`match`, `no_match` or `{count: N}`"),
+        );
+        return None;
+    };
+    match found.as_text() {
+        Some("match") => return Some(None),
+        Some("no_match") => return Some(Some(0)),
+        _ => {}
+    }
+    let count = found.get("count").and_then(Node::scalar);
+    let count = count.and_then(|n| n.parse().ok());
+    if count.is_none() {
+        let message = "`expect` is `match`, `no_match` or `{count: N}`";
+        mistakes.push(Mistake::new(found.place, message));
+    }
+    count.map(Some)
 }
 
 /// A record, without the key `at` where that says how much later it happened.

@@ -222,6 +222,7 @@ impl Episode {
             rule_id: rule.rule_id.clone(),
             title: rule.title.clone(),
             severity: rule.severity,
+            staged: rule.staged,
             time: self.first.0,
             first_event_time: first,
             last_event_time: self.last,

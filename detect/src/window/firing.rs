@@ -174,6 +174,7 @@ mod tests {
                 title: "t".into(),
                 severity: Severity::Medium,
                 tags: Vec::new(),
+                staged: false,
                 group_by: Vec::new(),
                 timespan: 10 * SECOND,
                 condition: conditions()[kind].clone(),

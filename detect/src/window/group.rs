@@ -364,6 +364,7 @@ mod tests {
             title: "Rule".into(),
             severity: Severity::Medium,
             tags: Vec::new(),
+            staged: false,
             group_by: Vec::new(),
             timespan: 10 * SECOND,
             condition: Condition::at_least(threshold),

@@ -26,6 +26,8 @@ pub struct Correlation {
     pub severity: Severity,
     /// Its tags.
     pub tags: Vec<Str>,
+    /// Is it tried out, so that nobody is told?
+    pub staged: bool,
     /// The names of the group-by fields; every match has exactly these in `group`.
     pub group_by: Vec<Str>,
     /// The length of a window in microseconds, bounds included.
@@ -356,6 +358,28 @@ fn to_all(content: &MatchRecord, partitions: u32, now: Time) -> Vec<Record> {
         .collect()
 }
 
+impl Watermark {
+    /// How far event time has come over all partitions of `events`, by what each has told last and where each ends now.
+    /// One that was idle and has more than had been read then holds the others back: nobody may be at work on it. If all
+    /// are read to their end, the greatest counts.
+    pub(crate) fn event_time(told: &[Watermark], ends: &[Offset]) -> Option<Time> {
+        let is_idle = |w: &&Watermark| {
+            let end = ends.get(w.partition as usize);
+            w.idle && end.is_none_or(|end| *end <= w.next)
+        };
+        let busy: Vec<Option<Time>> = told
+            .iter()
+            .filter(|w| !is_idle(w))
+            .map(|w| w.time)
+            .collect();
+        if busy.is_empty() {
+            told.iter().filter_map(|w| w.time).max()
+        } else {
+            busy.into_iter().min().flatten()
+        }
+    }
+}
+
 /// How often the same event time is told again, because the partition was read to another end: once in a second.
 const TELL_AGAIN: i64 = 1_000_000;
 
@@ -473,6 +497,7 @@ mod tests {
             title: "t".into(),
             severity: Severity::Low,
             tags: Vec::new(),
+            staged: false,
             group_by: vec!["a".into()],
             timespan: 1,
             condition: Condition::at_least(2),

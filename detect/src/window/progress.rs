@@ -132,21 +132,7 @@ impl Progress {
         let told: Option<Vec<Watermark>> = (0..self.options.events_partitions)
             .map(|p| self.inputs.get(&p).and_then(|input| input.watermark))
             .collect();
-        let told = told?;
-        let is_idle = |w: &&Watermark| {
-            let end = self.ends.get(w.partition as usize);
-            w.idle && end.is_none_or(|end| *end <= w.next)
-        };
-        let busy: Vec<Option<Time>> = told
-            .iter()
-            .filter(|w| !is_idle(w))
-            .map(|w| w.time)
-            .collect();
-        if busy.is_empty() {
-            told.iter().filter_map(|w| w.time).max()
-        } else {
-            busy.into_iter().min().flatten()
-        }
+        Watermark::event_time(&told?, &self.ends)
     }
 
     /// Is this match the next of its partition, rather than one that was sent again? Of those that correlations hand on

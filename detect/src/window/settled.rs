@@ -251,6 +251,7 @@ mod tests {
             title: "t".into(),
             severity: Severity::Medium,
             tags: Vec::new(),
+            staged: false,
             group_by: Vec::new(),
             timespan: 10 * SECOND,
             condition,

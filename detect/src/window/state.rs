@@ -601,6 +601,7 @@ mod tests {
             title: "t".into(),
             severity: Severity::High,
             tags: Vec::new(),
+            staged: false,
             group_by: Vec::new(),
             timespan: 10 * SECOND,
             condition: Condition::at_least(3),

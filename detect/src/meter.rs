@@ -1,0 +1,628 @@
+//! Meters: how often, how long and how well each function ran, minute by minute.
+//!
+//! The match stage counts in [`Counters`] what function logs say and puts the counts on the `meters` topic as
+//! [`Meter`] records; baselines read them. A count is cumulative for its function, minute and partition of `events`:
+//! whoever reads takes the greatest of a partition and sums over partitions, so that a record that comes again changes
+//! nothing. [`Counters`] is part of the stage's state and is committed with its position, so that a kill -9 loses no
+//! count. Beside the counts go [`Deployment`]s, which explain departures, and the stage's watermarks.
+//!
+//! An invocation is counted by the platform's line at its start or its report, whichever there are more of, since
+//! either may be filtered out at the source; a failure by the report where it tells the status, and by the exception
+//! in the log where it does not. This module judges nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bus::{Record, StateChange, partition_of};
+use bytes::Bytes;
+use event::json::Value;
+use event::{Event, Flag, Id, Outcome, Str, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::tracker::{Sighting, Sightings};
+use crate::window::Watermark;
+
+/// A minute in microseconds.
+pub const MINUTE: i64 = 60_000_000;
+
+/// Keys of the match stage's state that hold counts begin so.
+pub const STATE_PREFIX: &[u8] = b"meter/";
+
+/// Counts of minutes so far behind the newest are forgotten: events that come even later begin them anew.
+const KEPT_MINUTES: i64 = 120;
+
+/// How many minutes of functions are counted at a time; a flood of made-up functions goes uncounted beyond.
+const MOST_CELLS: usize = 200_000;
+
+/// The calls of CloudTrail that change what a function does.
+const DEPLOYING: [&str; 4] = [
+    "UpdateFunctionCode",
+    "UpdateFunctionConfiguration",
+    "PublishVersion",
+    "UpdateAlias",
+];
+
+/// What is counted for: one function.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Function {
+    /// The account that owns it.
+    pub account: Str,
+    /// Its name. (Most of its lines do not say in which region it runs.)
+    pub function: Str,
+}
+
+impl Function {
+    fn of(event: &Event) -> Function {
+        Function {
+            account: event.account.clone(),
+            function: event.function.clone(),
+        }
+    }
+
+    /// A hash of it: what is remembered of one function is found by it, and its records meet in one partition.
+    pub fn key(&self) -> Id {
+        Id::of(
+            "function",
+            &[self.account.as_bytes(), self.function.as_bytes()],
+        )
+    }
+}
+
+/// The counts of one function and minute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cell {
+    /// Lines that say that an invocation began.
+    pub starts: u64,
+    /// Reports of invocations.
+    pub reports: u64,
+    /// Of these, with a status that says that they failed, time-outs too.
+    pub failed: u64,
+    /// Of these, that ran into the time limit.
+    pub timed_out: u64,
+    /// Exceptions in the log that no report speaks of.
+    pub exceptions: u64,
+    /// Lines that say that the time limit was reached.
+    pub timeout_lines: u64,
+    /// Reports that tell a duration.
+    pub timed: u64,
+    /// The sum of these durations in microseconds.
+    pub duration: u64,
+    /// What is paid for, in megabyte-milliseconds.
+    pub billed: u64,
+}
+
+impl Cell {
+    /// Counts one event of a function's log; tells whether it says anything that is counted.
+    fn count(&mut self, event: &Event, json: Option<Value<'_>>) -> bool {
+        match event.action.as_str() {
+            "platform.start" => self.starts += 1,
+            "platform.timeout" => self.timeout_lines += 1,
+            "platform.report" | "platform.invokeReport" => self.report(event),
+            "log" if event.outcome == Outcome::Failure && !event.error_code.is_empty() => {
+                // The platform's report of such an invocation tells its status.
+                if json.is_some_and(|root| root.get("requestId").is_some()) {
+                    return false;
+                }
+                self.exceptions += 1;
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn report(&mut self, event: &Event) {
+        self.reports += 1;
+        let Some(invocation) = &event.invocation else {
+            return;
+        };
+        if matches!(invocation.status.as_str(), "error" | "failure" | "timeout") {
+            self.failed += 1;
+        }
+        self.timed_out += u64::from(invocation.status == "timeout");
+        if let Some(ms) = invocation.duration_ms.filter(|ms| (0.0..1e9).contains(ms)) {
+            self.timed += 1;
+            self.duration += (ms * 1_000.0) as u64;
+        }
+        if let (Some(ms), Some(mb)) = (invocation.billed_ms, invocation.memory_mb) {
+            self.billed += (ms.clamp(0.0, 1e9) as u64).saturating_mul(mb.min(1 << 20));
+        }
+    }
+
+    /// How many invocations there were.
+    pub fn invocations(&self) -> u64 {
+        self.starts.max(self.reports)
+    }
+
+    /// How many of them failed.
+    pub fn errors(&self) -> u64 {
+        self.failed.saturating_add(self.exceptions)
+    }
+
+    /// How many of them ran into the time limit.
+    pub fn timeouts(&self) -> u64 {
+        self.timed_out.max(self.timeout_lines)
+    }
+
+    /// The sum of two.
+    pub fn plus(&self, other: &Cell) -> Cell {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// The later of two counts of one partition: the greater, number by number.
+    pub fn later(&self, other: &Cell) -> Cell {
+        self.with(other, u64::max)
+    }
+
+    fn with(&self, other: &Cell, join: fn(u64, u64) -> u64) -> Cell {
+        Cell {
+            starts: join(self.starts, other.starts),
+            reports: join(self.reports, other.reports),
+            failed: join(self.failed, other.failed),
+            timed_out: join(self.timed_out, other.timed_out),
+            exceptions: join(self.exceptions, other.exceptions),
+            timeout_lines: join(self.timeout_lines, other.timeout_lines),
+            timed: join(self.timed, other.timed),
+            duration: join(self.duration, other.duration),
+            billed: join(self.billed, other.billed),
+        }
+    }
+}
+
+/// What one partition of `events` has counted so far for a function and minute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meter {
+    /// For whom.
+    pub function: Function,
+    /// Minutes since 1970.
+    pub minute: i64,
+    /// The partition of `events`.
+    pub partition: u32,
+    /// Where the function runs, if any of its lines of this minute said so.
+    #[serde(default, skip_serializing_if = "Str::is_empty")]
+    pub region: Str,
+    /// The counts.
+    pub cell: Cell,
+}
+
+/// Somebody changed a function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Which.
+    pub function: Function,
+    /// When.
+    pub time: Time,
+    /// The call.
+    pub action: Str,
+    /// Who made it.
+    pub actor: Str,
+}
+
+/// A record of `meters`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MeterRecord {
+    /// Counts.
+    Meter(Meter),
+    /// A change of a function.
+    Deployment(Deployment),
+    /// Values that are watched.
+    Sighting(Box<Sighting>),
+    /// Event time has moved on.
+    Watermark(Watermark),
+}
+
+impl MeterRecord {
+    /// Reads the value of a record.
+    pub fn decode(value: &[u8]) -> Result<MeterRecord, serde_json::Error> {
+        serde_json::from_slice(value)
+    }
+
+    /// The record as it goes on the log.
+    pub fn into_record(self, now: Time) -> Record {
+        let key = match &self {
+            MeterRecord::Meter(m) => m.function.key().to_bytes().to_vec(),
+            MeterRecord::Deployment(d) => d.function.key().to_bytes().to_vec(),
+            MeterRecord::Sighting(s) => s.key().to_bytes().to_vec(),
+            MeterRecord::Watermark(_) => Vec::new(),
+        };
+        let value = serde_json::to_vec(&self).expect("texts, numbers and maps with text keys");
+        Record {
+            key: Bytes::from(key),
+            value: Bytes::from(value),
+            time: now,
+        }
+    }
+}
+
+/// The records that tell a watermark to every partition of `meters`, of which there are `partitions`.
+pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Vec<Record> {
+    let record = MeterRecord::Watermark(watermark).into_record(now);
+    (0..partitions)
+        .map(|partition| Record {
+            key: (0_u64..)
+                .map(|n| n.to_le_bytes())
+                .find(|key| partition_of(key, partitions) == partition)
+                .expect("the hash reaches every partition")
+                .to_vec()
+                .into(),
+            ..record.clone()
+        })
+        .collect()
+}
+
+/// The deployment that an event is, if it is one that succeeded.
+fn deployment(event: &Event) -> Option<Deployment> {
+    let deploys = event.source == "aws.cloudtrail"
+        && event.service == "lambda"
+        && !event.function.is_empty()
+        && event.outcome == Outcome::Success
+        // With the version of the API behind, as in `UpdateFunctionCode20150331v2`.
+        && DEPLOYING.iter().any(|name| event.action.starts_with(name));
+    deploys.then(|| Deployment {
+        function: Function::of(event),
+        time: event.time,
+        action: event.action.clone(),
+        actor: event.actor.clone(),
+    })
+}
+
+/// What one event says about a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// Something that is counted.
+    Count {
+        /// For whom.
+        function: Function,
+        /// In which minute, since 1970.
+        minute: i64,
+        /// Where, if the event says so.
+        region: Str,
+        /// What.
+        cell: Cell,
+    },
+    /// It was changed.
+    Deployment(Deployment),
+}
+
+/// What an event says about a function, if anything; `json` is its record where that is JSON.
+pub fn reading(event: &Event, json: Option<Value<'_>>) -> Option<Reading> {
+    if event.function.is_empty() || event.flags.has(Flag::TsFuture) {
+        return None;
+    }
+    if event.source != "aws.lambda" {
+        return deployment(event).map(Reading::Deployment);
+    }
+    let mut cell = Cell::default();
+    cell.count(event, json).then(|| Reading::Count {
+        function: Function::of(event),
+        minute: event.time.0.div_euclid(MINUTE),
+        region: event.region.clone(),
+        cell,
+    })
+}
+
+/// The counts of one partition of `events`.
+#[derive(Debug, Clone)]
+pub struct Counters {
+    partition: u32,
+    /// Region and counts.
+    cells: BTreeMap<(i64, Function), (Str, Cell)>,
+    changed: BTreeSet<(i64, Function)>,
+    deployments: Vec<Deployment>,
+    /// Of a whole input, for [`Counters::into_records`].
+    sightings: Vec<Sighting>,
+    told: Sightings,
+}
+
+impl Counters {
+    /// No counts yet.
+    pub fn new(partition: u32) -> Counters {
+        Counters {
+            partition,
+            cells: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            deployments: Vec::new(),
+            sightings: Vec::new(),
+            told: Sightings::default(),
+        }
+    }
+
+    /// The counts as they were when these rows of state were committed. A row that cannot be read begins anew.
+    pub fn restore(partition: u32, rows: &[(Vec<u8>, Vec<u8>)]) -> Counters {
+        let mut counters = Counters::new(partition);
+        for (_, value) in rows {
+            if let Ok(meter) = serde_json::from_slice::<Meter>(value) {
+                let key = (meter.minute, meter.function);
+                counters.cells.insert(key, (meter.region, meter.cell));
+            }
+        }
+        counters
+    }
+
+    /// Takes note of what an event says.
+    pub fn take(&mut self, reading: Reading) {
+        let (key, named, one) = match reading {
+            Reading::Deployment(deployment) => return self.deployments.push(deployment),
+            Reading::Count {
+                function,
+                minute,
+                region,
+                cell,
+            } => ((minute, function), region, cell),
+        };
+        if self.cells.len() >= MOST_CELLS && !self.cells.contains_key(&key) {
+            return;
+        }
+        let (region, cell) = self.cells.entry(key.clone()).or_default();
+        *cell = cell.plus(&one);
+        if !named.is_empty() {
+            *region = named;
+        }
+        self.changed.insert(key);
+    }
+
+    /// Keeps a sighting for [`Counters::into_records`], if it tells anything new.
+    pub fn see(&mut self, sighting: Sighting) {
+        if self.told.is_news(&sighting) {
+            self.sightings.push(sighting);
+        }
+    }
+
+    /// Everything that was counted, minute by minute, with the deployments of a minute before its counts: for a whole
+    /// input at once, where nothing is forgotten on the way.
+    pub fn into_records(self) -> impl Iterator<Item = (i64, MeterRecord)> {
+        let partition = self.partition;
+        let deployments = self.deployments.into_iter().map(|d| {
+            let minute = d.time.0.div_euclid(MINUTE);
+            (minute, MeterRecord::Deployment(d))
+        });
+        let sightings = self.sightings.into_iter().map(|s| {
+            let minute = s.context.time.0.div_euclid(MINUTE);
+            (minute, MeterRecord::Sighting(Box::new(s)))
+        });
+        let counts = self
+            .cells
+            .into_iter()
+            .map(move |((minute, function), (region, cell))| {
+                let meter = Meter {
+                    function,
+                    minute,
+                    partition,
+                    region,
+                    cell,
+                };
+                (minute, MeterRecord::Meter(meter))
+            });
+        let mut records: Vec<_> = deployments.chain(sightings).chain(counts).collect();
+        records.sort_by_key(|(minute, _)| *minute);
+        records.into_iter()
+    }
+
+    /// What has changed since the last call, for the log and for the state of the stage. Both go into one commit.
+    pub fn flush(&mut self, now: Time) -> (Vec<Record>, Vec<StateChange>) {
+        let (mut records, mut state) = (Vec::new(), Vec::new());
+        let deployments = self.deployments.drain(..);
+        records.extend(deployments.map(|d| MeterRecord::Deployment(d).into_record(now)));
+        for (minute, function) in std::mem::take(&mut self.changed) {
+            let key = (minute, function);
+            let Some((region, cell)) = self.cells.get(&key).cloned() else {
+                continue;
+            };
+            let meter = Meter {
+                function: key.1,
+                minute,
+                partition: self.partition,
+                region,
+                cell,
+            };
+            state.push(StateChange {
+                partition: self.partition,
+                key: row(&meter.function, minute),
+                value: Some(serde_json::to_vec(&meter).expect("texts and numbers")),
+                expires: None,
+            });
+            records.push(MeterRecord::Meter(meter).into_record(now));
+        }
+        let newest = self
+            .cells
+            .keys()
+            .next_back()
+            .map_or(0, |(minute, _)| *minute);
+        let kept = self
+            .cells
+            .split_off(&(newest - KEPT_MINUTES, Function::first()));
+        for (minute, function) in std::mem::replace(&mut self.cells, kept).into_keys() {
+            state.push(StateChange {
+                partition: self.partition,
+                key: row(&function, minute),
+                value: None,
+                expires: None,
+            });
+        }
+        (records, state)
+    }
+}
+
+impl Function {
+    /// Not after any other.
+    fn first() -> Function {
+        Function {
+            account: Str::default(),
+            function: Str::default(),
+        }
+    }
+}
+
+fn row(function: &Function, minute: i64) -> Vec<u8> {
+    [
+        STATE_PREFIX,
+        &minute.to_be_bytes(),
+        &function.key().to_bytes(),
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use event::Invocation;
+
+    use super::*;
+
+    fn report(minute: i64, function: &str, status: &str) -> Event {
+        Event {
+            source: "aws.lambda".into(),
+            function: function.into(),
+            action: "platform.report".into(),
+            time: Time(minute * MINUTE + 7),
+            invocation: Some(Box::new(Invocation {
+                status: status.into(),
+                duration_ms: Some(12.5),
+                billed_ms: Some(13.0),
+                memory_mb: Some(128),
+                ..Invocation::default()
+            })),
+            ..Event::default()
+        }
+    }
+
+    fn see(counters: &mut Counters, event: &Event) {
+        if let Some(reading) = reading(event, None) {
+            counters.take(reading);
+        }
+    }
+
+    fn meters(records: &[Record]) -> Vec<(String, i64, Cell)> {
+        let decoded = records
+            .iter()
+            .map(|r| MeterRecord::decode(&r.value).unwrap());
+        decoded
+            .filter_map(|record| match record {
+                MeterRecord::Meter(m) => Some((m.function.function.to_string(), m.minute, m.cell)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn counts_are_cumulative_by_minute() {
+        let mut counters = Counters::new(3);
+        see(&mut counters, &report(10, "a", "success"));
+        see(&mut counters, &report(10, "a", "timeout"));
+        see(&mut counters, &report(11, "a", "error"));
+        let (records, state) = counters.flush(Time(0));
+        let found = meters(&records);
+        assert_eq!(found.len(), 2);
+        let cell = found[0].2;
+        assert_eq!(
+            (cell.invocations(), cell.errors(), cell.timeouts()),
+            (2, 1, 1)
+        );
+        assert_eq!(
+            (cell.timed, cell.duration, cell.billed),
+            (2, 25_000, 2 * 13 * 128)
+        );
+        assert_eq!(state.len(), 2);
+
+        // Restored from its state it goes on as if nothing had happened.
+        let rows: Vec<_> = state
+            .into_iter()
+            .map(|s| (s.key, s.value.unwrap()))
+            .collect();
+        let mut restored = Counters::restore(3, &rows);
+        for counters in [&mut counters, &mut restored] {
+            see(counters, &report(10, "a", "success"));
+            let found = meters(&counters.flush(Time(0)).0);
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].2.invocations(), 3);
+        }
+        assert_eq!(counters.cells, restored.cells);
+    }
+
+    #[test]
+    fn what_is_long_past_is_forgotten_and_the_future_is_not_counted() {
+        let mut counters = Counters::new(0);
+        see(&mut counters, &report(10, "a", ""));
+        counters.flush(Time(0));
+        let mut future = report(9_999, "a", "");
+        future.flags.set(Flag::TsFuture);
+        see(&mut counters, &future);
+        see(&mut counters, &report(10 + KEPT_MINUTES + 1, "a", ""));
+        let (records, state) = counters.flush(Time(0));
+        assert_eq!(meters(&records).len(), 1);
+        let gone: Vec<_> = state.iter().filter(|s| s.value.is_none()).collect();
+        assert_eq!(gone.len(), 1);
+        assert_eq!(counters.cells.len(), 1);
+    }
+
+    #[test]
+    fn starts_and_reports_exceptions_and_statuses() {
+        let line = |action: &str, error: &str| Event {
+            action: action.into(),
+            error_code: error.into(),
+            outcome: if error.is_empty() {
+                Outcome::Unknown
+            } else {
+                Outcome::Failure
+            },
+            invocation: None,
+            ..report(1, "a", "")
+        };
+        let check = |events: &[Event], expected: (u64, u64, u64)| {
+            let mut counters = Counters::new(0);
+            events.iter().for_each(|e| see(&mut counters, e));
+            let found = meters(&counters.flush(Time(0)).0);
+            let cell = found.first().map(|f| f.2).unwrap_or_default();
+            assert_eq!(
+                (cell.invocations(), cell.errors(), cell.timeouts()),
+                expected
+            );
+        };
+        check(&[line("platform.start", "")], (1, 0, 0));
+        check(
+            &[line("platform.start", ""), report(1, "a", "success")],
+            (1, 0, 0),
+        );
+        check(&[report(1, "a", ""), line("log", "KeyError")], (1, 1, 0));
+        check(&[line("log", "")], (0, 0, 0));
+        check(
+            &[report(1, "a", "timeout"), line("platform.timeout", "")],
+            (1, 1, 1),
+        );
+    }
+
+    #[test]
+    fn deployments_are_told() {
+        let mut event = Event {
+            source: "aws.cloudtrail".into(),
+            service: "lambda".into(),
+            action: "UpdateFunctionCode20150331v2".into(),
+            outcome: Outcome::Success,
+            function: "a".into(),
+            actor: "alice".into(),
+            ..Event::default()
+        };
+        assert!(deployment(&event).is_some_and(|d| d.actor == "alice"));
+        event.outcome = Outcome::Denied;
+        assert_eq!(deployment(&event), None);
+        event.outcome = Outcome::Success;
+        event.action = "Invoke".into();
+        assert_eq!(deployment(&event), None);
+    }
+
+    #[test]
+    fn every_partition_hears_of_a_watermark() {
+        let watermark = Watermark {
+            partition: 1,
+            time: None,
+            idle: true,
+            next: 4,
+        };
+        for partitions in [1, 3, 12] {
+            let records = watermark_records(watermark, partitions, Time(1));
+            for (partition, record) in (0..partitions).zip(&records) {
+                assert_eq!(partition_of(&record.key, partitions), partition);
+                let read = MeterRecord::decode(&record.value).unwrap();
+                assert_eq!(read, MeterRecord::Watermark(watermark));
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Many functions at once: one finding for all of them.
+//!
+//! When in one bucket at least [`FEW`] functions and at least one in a hundred begin an episode of the same rule, the
+//! cause is not with any of them: a dependency, the account, the region. [`Fleet`] then says one finding in their
+//! place, takes in those that follow within the next buckets, and the single episodes go on unsaid.
+
+use event::{Finding, Id, Str, Time};
+use serde::{Deserialize, Serialize};
+
+use super::Baseline;
+use crate::meter::MINUTE;
+
+/// Fewer functions than this are told of one by one.
+const FEW: usize = 5;
+
+/// So many buckets after the last one a function still joins.
+const JOINS: i64 = 3;
+
+/// So many names are told.
+const NAMES: usize = 20;
+
+/// A departure of many functions that is going on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Fleet {
+    open: Option<Open>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Open {
+    id: Id,
+    /// When it began, and the last minute in which a function joined.
+    start: i64,
+    last: i64,
+    functions: u64,
+    /// What they had seen, when each began.
+    observed: u64,
+    names: Vec<Str>,
+    accounts: Vec<Str>,
+    regions: Vec<Str>,
+    revision: u64,
+}
+
+/// What is to be said, and of which functions a fleet's finding speaks.
+#[derive(Default)]
+pub(super) struct Heard {
+    pub(super) findings: Vec<Finding>,
+    pub(super) folded: Vec<Id>,
+}
+
+impl Fleet {
+    /// Takes what single functions would say at the end of a bucket, `minute`, of `watched` in all.
+    pub(super) fn hear(
+        &mut self,
+        rule: &Baseline,
+        minute: i64,
+        watched: usize,
+        said: Vec<(Id, Finding)>,
+    ) -> Heard {
+        let window = JOINS * (rule.params.bucket / MINUTE).max(1);
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| minute - open.last > window)
+        {
+            self.open = None;
+        }
+        let (new, old): (Vec<_>, Vec<_>) = said.into_iter().partition(|(_, f)| f.revision == 0);
+        let mut heard = Heard {
+            findings: old.into_iter().map(|(_, finding)| finding).collect(),
+            folded: Vec::new(),
+        };
+        let many = new.len() >= FEW.max(watched.div_ceil(100));
+        if new.is_empty() || (self.open.is_none() && !many) {
+            heard
+                .findings
+                .extend(new.into_iter().map(|(_, finding)| finding));
+            return heard;
+        }
+        let open = self.open.get_or_insert_with(|| Open::new(rule, minute));
+        open.last = minute;
+        for (key, finding) in new {
+            open.join(&finding);
+            heard.folded.push(key);
+        }
+        heard.findings.push(open.say(rule, watched));
+        heard
+    }
+}
+
+impl Open {
+    fn new(rule: &Baseline, minute: i64) -> Open {
+        let start = minute.saturating_mul(MINUTE) - rule.params.bucket;
+        Open {
+            id: Id::of("fleet", &[rule.rule_id.as_bytes(), &start.to_be_bytes()]),
+            start,
+            last: minute,
+            functions: 0,
+            observed: 0,
+            names: Vec::new(),
+            accounts: Vec::new(),
+            regions: Vec::new(),
+            revision: 0,
+        }
+    }
+
+    fn join(&mut self, finding: &Finding) {
+        self.functions += 1;
+        self.observed += finding.count;
+        let note = |list: &mut Vec<Str>, word: &Str| {
+            if list.len() < NAMES && !word.is_empty() && !list.contains(word) {
+                list.push(word.clone());
+            }
+        };
+        note(&mut self.names, &finding.function);
+        note(&mut self.accounts, &finding.account);
+        note(&mut self.regions, &finding.region);
+    }
+
+    fn say(&mut self, rule: &Baseline, watched: usize) -> Finding {
+        let one = |list: &[Str]| match list {
+            [only] => only.clone(),
+            _ => Str::default(),
+        };
+        let shared = match (one(&self.accounts), one(&self.regions)) {
+            (account, region) if !account.is_empty() && !region.is_empty() => {
+                format!("all in account {account}, region {region}")
+            }
+            (account, _) if !account.is_empty() => format!("all in account {account}"),
+            _ => format!("in {} accounts", self.accounts.len()),
+        };
+        let more = match self.functions as usize - self.names.len().min(self.functions as usize) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let finding = Finding {
+            id: self.id,
+            rule_id: rule.rule_id.clone(),
+            title: rule.title.clone(),
+            severity: rule.severity,
+            staged: rule.staged,
+            time: Time(self.start),
+            first_event_time: Time(self.start),
+            last_event_time: Time(self.last.saturating_mul(MINUTE) - 1),
+            count: self.observed.max(1),
+            group: [("fleet".into(), Some("functions".into()))].into(),
+            source: "aws.lambda".into(),
+            account: one(&self.accounts),
+            region: one(&self.regions),
+            episode: self.id,
+            tags: rule.tags.clone(),
+            revision: self.revision,
+            resources: self.names.clone(),
+            explanation: format!(
+                "{} of {watched} functions at once, {shared}: {}{more}. Look for what they have in common",
+                self.functions,
+                self.names.join(", ")
+            )
+            .into(),
+            ..Finding::default()
+        };
+        self.revision += 1;
+        finding
+    }
+}

@@ -1,0 +1,387 @@
+//! The functions of one partition of `meters` under watch: counts in, findings out.
+//!
+//! [`Tracker`] gathers the counts of minutes ([`Meter`]), closes a minute once the watermark has left it behind by the
+//! grace, and gives every function's bucket to its model ([`crate::baseline`]) for each [`Baseline`] of the rule set.
+//! What a model has to say becomes a finding: one for each episode, revised as the episode grows worse or ends, with
+//! the model's own words and the deployment shortly before, if there was one. Where many functions depart at once, one
+//! finding speaks for all of them (`fleet`).
+//!
+//! Counts that come after their minute was closed change nothing and are counted as late. A stretch in which no
+//! function logs anything for more than an hour teaches nothing: a source that is cut off is not a fleet that is idle. It is a pure function
+//! of what it is given; the stage that feeds it and commits its rows is `baseline_stage`, and `hunt` feeds it a whole
+//! input at once.
+
+mod cold;
+mod firsts;
+mod fleet;
+mod follow;
+mod offline;
+mod rehearse;
+mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bus::{Offset, StateChange};
+use event::{Finding, Id, Severity, Str, Time};
+
+use crate::baseline::Params;
+use crate::meter::{Cell, Deployment, MINUTE, Meter, MeterRecord};
+use crate::window::Watermark;
+use firsts::Firsts;
+pub use firsts::{New, Sighting, Sightings, known_as};
+use fleet::Fleet;
+use follow::{Bucket, Tracked};
+pub use offline::offline;
+pub use rehearse::rehearse;
+pub use state::StateError;
+
+/// No bucket is longer, in minutes.
+const LONGEST: i64 = 60;
+
+/// How far after the events of a minute its counts may come, in microseconds, unless the configuration says otherwise.
+pub const GRACE: i64 = 2 * MINUTE;
+
+/// What is measured of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// Invocations in a bucket.
+    Invocations,
+    /// Failed invocations out of all.
+    Errors,
+    /// Invocations that ran into the time limit, out of all.
+    Timeouts,
+    /// The mean duration of an invocation.
+    Duration,
+    /// What is paid for, in GB-seconds.
+    Cost,
+    /// Invocations that double within minutes, as a loop does.
+    Doubling,
+    /// Values that were never seen: no metric of a function, but what [`New`] says.
+    New,
+}
+
+impl Metric {
+    /// All of them, by the names they have in rules.
+    pub const NAMES: [(&'static str, Metric); 6] = [
+        ("function.invocations", Metric::Invocations),
+        ("function.errors", Metric::Errors),
+        ("function.timeouts", Metric::Timeouts),
+        ("function.duration", Metric::Duration),
+        ("function.cost", Metric::Cost),
+        ("function.doubling", Metric::Doubling),
+    ];
+}
+
+/// A `baseline:` document as it is run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    /// Its Sigma id.
+    pub rule_id: Str,
+    /// Its title.
+    pub title: Str,
+    /// How bad a departure is.
+    pub severity: Severity,
+    /// Its tags.
+    pub tags: Vec<Str>,
+    /// Is it tried out, so that nobody is told?
+    pub staged: bool,
+    /// What is measured.
+    pub metric: Metric,
+    /// How it is judged.
+    pub params: Params,
+    /// Which values are watched, of a baseline with `new:`.
+    pub new: Option<New>,
+}
+
+/// What has happened so far, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Counts of minutes that came after their minute was closed.
+    pub late: u64,
+    /// Buckets judged.
+    pub judged: u64,
+    /// Functions not watched because there were too many.
+    pub crowded: u64,
+}
+
+/// What the tracker allows for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How far event time must have left a minute behind before it is judged, in microseconds.
+    pub grace: i64,
+    /// How many partitions `events` has: the watermark waits for all of them.
+    pub events_partitions: u32,
+    /// How many functions are watched at most.
+    pub max_functions: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            grace: GRACE,
+            events_partitions: 4,
+            max_functions: 100_000,
+        }
+    }
+}
+
+/// The counts of a function and minute, by the partition of `events` that they come from.
+type Parts = BTreeMap<u32, Cell>;
+
+/// The run-time state of one partition of `meters`.
+pub struct Tracker {
+    options: Options,
+    rules: Arc<[Baseline]>,
+    /// Every minute before this one is closed; `None` before the first count.
+    open_from: Option<i64>,
+    minutes: BTreeMap<i64, BTreeMap<Id, Parts>>,
+    functions: BTreeMap<Id, Tracked>,
+    fleets: BTreeMap<Str, Fleet>,
+    firsts: Firsts,
+    told: BTreeMap<u32, Watermark>,
+    ends: Vec<Offset>,
+    counts: Counts,
+    changed: Changed,
+}
+
+/// What has to be written down.
+#[derive(Default)]
+struct Changed {
+    functions: BTreeSet<Id>,
+    minutes: BTreeSet<(i64, Id)>,
+    stage: bool,
+}
+
+impl Tracker {
+    /// A tracker that knows nothing yet.
+    pub fn new(rules: Arc<[Baseline]>, options: Options) -> Tracker {
+        Tracker {
+            options,
+            rules,
+            open_from: None,
+            minutes: BTreeMap::new(),
+            functions: BTreeMap::new(),
+            fleets: BTreeMap::new(),
+            firsts: Firsts::default(),
+            told: BTreeMap::new(),
+            ends: Vec::new(),
+            counts: Counts::default(),
+            changed: Changed::default(),
+        }
+    }
+
+    /// Goes on with these rules. What was learned for one whose metric, bucket and season are the same is kept.
+    pub fn set_rules(&mut self, rules: Arc<[Baseline]>) {
+        self.rules = rules;
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many functions are watched.
+    pub fn functions(&self) -> usize {
+        self.functions.len()
+    }
+
+    /// Every minute before this time is judged.
+    pub fn judged_to(&self) -> Option<Time> {
+        self.open_from
+            .map(|minute| Time(minute.saturating_mul(MINUTE)))
+    }
+
+    /// Takes a record in the order of the log. Gives the findings that follow.
+    pub fn take(&mut self, record: MeterRecord, out: &mut Vec<Finding>) {
+        match record {
+            MeterRecord::Meter(meter) => self.count(meter),
+            MeterRecord::Deployment(deployment) => self.deployed(deployment),
+            MeterRecord::Sighting(sighting) => self.firsts.take(*sighting),
+            MeterRecord::Watermark(watermark) => {
+                let known = self.told.get(&watermark.partition);
+                if known.is_some_and(|known| *known == watermark || known.next > watermark.next) {
+                    return;
+                }
+                self.told.insert(watermark.partition, watermark);
+                self.changed.stage = true;
+                if let Some(time) = self.event_time() {
+                    self.close_to(time, out);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, meter: Meter) {
+        let key = meter.function.key();
+        if self.open_from.is_some_and(|open| meter.minute < open) {
+            self.counts.late += 1;
+            return;
+        }
+        if self.open_from.is_none() {
+            self.open_from = Some(meter.minute);
+            self.changed.stage = true;
+        }
+        if !self.functions.contains_key(&key) {
+            if self.functions.len() >= self.options.max_functions {
+                self.counts.crowded += 1;
+                return;
+            }
+            let tracked = Tracked::new(meter.function.clone(), meter.minute);
+            self.functions.insert(key, tracked);
+            self.changed.functions.insert(key);
+        }
+        if let Some(tracked) = self.functions.get_mut(&key)
+            && !meter.region.is_empty()
+        {
+            tracked.region = meter.region;
+        }
+        let minute = self.minutes.entry(meter.minute).or_default();
+        let cell = minute
+            .entry(key)
+            .or_default()
+            .entry(meter.partition)
+            .or_default();
+        *cell = cell.later(&meter.cell);
+        self.changed.minutes.insert((meter.minute, key));
+    }
+
+    fn deployed(&mut self, deployment: Deployment) {
+        let key = deployment.function.key();
+        if let Some(tracked) = self.functions.get_mut(&key) {
+            tracked.deployed(deployment);
+            self.changed.functions.insert(key);
+        }
+    }
+
+    /// Was a partition of `events` read to its end when it was heard of last?
+    pub fn has_idle_inputs(&self) -> bool {
+        self.told.values().any(|w| w.idle)
+    }
+
+    /// Where the partitions of `events` end now, as [`crate::window::Windows::set_ends`].
+    pub fn set_ends(&mut self, ends: Vec<Offset>) {
+        self.ends = ends;
+    }
+
+    fn event_time(&self) -> Option<Time> {
+        let partitions = 0..self.options.events_partitions;
+        let told: Option<Vec<Watermark>> = partitions.map(|p| self.told.get(&p).copied()).collect();
+        Watermark::event_time(&told?, &self.ends)
+    }
+
+    /// Judges every minute that event time has left behind by the grace.
+    pub fn close_to(&mut self, time: Time, out: &mut Vec<Finding>) {
+        let rules = Arc::clone(&self.rules);
+        self.firsts
+            .judge_to(time.plus(-self.options.grace), &rules, out);
+        let until = time.plus(-self.options.grace).0.div_euclid(MINUTE);
+        while let Some(open) = self.open_from.filter(|open| *open < until) {
+            // As long as nobody logs anything it is not known whether it is the functions that rest.
+            let Some((&busy, _)) = self.minutes.range(open..).next() else {
+                return;
+            };
+            let next = if busy - open > LONGEST {
+                (busy.div_euclid(LONGEST) * LONGEST).max(open)
+            } else {
+                self.close(open, out);
+                open + 1
+            };
+            self.open_from = Some(next);
+            self.changed.stage = true;
+            self.forget(next - LONGEST);
+        }
+    }
+
+    fn forget(&mut self, before: i64) {
+        let kept = self.minutes.split_off(&before);
+        for (minute, functions) in std::mem::replace(&mut self.minutes, kept) {
+            self.changed
+                .minutes
+                .extend(functions.keys().map(|key| (minute, *key)));
+        }
+    }
+
+    /// Judges the buckets that end with this minute.
+    fn close(&mut self, minute: i64, out: &mut Vec<Finding>) {
+        let rules = Arc::clone(&self.rules);
+        for rule in rules.iter().filter(|rule| rule.new.is_none()) {
+            let length = (rule.params.bucket / MINUTE).max(1);
+            if (minute + 1) % length != 0 {
+                continue;
+            }
+            let start = minute + 1 - length;
+            let mut said = Vec::new();
+            for (key, tracked) in &mut self.functions {
+                // The first bucket of a function is mostly not whole.
+                if start <= tracked.since {
+                    continue;
+                }
+                let bucket = Bucket {
+                    start,
+                    length,
+                    cell: sum(&self.minutes, start..minute + 1, key),
+                    minutes: &self.minutes,
+                    key: *key,
+                };
+                said.extend(tracked.close(rule, &bucket).map(|finding| (*key, finding)));
+                self.changed.functions.insert(*key);
+                self.counts.judged += 1;
+            }
+            self.say(rule, minute + 1, said, out);
+        }
+    }
+
+    /// Says what functions had to say, or one word for all of them.
+    fn say(
+        &mut self,
+        rule: &Baseline,
+        minute: i64,
+        said: Vec<(Id, Finding)>,
+        out: &mut Vec<Finding>,
+    ) {
+        let fleet = self.fleets.entry(rule.rule_id.clone()).or_default();
+        let heard = fleet.hear(rule, minute, self.functions.len(), said);
+        for key in heard.folded {
+            if let Some(tracked) = self.functions.get_mut(&key) {
+                tracked.fold(&rule.rule_id);
+            }
+        }
+        self.changed.stage |= !heard.findings.is_empty();
+        out.extend(heard.findings);
+    }
+
+    /// The rows of state that have changed since the last call.
+    pub fn changes(&mut self, partition: u32) -> Vec<StateChange> {
+        let changed = std::mem::take(&mut self.changed);
+        state::changes(self, &changed, partition)
+    }
+
+    /// A tracker as it was when these rows were committed.
+    ///
+    /// # Errors
+    /// A row that cannot be read.
+    pub fn restore(
+        rules: Arc<[Baseline]>,
+        options: Options,
+        rows: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<Tracker, StateError> {
+        let mut tracker = Tracker::new(rules, options);
+        state::restore(&mut tracker, rows)?;
+        Ok(tracker)
+    }
+}
+
+/// The counts of a function over minutes, all partitions together.
+fn sum(
+    minutes: &BTreeMap<i64, BTreeMap<Id, Parts>>,
+    range: std::ops::Range<i64>,
+    key: &Id,
+) -> Cell {
+    let parts = minutes
+        .range(range)
+        .filter_map(|(_, functions)| functions.get(key));
+    parts
+        .flat_map(BTreeMap::values)
+        .fold(Cell::default(), |sum, cell| sum.plus(cell))
+}

@@ -1,0 +1,363 @@
+//! Functions under watch: what is said of surges, fleets, deployments and silence, and that neither the order of counts
+//! nor a restart changes a word of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use detect::baseline::{AtLeast, Params};
+use detect::meter::{Cell, Deployment, Function, MINUTE, Meter, MeterRecord};
+use detect::tracker::{Baseline, GRACE, Metric, Options, Tracker};
+use detect::window::Watermark;
+use event::{Finding, Severity, Time};
+
+/// A Monday, in minutes.
+const START: i64 = 29_373_120;
+
+const DAY: i64 = 1_440;
+
+fn rules(metric: Metric) -> Arc<[Baseline]> {
+    let bucket = if metric == Metric::Doubling { 1 } else { 5 };
+    Arc::new([Baseline {
+        rule_id: "r".into(),
+        title: "t".into(),
+        severity: Severity::High,
+        tags: Vec::new(),
+        staged: false,
+        metric,
+        params: Params {
+            bucket: bucket * MINUTE,
+            at_least: AtLeast {
+                count: 20.0,
+                ratio: 3.0,
+            },
+            ..Params::default()
+        },
+    }])
+}
+
+fn options() -> Options {
+    Options {
+        events_partitions: 1,
+        ..Options::default()
+    }
+}
+
+fn function(name: &str) -> Function {
+    Function {
+        account: "111122223333".into(),
+        function: name.into(),
+    }
+}
+
+fn meter(name: &str, minute: i64, partition: u32, cell: Cell) -> MeterRecord {
+    MeterRecord::Meter(Meter {
+        function: function(name),
+        minute,
+        partition,
+        region: "eu-west-1".into(),
+        cell,
+    })
+}
+
+fn calls(many: u64) -> Cell {
+    Cell {
+        starts: many,
+        reports: many,
+        timed: many,
+        duration: many * 100_000,
+        ..Cell::default()
+    }
+}
+
+fn watermark(minute: i64) -> MeterRecord {
+    MeterRecord::Watermark(Watermark {
+        partition: 0,
+        time: Some(Time(minute * MINUTE + GRACE)),
+        idle: false,
+        next: minute as u64,
+    })
+}
+
+/// Runs minutes of one or many functions in order; each minute is followed by the watermark at its end.
+fn run(
+    metric: Metric,
+    minutes: std::ops::Range<i64>,
+    names: &[&str],
+    cell: impl Fn(&str, i64) -> Cell,
+    also: impl Fn(i64) -> Option<MeterRecord>,
+) -> Vec<Finding> {
+    let mut tracker = Tracker::new(rules(metric), options());
+    let mut out = Vec::new();
+    for minute in minutes {
+        for name in names {
+            let cell = cell(name, minute);
+            if cell != Cell::default() {
+                tracker.take(meter(name, minute, 0, cell), &mut out);
+            }
+        }
+        if let Some(record) = also(minute) {
+            tracker.take(record, &mut out);
+        }
+        tracker.take(watermark(minute + 1), &mut out);
+    }
+    out
+}
+
+/// Ten a minute, with a little scatter that is the same every time.
+fn usual(minute: i64) -> u64 {
+    8 + (minute.wrapping_mul(2_654_435_761) >> 7 & 3) as u64
+}
+
+#[test]
+fn a_surge_is_said_once_grows_and_ends() {
+    let surge = START + 9 * DAY..START + 9 * DAY + 20;
+    let found = run(
+        Metric::Invocations,
+        START..START + 10 * DAY,
+        &["f"],
+        |_, minute| {
+            calls(if surge.contains(&minute) {
+                200
+            } else {
+                usual(minute)
+            })
+        },
+        |_| None,
+    );
+    assert!(!found.is_empty(), "nothing was said");
+    assert!(
+        found.iter().all(|f| f.id == found[0].id),
+        "one episode: {found:#?}"
+    );
+    assert!(found.iter().zip(0..).all(|(f, n)| f.revision == n));
+    let first = &found[0];
+    assert!(
+        first.explanation.starts_with("invocations: "),
+        "{}",
+        first.explanation
+    );
+    assert!(
+        first.explanation.contains("expected"),
+        "{}",
+        first.explanation
+    );
+    assert_eq!(first.function, "f");
+    assert_eq!(first.region, "eu-west-1");
+    assert!(first.is_correlation());
+    let last = found.last().unwrap();
+    assert!(last.last_event_time > first.last_event_time);
+}
+
+#[test]
+fn failures_time_outs_and_slowness() {
+    let check = |metric: Metric, bad: Cell, word: &str| {
+        let spike = START + 9 * DAY..START + 9 * DAY + 30;
+        let found = run(
+            metric,
+            START..START + 10 * DAY,
+            &["f"],
+            |_, minute| {
+                if spike.contains(&minute) {
+                    bad
+                } else {
+                    calls(usual(minute))
+                }
+            },
+            |_| None,
+        );
+        assert!(!found.is_empty(), "{metric:?}: nothing was said");
+        assert!(
+            found.iter().all(|f| f.id == found[0].id),
+            "{metric:?}: one episode"
+        );
+        assert!(
+            found[0].explanation.contains(word),
+            "{}",
+            found[0].explanation
+        );
+    };
+    let failed = Cell {
+        failed: 7,
+        ..calls(10)
+    };
+    check(Metric::Errors, failed, "failed invocations: ");
+    let timed_out = Cell {
+        failed: 7,
+        timed_out: 7,
+        ..calls(10)
+    };
+    check(Metric::Timeouts, timed_out, "time-outs: ");
+    let slow = Cell {
+        duration: 10 * 900_000,
+        ..calls(10)
+    };
+    check(Metric::Duration, slow, "mean duration: 900 ms");
+    let expensive = Cell {
+        billed: 40 * 60_000 * 1_024,
+        ..calls(10)
+    };
+    check(Metric::Cost, expensive, "GB-seconds: ");
+}
+
+#[test]
+fn a_loop_is_seen_within_minutes() {
+    let begins = START + 30;
+    let found = run(
+        Metric::Doubling,
+        START..START + 60,
+        &["f"],
+        |_, minute| match minute - begins {
+            ..0 => calls(usual(minute)),
+            since => calls(10 << since.min(9)),
+        },
+        |_| None,
+    );
+    assert!(!found.is_empty());
+    let after = found[0].last_event_time.0 / MINUTE - begins;
+    assert!(after <= 7, "seen after {after} minutes");
+    assert!(
+        found[0].explanation.contains("double every 1."),
+        "{}",
+        found[0].explanation
+    );
+}
+
+#[test]
+fn a_deployment_is_named() {
+    let surge = START + 9 * DAY..START + 9 * DAY + 20;
+    let found = run(
+        Metric::Invocations,
+        START..START + 9 * DAY + 60,
+        &["f"],
+        |_, minute| {
+            calls(if surge.contains(&minute) {
+                400
+            } else {
+                usual(minute)
+            })
+        },
+        |minute| {
+            (minute == surge.start - 12).then(|| {
+                MeterRecord::Deployment(Deployment {
+                    function: function("f"),
+                    time: Time(minute * MINUTE),
+                    action: "UpdateFunctionCode20150331v2".into(),
+                    actor: "alice".into(),
+                })
+            })
+        },
+    );
+    let said = &found[0].explanation;
+    assert!(
+        said.contains("UpdateFunctionCode20150331v2 by alice"),
+        "{said}"
+    );
+    assert!(said.contains("minutes before"), "{said}");
+}
+
+#[test]
+fn many_at_once_are_one_finding() {
+    let names: Vec<String> = (0..40).map(|n| format!("f{n:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let surge = START + 8 * DAY..START + 8 * DAY + 20;
+    let found = run(
+        Metric::Invocations,
+        START..START + 8 * DAY + 120,
+        &names,
+        |name, minute| {
+            let hit = surge.contains(&minute) && name < "f20";
+            calls(if hit { 300 } else { usual(minute) })
+        },
+        |_| None,
+    );
+    assert!(found.iter().all(|f| f.id == found[0].id), "{found:#?}");
+    let last = found.last().unwrap();
+    assert!(
+        last.explanation
+            .starts_with("20 of 40 functions at once, all in account"),
+        "{}",
+        last.explanation
+    );
+    assert_eq!(last.resources.len(), 20);
+}
+
+#[test]
+fn a_stretch_without_any_log_teaches_nothing() {
+    let cut = START + 8 * DAY..START + 9 * DAY;
+    let found = run(
+        Metric::Invocations,
+        START..START + 10 * DAY,
+        &["f", "g"],
+        |_, minute| {
+            if cut.contains(&minute) {
+                Cell::default()
+            } else {
+                calls(usual(minute))
+            }
+        },
+        |_| None,
+    );
+    assert_eq!(found, []);
+}
+
+/// Counts of four partitions, cumulative, shuffled within the grace and repeated, with a restart now and then: the
+/// same words as in order.
+#[test]
+fn neither_order_nor_repeats_nor_restarts_change_a_word() {
+    let minutes = START..START + 8 * DAY + 60;
+    let surge = START + 8 * DAY..START + 8 * DAY + 30;
+    let many = |minute: i64| {
+        if surge.contains(&minute) {
+            160
+        } else {
+            usual(minute)
+        }
+    };
+    let expected = run(
+        Metric::Invocations,
+        minutes.clone(),
+        &["f"],
+        |_, minute| calls(many(minute)),
+        |_| None,
+    );
+    assert!(!expected.is_empty());
+
+    let rules = rules(Metric::Invocations);
+    let mut tracker = Tracker::new(Arc::clone(&rules), options());
+    let mut rows: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let mut out = Vec::new();
+    let mut dice = 7_u64;
+    let mut roll = |n: u64| {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % n
+    };
+    for minute in minutes {
+        let mut records = Vec::new();
+        for partition in 0..4 {
+            let share = |n: u64| n / 4 + u64::from(u64::from(partition) < n % 4);
+            let whole = share(many(minute));
+            records.push(meter("f", minute, partition, calls(whole / 2)));
+            records.push(meter("f", minute, partition, calls(whole)));
+            records.push(meter("f", minute, partition, calls(whole / 3)));
+        }
+        for i in (1..records.len()).rev() {
+            records.swap(i, roll(i as u64 + 1) as usize);
+        }
+        records.into_iter().for_each(|r| tracker.take(r, &mut out));
+        tracker.take(watermark(minute + 1), &mut out);
+        for change in tracker.changes(0) {
+            match change.value {
+                Some(value) => rows.insert(change.key, value),
+                None => rows.remove(&change.key),
+            };
+        }
+        if roll(500) == 0 {
+            let stored: Vec<_> = rows.clone().into_iter().collect();
+            tracker = Tracker::restore(Arc::clone(&rules), options(), &stored).unwrap();
+        }
+    }
+    assert_eq!(out, expected);
+    assert!(rows.len() < 100, "{} rows are kept", rows.len());
+}
