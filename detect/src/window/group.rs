@@ -782,4 +782,55 @@ mod tests {
         }
         assert_eq!(most, 300, "it comes to the limit");
     }
+
+    proptest::proptest! {
+        /// What a loose match has seen is what lies in its window, as long as more may come.
+        #[test]
+        fn what_is_seen_is_what_is_there(
+            kind in 0_usize..3,
+            steps in proptest::collection::vec((0_i64..12, 0_u64..6, 0_u8..6), 1..250),
+            pace in 1_usize..6,
+            least in 2_u64..5,
+        ) {
+            use super::super::matches::Contribution;
+            let lateness = 12;
+            let measure = [Measure::Events, Measure::Values, Measure::Rules(6)][kind].clone();
+            let limits = vec![(Comparison::GreaterOrEqual, least as f64)];
+            let rule = Correlation { condition: Condition { measure, limits }, ..rule(1) };
+            let mut group = Group::new(BTreeMap::new());
+            let mut terms = Terms {
+                rule: &rule,
+                lateness: lateness * SECOND,
+                watermark: Time::MIN,
+                once: false,
+            };
+            let mut all: Vec<(Time, u64)> = Vec::new();
+            let (mut out, mut newest) = (Vec::new(), 0);
+            for (n, (back, value, moves)) in steps.into_iter().enumerate() {
+                // Now and then there is nothing for a while, so that episodes end and are forgotten.
+                newest += i64::from(n % pace == 0) + i64::from(moves == 0) * 9;
+                let second = 100 + newest - back;
+                terms.watermark = Time((100 + newest - lateness) * SECOND);
+                let contribution = match kind {
+                    0 => Contribution::default(),
+                    1 => Contribution { values: vec![value], ..Contribution::default() },
+                    _ => Contribution { rules: 1 << value, ..Contribution::default() },
+                };
+                let m = to_match(&rule, second, n as u64).with(contribution);
+                group.advance(terms, &mut out);
+                group.take(terms, Loose::new(kind == 2, m, false), false, &mut out);
+                all.push((Time(second * SECOND), value));
+                for l in group.kept.loose.iter().filter(|l| l.at.0 >= terms.watermark) {
+                    let from = l.at.0.plus(-rule.timespan);
+                    let window = all.iter().filter(|m| from <= m.0 && m.0 <= l.at.0);
+                    let seen = match kind {
+                        0 => window.count() as u64,
+                        1 => window.map(|m| m.1).collect::<std::collections::BTreeSet<_>>().len() as u64,
+                        _ => window.fold(0, |seen, m| seen | 1 << m.1),
+                    };
+                    proptest::prop_assert_eq!(l.seen, seen, "at {:?}", l.at);
+                }
+            }
+        }
+    }
 }

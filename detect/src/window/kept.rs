@@ -376,8 +376,9 @@ impl Kept {
         if self.loose.first().is_some_and(|l| l.at.0 < time) {
             let taken = self.loose.take(Time::MIN, time.plus(-1));
             self.unindex(terms.kind(), &taken);
-            self.whole_from = self.whole_from.max(time);
         }
+        // Even if none was there: an episode that lay there is gone too.
+        self.whole_from = self.whole_from.max(time);
     }
 
     /// Lets go of one match for want of room. Of anything but a number of matches a recount must follow.

@@ -214,12 +214,12 @@ fn compare(seed: u64, events: usize, depth: u64) -> Result<(), TestCaseError> {
             .map(|((_, seen), offset)| matches(&engine, &rules, seen, offset))
             .collect();
         let findings = live(&rules, &arriving, lateness, &mut dice);
-        prop_assert_eq!(
+        same(
             &settled(&rules, &findings, &stream),
             &expected,
-            "live\n{}",
-            text
-        );
+            "live",
+            &text,
+        )?;
         let mut offline = Offline::new(rules.clone(), 20_000 * dice.roll(3) as usize);
         for m in arriving.iter().chain(arriving.iter().rev()).flatten() {
             offline.push(m.clone()).unwrap();
@@ -227,13 +227,29 @@ fn compare(seed: u64, events: usize, depth: u64) -> Result<(), TestCaseError> {
         let mut whole = Vec::new();
         offline.finish(|finding| whole.push(finding)).unwrap();
         prop_assert!(whole.iter().all(|f| f.id == f.episode && f.revision == 0));
-        prop_assert_eq!(
+        same(
             &settled(&rules, &whole, &stream),
             &expected,
-            "offline\n{}",
-            text
-        );
+            "offline",
+            &text,
+        )?;
     }
+    Ok(())
+}
+
+/// Tells what one has that the other has not.
+fn same(
+    found: &[Settled],
+    expected: &[Settled],
+    way: &str,
+    rules: &str,
+) -> Result<(), TestCaseError> {
+    let more: Vec<_> = found.iter().filter(|s| !expected.contains(s)).collect();
+    let less: Vec<_> = expected.iter().filter(|s| !found.contains(s)).collect();
+    prop_assert!(
+        found == expected,
+        "{way}: {more:#?} instead of {less:#?}\n{rules}"
+    );
     Ok(())
 }
 
@@ -241,6 +257,22 @@ fn cases() -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
         Some(_) => ProptestConfig::default(),
         None => ProptestConfig::with_cases(50),
+    }
+}
+
+/// What went wrong once.
+#[test]
+fn cases_that_went_wrong() {
+    let cases = [
+        (8_915_952_181_206_779_157, 14, 0),
+        (4_090_389_129_652_803_740, 29, 1),
+        (12_226_836_418_416_145_241, 67, 1),
+        (12_366_941_239_929_745_781, 37, 2),
+        (12_920_505_929_806_861_129, 62, 3),
+        (8_555_227_307_054_646_192, 61, 3),
+    ];
+    for (seed, events, depth) in cases {
+        compare(seed, events, depth).unwrap_or_else(|e| panic!("{e}"));
     }
 }
 
