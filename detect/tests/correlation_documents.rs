@@ -634,3 +634,32 @@ fn rules_are_named_by_id_by_name_and_across_files() {
         assert_eq!(set.correlations[0].group_by, ["x"]);
     }
 }
+
+/// The complete example at the end of the specification, as it stands there.
+#[test]
+fn the_example_of_the_specification_is_a_chain() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../shared/corpus/sigma-spec/specification/sigma-correlation-rules-specification.md"
+    );
+    // The corpus lies beside the checkout, or it is not there.
+    let Ok(specification) = std::fs::read_to_string(path) else {
+        return;
+    };
+    let blocks = specification
+        .split("```")
+        .filter_map(|b| b.strip_prefix("yml\n"));
+    let mut whole = blocks.filter(|b| b.starts_with("title: Correlation - Multiple"));
+    let file = RuleFile {
+        path: "example.yml".into(),
+        text: whole.next().unwrap().into(),
+    };
+    let set = RuleSet::build(&[file], &Placeholders::new()).unwrap_or_else(|e| panic!("{e}"));
+    let correlations = detect::correlations::of(&set);
+    let (upper, lower) = (&correlations[0], &correlations[1]);
+    assert_eq!((upper.chain.level, lower.chain.level), (1, 0));
+    assert_eq!((upper.chain.silent, lower.chain.silent), (false, true));
+    assert_eq!(lower.chain.uppers[0].rule_id, upper.rule_id);
+    assert_eq!(lower.condition, Condition::at_least(10));
+    assert_eq!(set.generates, [false, false]);
+}
