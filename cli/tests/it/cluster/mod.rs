@@ -32,7 +32,7 @@ fn alone(load: &Load, group_wait: u64) -> Outcome {
     let mut outcome = Outcome::default();
     outcome.take_events(service.address);
     outcome.take_alerts(service.address);
-    outcome.wait_told(service.address, &received);
+    outcome.wait_told(service.address, &received, group_wait);
     assert_eq!(service.stop(), Some(0));
     let bus = bus::embedded::EmbeddedBus::open(&data.join("log"), bus::config::Options::default());
     outcome.take_episodes(&bus.unwrap());
