@@ -14,6 +14,7 @@ mod bad_input;
 mod baseline;
 mod cluster;
 mod commands;
+mod documents;
 mod heartbeat;
 mod hunt;
 mod kafka_doctor;
