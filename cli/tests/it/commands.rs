@@ -186,6 +186,38 @@ fn every_code_is_documented() {
     }
 }
 
+/// The correlations that the documentation shows pass the tests that stand in them.
+#[test]
+fn the_documented_correlations_do_what_they_say() {
+    let documented = include_str!("../../../docs/rules.md");
+    let section = documented
+        .split("\n## ")
+        .find(|s| s.starts_with("Correlations"));
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = section.unwrap().split("```yaml\n").skip(1);
+    let mut examples = 0;
+    for (number, block) in blocks.enumerate() {
+        let (example, _) = block.split_once("```").unwrap();
+        std::fs::write(folder.path().join(format!("{number}.yml")), example).unwrap();
+        examples += 1;
+    }
+    let output = run(&[
+        "rule",
+        "test",
+        "--format",
+        "text",
+        folder.path().to_str().unwrap(),
+    ]);
+    let said = text(&output.stdout);
+    assert_eq!(examples, 2);
+    assert!(
+        said.contains("5 passed, 0 failed"),
+        "{said}{}",
+        text(&output.stderr)
+    );
+    assert_eq!(output.status.code(), Some(0));
+}
+
 #[test]
 fn a_failing_test_of_a_rule_says_why() {
     let folder = tempfile::tempdir().unwrap();

@@ -164,44 +164,53 @@ fn correlations_give_the_episodes_of_their_definition() {
     assert_eq!(found[0]["first_event_time"], "2026-03-02T10:00:00Z");
 }
 
+/// What an episode is told by: title, group, first and last time, count and evidence.
+type Episode = (String, BTreeMap<String, String>, [String; 4]);
+
+fn episode(line: &Value) -> Episode {
+    let group = line["group"].as_object().unwrap().iter();
+    let group = group.map(|(k, v)| {
+        // Of several values the definition shows a list in any order, we the text of one.
+        let text = v.as_str().and_then(|text| serde_json::from_str(text).ok());
+        let list: Option<Vec<String>> = serde_json::from_value(text.unwrap_or(v.clone())).ok();
+        let several = list.map(|mut all| {
+            all.sort();
+            all.join(" and ")
+        });
+        (k.clone(), several.unwrap_or(v.to_string()))
+    });
+    let of = |key: &str| line[key].to_string();
+    let keys = ["first_event_time", "last_event_time", "count", "event_ids"];
+    (of("title"), group.collect(), keys.map(of))
+}
+
+/// The episodes of the program that defines them, where there is a Python with a YAML reader for it.
+fn definition(corpus: &Path, rules: &Path, events: &Path) -> Option<BTreeSet<Episode>> {
+    let output = Command::new("python3")
+        .arg(corpus.join("../tools/episodes.py"))
+        .arg("--rules")
+        .arg(rules)
+        .arg("--events")
+        .arg(events)
+        .output();
+    let Some(output) = output.ok().filter(|o| o.status.success()) else {
+        eprintln!("skipped: no python3 with pyyaml (./test installs both)");
+        return None;
+    };
+    let lines = text(&output.stdout);
+    let read = |line: &str| episode(&serde_json::from_str(line).unwrap());
+    Some(lines.lines().map(read).collect())
+}
+
 /// Runs the definition as a program over the corpus, where there is a Python with a YAML reader for it.
 #[test]
 fn shipped_correlations_give_the_episodes_of_the_program_that_defines_them() {
     let Some(corpus) = corpus() else { return };
-    let definition = corpus.join("../tools/episodes.py");
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/aws/cloudtrail");
     let events = corpus.join("events");
-    let output = Command::new("python3")
-        .arg(&definition)
-        .arg("--rules")
-        .arg(&rules)
-        .arg("--events")
-        .arg(&events)
-        .output();
-    let Some(output) = output.ok().filter(|o| o.status.success()) else {
-        eprintln!("skipped: no python3 with pyyaml (./test installs both)");
+    let Some(expected) = definition(&corpus, &rules, &events) else {
         return;
     };
-    let key = |line: &Value| {
-        let group = line["group"]
-            .as_object()
-            .unwrap()
-            .iter()
-            .map(|(k, v)| (k.clone(), v.to_string()))
-            .collect::<BTreeMap<_, _>>();
-        (
-            line["title"].to_string(),
-            group,
-            line["first_event_time"].to_string(),
-            line["last_event_time"].to_string(),
-            line["count"].to_string(),
-            line["event_ids"].to_string(),
-        )
-    };
-    let expected: BTreeSet<_> = text(&output.stdout)
-        .lines()
-        .map(|l| key(&serde_json::from_str(l).unwrap()))
-        .collect();
     let found = findings(&[
         "hunt",
         events.to_str().unwrap(),
@@ -213,10 +222,138 @@ fn shipped_correlations_give_the_episodes_of_the_program_that_defines_them() {
     let found: BTreeSet<_> = found
         .iter()
         .filter(|f| !f["group"].as_object().unwrap().is_empty())
-        .map(key)
+        .map(episode)
         .collect();
     assert!(expected.len() >= 10, "{} episodes", expected.len());
     assert_eq!(found, expected);
+}
+
+/// Correlations of every kind that the definition as a program knows, and a stream of events for them.
+fn random(seed: u64) -> (String, String) {
+    let mut dice = seed;
+    let mut roll = |sides: u64| {
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) % sides
+    };
+    let mut rules = String::new();
+    for name in ["a", "b", "c"] {
+        rules += &format!(
+            "---\ntitle: {name}\nname: {name}\nlogsource: {{product: aws, service: cloudtrail}}\ndetection: {{sel: {{{name}: 1}}, condition: sel}}\n"
+        );
+    }
+    let kinds = [
+        "event_count",
+        "value_count",
+        "temporal",
+        "temporal_ordered",
+        "value_sum",
+        "value_avg",
+    ];
+    for n in 0..30 {
+        let kind = kinds[n % 6];
+        let refers = ["[a]", "[a, b]", "[b, a]", "[a, b, c]", "[c, b, a]"][roll(5) as usize];
+        let of = refers.matches(',').count() as u64 + 1;
+        let op = ["gt", "gte", "lt", "lte", "eq", "neq"][roll(6) as usize];
+        let condition = match kind {
+            "event_count" => format!("{{{op}: {}}}", 2 + roll(4)),
+            "value_count" => format!("{{{op}: {}, field: userAgent}}", 1 + roll(3)),
+            "temporal" if roll(2) == 0 => format!("{{gte: {}}}", 1 + roll(of)),
+            "temporal" | "temporal_ordered" => String::new(),
+            "value_sum" => format!("{{{op}: {}, field: additionalEventData.bytes}}", roll(60)),
+            _ => format!(
+                "{{gte: {}, lt: {}, field: additionalEventData.bytes}}",
+                roll(10),
+                10 + roll(10)
+            ),
+        };
+        let condition = match condition.as_str() {
+            "" => condition,
+            _ => format!("  condition: {condition}\n"),
+        };
+        let group = [
+            "[sourceIPAddress]",
+            "[sourceIPAddress, userIdentity.userName]",
+            "[who]",
+        ][roll(3) as usize];
+        let aliases = match group {
+            "[who]" => "  aliases: {who: {a: sourceIPAddress, b: userIdentity.userName}}\n",
+            _ => "",
+        };
+        let aliases = match refers.contains('b') && refers.contains('a') {
+            true => aliases,
+            false => "",
+        };
+        rules += &format!(
+            "---\ntitle: correlation {n}\ncorrelation:\n  type: {kind}\n  rules: {refers}\n  group-by: {group}\n  timespan: {}s\n{condition}{aliases}",
+            5 + roll(120)
+        );
+    }
+    let mut events = String::new();
+    for n in 0..500 {
+        let second = roll(3_000);
+        let mut event = serde_json::json!({
+            "eventVersion": "1.08",
+            "eventSource": "s3.amazonaws.com",
+            "eventName": "GetObject",
+            "eventTime": format!("2026-03-02T{:02}:{:02}:{:02}Z", 10 + second / 3_600, second / 60 % 60, second % 60),
+            "eventID": format!("{:04}-{n}", roll(10_000)),
+            "recipientAccountId": "123456789012",
+        });
+        event[["a", "b", "c"][roll(3) as usize]] = 1.into();
+        event[["a", "b", "c"][roll(3) as usize]] = 1.into();
+        if roll(6) > 0 {
+            event["sourceIPAddress"] = format!("10.0.0.{}", roll(3)).into();
+        }
+        if roll(6) > 0 {
+            event["userIdentity"] = serde_json::json!({"userName": format!("10.0.0.{}", roll(3))});
+        }
+        if roll(6) > 0 {
+            event["userAgent"] = format!("agent {}", roll(4)).into();
+        }
+        if roll(6) > 0 {
+            event["additionalEventData"] = serde_json::json!({"bytes": roll(40) as f64 / 2.0});
+        }
+        events += &format!("{event}\n");
+    }
+    (rules, events)
+}
+
+/// The same over random streams, for every kind that the program knows.
+#[test]
+fn random_correlations_give_the_episodes_of_the_program_that_defines_them() {
+    let Some(corpus) = corpus() else { return };
+    let mut compared = 0;
+    for seed in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let (rules, events) = random(seed);
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("rules")).unwrap();
+        std::fs::write(path("rules/all.yml"), &rules).unwrap();
+        std::fs::write(path("events.jsonl"), &events).unwrap();
+        let rules = path("rules");
+        let Some(expected) = definition(&corpus, &rules, &path("events.jsonl")) else {
+            return;
+        };
+        let found = findings(&[
+            "hunt",
+            path("events.jsonl").to_str().unwrap(),
+            "--rules",
+            rules.to_str().unwrap(),
+            "--format",
+            "jsonl",
+        ]);
+        let found: BTreeSet<_> = found.iter().map(episode).collect();
+        let (more, less) = (found.difference(&expected), expected.difference(&found));
+        let (more, less): (Vec<_>, Vec<_>) = (more.collect(), less.collect());
+        assert!(
+            more.is_empty() && less.is_empty(),
+            "seed {seed}: {more:#?} instead of {less:#?}"
+        );
+        compared += found.len();
+    }
+    assert!(compared > 500, "{compared} episodes");
 }
 
 fn cloudtrail(id: &str, name: &str, content: &str) -> String {

@@ -279,6 +279,7 @@ mod tests {
             title: "t".into(),
             severity: event::Severity::Medium,
             tags: Vec::new(),
+            staged: false,
             metric: Metric::New,
             params: Params::default(),
             new: Some(New {
@@ -336,23 +337,29 @@ mod tests {
     #[test]
     fn half_new_or_too_early_or_varied_is_nothing() {
         let with = |more: &[Sighting]| found(&[usual(), more.to_vec()].concat());
-        assert_eq!(with(&[seen(605, "k", "198.51.100.1", "aws-cli/2")]), []);
+        assert_eq!(
+            with(&[seen(605, "k", "198.51.100.1", "aws-cli/2")]),
+            Vec::<i64>::new()
+        );
         assert_eq!(
             with(&[seen(605, "k", "203.0.113.99", "Boto3/1")]),
-            [],
+            Vec::<i64>::new(),
             "the same network"
         );
-        assert_eq!(with(&[seen(605, "other", "198.51.100.1", "Boto3/1")]), []);
+        assert_eq!(
+            with(&[seen(605, "other", "198.51.100.1", "Boto3/1")]),
+            Vec::<i64>::new()
+        );
         let early = [
             seen(0, "k", "203.0.113.7", "a"),
             seen(90, "k", "198.51.100.1", "b"),
         ];
-        assert_eq!(found(&early), []);
+        assert_eq!(found(&early), Vec::<i64>::new());
         let roams: Vec<_> = (0..20)
             .map(|n| seen(20 + n * 10, "k", &format!("198.51.{n}.1"), "aws-cli/2"))
             .collect();
         let roams = [usual(), roams, vec![seen(605, "k", "192.0.2.1", "Boto3/1")]].concat();
-        assert_eq!(found(&roams), []);
+        assert_eq!(found(&roams), Vec::<i64>::new());
     }
 
     #[test]

@@ -5,17 +5,15 @@
 //! itself or through one that came late. None is ever taken back. What a settled condition hands on is told by
 //! `settled`.
 //!
-//! Space. A match can be done without where the condition holds both in the half of a timespan before it and in the
-//! half behind it, of the matches that stay: every window that holds it holds one of the two, and fires with it or
-//! without. So a flood leaves a few matches behind, of a number of them less than four times the threshold in each
-//! timespan, and nothing is lost: a window that does not fire has none left out, and where one does fire it goes on
-//! to. What no rule bounds is bounded by [`Terms::most_loose`]; of more the oldest go, counted.
+//! Space. What the condition can do without is left out (`thin`): a window that does not fire has none left out, and
+//! one that does fires in the future too. What that does not bound is bounded by [`Terms::most_loose`]; of more the
+//! oldest go, counted.
 
 use event::Time;
 
-use super::kept::{Kept, Kind, Taken, Terms};
-use super::loose::Loose;
-use super::slide::Slide;
+use super::kept::{Kept, Taken, Terms};
+use super::loose::{Loose, What};
+use super::thin;
 
 /// The matches of one group of a correlation that others refer to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +61,7 @@ impl Firing {
             return Taken::Repeat;
         }
         let late = self.kept.reopen(terms, at.0);
+        let what = new.what.clone();
         if known {
             self.kept.add(terms, at, &new.what, &[]);
         } else {
@@ -71,7 +70,7 @@ impl Firing {
         if late {
             self.kept.recount(terms, &[]);
         }
-        for at in self.kept.firing(terms, at.0, &[]) {
+        for at in self.kept.firing(terms, at.0, &what, &[]) {
             if let Some(firing) = self.kept.loose.get_mut(at) {
                 firing.fired = true;
                 out.push(firing.clone());
@@ -94,39 +93,15 @@ impl Firing {
             .forget(terms, watermark.plus(-terms.rule.timespan));
     }
 
-    /// Leaves out what can be done without, from the earliest on.
+    /// Leaves out what can be done without.
     fn thin(&mut self, terms: Terms<'_>) {
-        let condition = &terms.rule.condition;
-        let half = terms.rule.timespan / 2;
         let all: Vec<Loose> = self.kept.loose.iter().cloned().collect();
-        let (mut before, mut behind) = (Slide::new(condition), Slide::new(condition));
-        // The part of the window before that has been taken away again, and the end of the one behind.
-        let mut stay: Vec<&Loose> = Vec::new();
-        let (mut begin, mut end) = (0, 0);
-        for (i, l) in all.iter().enumerate() {
-            let time = l.at.0;
-            while let Some(next) = all.get(end).filter(|n| n.at.0 <= time.plus(half)) {
-                behind.add(next.at.0, &next.what);
-                end += 1;
-            }
-            behind.remove(&l.what);
-            while let Some(old) = stay.get(begin).filter(|o| o.at.0 < time.plus(-half)) {
-                before.remove(&old.what);
-                begin += 1;
-            }
-            // Of rules a slide tells by time what is before the window, not what is one of several at its beginning.
-            let next = all.get(i + 1).map_or(Time::MAX, |n| n.at.0);
-            let apart = next > time || terms.kind() == Kind::Events || terms.kind() == Kind::Values;
-            let spare = l.fired
-                && apart
-                && before.holds(condition, time.plus(-half))
-                && behind.holds(condition, if apart { next } else { time });
-            if spare {
-                self.kept.loose.remove(l.at);
-            } else {
-                before.add(time, &l.what);
-                stay.push(l);
-            }
+        let matches: Vec<(Time, &What)> = all.iter().map(|l| (l.at.0, &l.what)).collect();
+        let fired = |i: usize| all[i].fired;
+        let (condition, timespan) = (&terms.rule.condition, terms.rule.timespan);
+        let spare = thin::spare(condition, timespan, &matches, fired);
+        for (l, _) in all.iter().zip(spare).filter(|(_, spare)| *spare) {
+            self.kept.loose.remove(l.at);
         }
         self.kept.recount(terms, &[]);
     }
@@ -144,5 +119,120 @@ impl Firing {
             self.kept.recount(terms, &[]);
         }
         dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use event::{Event, Id, Severity};
+
+    use super::super::matches::{Chain, Contribution, Correlation, Match};
+    use super::super::measure::{Clause, Comparison, Condition, Measure};
+    use super::super::slide::Slide;
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn conditions() -> [Condition; 4] {
+        let least = |measure, n| Condition {
+            measure,
+            limits: vec![(Comparison::GreaterOrEqual, n)],
+        };
+        let clauses = vec![Clause {
+            with: 0b111,
+            without: 0,
+        }];
+        let ordered = Measure::Expression {
+            rules: 3,
+            ordered: true,
+            clauses,
+        };
+        [
+            least(Measure::Events, 5.0),
+            least(Measure::Values, 4.0),
+            least(Measure::Rules(3), 3.0),
+            Condition {
+                measure: ordered,
+                limits: Vec::new(),
+            },
+        ]
+    }
+
+    proptest::proptest! {
+        /// In floods and between them: exactly those fire whose window holds enough, and few are kept.
+        #[test]
+        fn what_fires_is_handed_on_once(
+            kind in 0_usize..4,
+            seed in proptest::prelude::any::<u64>(),
+            lateness in 0_i64..30,
+            dense in 0_u64..3,
+        ) {
+            let rule = Correlation {
+                rule_id: "r".into(),
+                title: "t".into(),
+                severity: Severity::Medium,
+                tags: Vec::new(),
+                staged: false,
+                group_by: Vec::new(),
+                timespan: 10 * SECOND,
+                condition: conditions()[kind].clone(),
+                chain: Chain::default(),
+                semantics: 0,
+            };
+            let mut dice = seed;
+            let mut roll = |sides: u64| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (dice >> 33) % sides
+            };
+            let mut stream: Vec<(i64, i64, u64, u64)> = Vec::new();
+            let mut second = 100;
+            for n in 0..1_200 {
+                // Floods of many a second, then hardly any.
+                let flood = n / 200 % 2 == 0 && dense > 0;
+                second += if flood { i64::from(roll(20) == 0) } else { roll(4) as i64 };
+                let value = if roll(8) == 0 { roll(6) } else { roll(2) };
+                stream.push((second + roll(lateness as u64 + 1) as i64, second, value % 3, n));
+            }
+            stream.sort_unstable();
+            let has_rules = kind > 1;
+            let what = |value: u64| if has_rules { 1 << value } else { value };
+            let mut firing = Firing::new();
+            let (mut fired, mut newest, mut most) = (Vec::new(), 0, 0);
+            for (_, second, value, n) in &stream {
+                newest = newest.max(*second);
+                let terms = Terms {
+                    rule: &rule,
+                    lateness: lateness * SECOND,
+                    watermark: Time((newest - lateness) * SECOND),
+                    once: false,
+                };
+                let event = Event { id: Id(u128::from(*n)), time: Time(second * SECOND), ..Event::default() };
+                let contribution = match kind {
+                    0 => Contribution::default(),
+                    1 => Contribution { values: vec![what(*value)], ..Contribution::default() },
+                    _ => Contribution { rules: what(*value), ..Contribution::default() },
+                };
+                let m = Match::new(&rule, BTreeMap::new(), &event, 0, 0).with(contribution);
+                firing.advance(terms);
+                firing.take(terms, Loose::new(has_rules, m, false), false, &mut fired);
+                most = most.max(firing.kept.loose.len());
+            }
+            let mut handed: Vec<u64> = fired.iter().map(|l| l.at.1.id.0 as u64).collect();
+            let before = handed.len();
+            handed.sort_unstable();
+            handed.dedup();
+            proptest::prop_assert_eq!(handed.len(), before, "none twice");
+            stream.sort_unstable_by_key(|s| s.1);
+            let expected: BTreeSet<u64> = stream.iter().filter(|(_, second, _, _)| {
+                let mut slide = Slide::new(&rule.condition);
+                let window = stream.iter().filter(|w| second - 10 <= w.1 && w.1 <= *second);
+                window.for_each(|w| slide.add(Time(w.1), &What::One(what(w.2))));
+                slide.holds(&rule.condition, Time(second - 10))
+            }).map(|s| s.3).collect();
+            proptest::prop_assert_eq!(handed, expected.into_iter().collect::<Vec<_>>());
+            proptest::prop_assert!(most < 256 + 128, "{} kept", most);
+        }
     }
 }

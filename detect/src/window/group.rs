@@ -107,6 +107,7 @@ impl Group {
             return Taken::Repeat;
         }
         let late = self.kept.reopen(terms, at.0);
+        let what = new.what.clone();
         if is_loose {
             self.kept.add(terms, at, &new.what, &self.episodes);
         } else if let Some(i) = inside {
@@ -133,7 +134,7 @@ impl Group {
         if late {
             self.kept.recount(terms, &self.episodes);
         }
-        for firing in self.kept.firing(terms, at.0, &self.episodes) {
+        for firing in self.kept.firing(terms, at.0, &what, &self.episodes) {
             self.promote(terms, firing, out);
         }
         let own = self.kept.reopened.map_or(terms.watermark, |(own, _)| own);
@@ -352,7 +353,7 @@ mod tests {
     use event::{Event, Id, Severity};
 
     use super::super::matches::{Chain, Correlation, Match};
-    use super::super::measure::Condition;
+    use super::super::measure::{Comparison, Condition, Measure};
     use super::*;
 
     const SECOND: i64 = 1_000_000;
@@ -677,5 +678,108 @@ mod tests {
             "what is not ahead stays"
         );
         assert_eq!(dropped, 3_000 - 1_024);
+    }
+
+    /// Random floods of few values, above the limit: nothing that fires is missed, and what is not exact says so.
+    /// Tells how many were kept at most.
+    fn flood(seed: u64, measure: Measure, least: f64) -> usize {
+        use super::super::matches::Contribution;
+        use super::super::slide::Slide;
+        let rule = Correlation {
+            condition: Condition {
+                limits: vec![(Comparison::GreaterOrEqual, least)],
+                measure,
+            },
+            ..rule(1)
+        };
+        let has_rules = rule.condition.has_rules();
+        let mut dice = seed;
+        let mut roll = |sides: u64| {
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (dice >> 33) % sides
+        };
+        let lateness = 40;
+        let mut stream: Vec<(i64, i64, u64, u64)> = (0..1_500)
+            .map(|n| {
+                let second = 100 + n as i64 / 20;
+                // Mostly two values; now and then the ones that make it fire.
+                let value = if roll(300) == 0 { 2 + roll(2) } else { roll(2) };
+                (second + roll(lateness + 1) as i64, second, value, n)
+            })
+            .collect();
+        stream.sort_unstable();
+        let what = |value: u64| if has_rules { 1 << value } else { value };
+        let mut group = Group::new(BTreeMap::new());
+        let (mut out, mut newest, mut most) = (Vec::new(), 0, 0);
+        let mut terms = Terms {
+            rule: &rule,
+            lateness: lateness as i64 * SECOND,
+            watermark: Time::MIN,
+            once: false,
+        };
+        for (_, second, value, n) in &stream {
+            newest = newest.max(*second);
+            terms.watermark = Time((newest - lateness as i64) * SECOND);
+            let (rules, values) = match has_rules {
+                true => (what(*value), Vec::new()),
+                false => (0, vec![what(*value)]),
+            };
+            let contribution = Contribution {
+                rules,
+                values,
+                ..Contribution::default()
+            };
+            let m = to_match(&rule, *second, *n).with(contribution);
+            group.advance(terms, &mut out);
+            let taken = group.take(terms, Loose::new(has_rules, m, false), false, &mut out);
+            assert_eq!(taken, Taken::New, "others stand for all that go");
+            group.say(terms, &mut out);
+            most = most.max(group.kept.loose.len());
+        }
+        assert!(most <= terms.most_loose(), "{most}");
+        terms.watermark = Time(10_000 * SECOND);
+        group.advance(terms, &mut out);
+        let mut last: BTreeMap<Id, Finding> = BTreeMap::new();
+        last.extend(out.into_iter().map(|f| (f.id, f)));
+        last.retain(|_, f| f.merged_into.is_none());
+        stream.sort_unstable_by_key(|s| (s.1, s.3));
+        let fires = |second: i64| {
+            let mut slide = Slide::new(&rule.condition);
+            let window = stream
+                .iter()
+                .filter(|w| second - 10 <= w.1 && w.1 <= second);
+            window.for_each(|w| slide.add(Time(w.1), &What::One(what(w.2))));
+            slide.holds(&rule.condition, Time(second - 10))
+        };
+        let firing: Vec<_> = stream.iter().filter(|s| fires(s.1)).collect();
+        let runs: Vec<_> = firing.chunk_by(|a, b| b.1 - a.1 <= 10).collect();
+        assert_eq!(last.len(), runs.len());
+        let mut found: Vec<&Finding> = last.values().collect();
+        found.sort_by_key(|f| f.time);
+        for (run, finding) in runs.iter().zip(found) {
+            let (first, end) = (run[0].1, run[run.len() - 1].1);
+            let evidence = stream.iter().filter(|s| first - 10 <= s.1 && s.1 <= end);
+            let exact = (
+                finding.time.0 / SECOND,
+                finding.last_event_time.0 / SECOND,
+                finding.count,
+            ) == (first, end, evidence.count() as u64);
+            assert!(exact || finding.approximate, "{finding:?}");
+        }
+        most
+    }
+
+    #[test]
+    fn a_flood_of_few_values_misses_nothing() {
+        let mut most = 0;
+        for seed in 0..30 {
+            most = most.max(flood(seed, Measure::Values, 4.0));
+            flood(seed, Measure::Values, 3.0);
+            flood(seed, Measure::Rules(4), 4.0);
+            flood(seed, Measure::Rules(4), 3.0);
+        }
+        assert_eq!(most, 300, "it comes to the limit");
     }
 }

@@ -4,8 +4,8 @@
 //! So of a number of matches the latest as many as the threshold are enough; of values the latest time of each, for
 //! the threshold's number of them; of rules the latest time of each. Each of these only grows by union, so that the
 //! order in which matches come cannot show. Of rules in order the matches of the last timespan are kept: all that a
-//! match may still come between, and of the older ones those from which a chain can go on. Only this last one can
-//! outgrow its bound, and then the episode is marked as rough.
+//! match may still come between, less those that the condition can do without (`thin`), and of the older ones those
+//! from which a chain can go on. Only this last one can outgrow its bound, and then the episode is marked as rough.
 
 use std::collections::VecDeque;
 
@@ -16,6 +16,7 @@ use super::episode::Point;
 use super::kept::{Kind, Terms, keys};
 use super::loose::What;
 use super::order;
+use super::thin;
 
 /// How many matches of rules in order are kept at most.
 const MOST_ROW: usize = 4_096;
@@ -141,11 +142,16 @@ impl Inside {
         if row.len() < 64 || row.len() % 64 != 0 {
             return false;
         }
-        let from = last.plus(-terms.rule.timespan);
-        row.retain(|m| m.0 >= from);
+        let (condition, timespan) = (&terms.rule.condition, terms.rule.timespan);
+        row.retain(|m| m.0 >= last.plus(-timespan));
+        let rules: Vec<What> = row.iter().map(|m| What::One(m.1)).collect();
+        let times = row.iter().map(|m| m.0);
+        let matches: Vec<(Time, &What)> = times.zip(&rules).collect();
+        let mut spare = thin::spare(condition, timespan, &matches, |_| true).into_iter();
+        row.retain(|_| !spare.next().unwrap_or(false));
         // Nothing comes between these any more.
         let final_to = row.partition_point(|m| m.0 < watermark);
-        let mut needed = order::needed(&terms.rule.condition, &row[..final_to]).into_iter();
+        let mut needed = order::needed(condition, &row[..final_to]).into_iter();
         row.retain(|_| needed.next().unwrap_or(true));
         let rough = row.len() >= MOST_ROW;
         if rough {
@@ -194,11 +200,10 @@ impl Inside {
         })
     }
 
-    /// The matches of rules in order from this time on.
-    pub(super) fn row(&self, from: Time) -> &[(Time, u64)] {
-        match self {
-            Inside::Row(row) => &row[row.partition_point(|m| m.0 < from)..],
-            _ => &[],
-        }
+    /// When this rule is seen first from a time on, where order matters.
+    pub(super) fn next(&self, rule: u64, from: Time) -> Option<Time> {
+        let Inside::Row(row) = self else { return None };
+        let row = &row[row.partition_point(|m| m.0 < from)..];
+        row.iter().find(|m| m.1 >> rule & 1 == 1).map(|m| m.0)
     }
 }

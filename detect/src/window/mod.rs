@@ -11,7 +11,7 @@
 //! [`Condition`] (`measure`). One that more matches can only make true runs in `group`, and in `firing` for the
 //! correlations that refer to it; any other one waits for the watermark in `settled`. They share `loose` and
 //! `kept`, the matches that are kept one by one; `episode` and `inside`, what is known of an episode; `slide`,
-//! `order` and `sum`, what is measured. `body` chooses among them, `progress` keeps the watermarks and `state`
+//! `order` and `sum`, what is measured; `thin`, what can be done without. `body` chooses among them, `progress` keeps the watermarks and `state`
 //! tells how all of it is stored.
 
 mod body;
@@ -31,6 +31,7 @@ mod slide;
 mod spill;
 mod state;
 mod sum;
+mod thin;
 mod windows;
 
 pub(crate) use body::group_value;

@@ -6,8 +6,8 @@
 //! time satisfy either order: they are taken together, rule by rule in the order of the chain. One match may stand
 //! for two rules of a chain.
 //!
-//! `group` passes over the matches around a new one, `settled` goes on with the watermark, and `inside` asks which
-//! matches such a pass needs at all.
+//! `settled` goes on with one as the watermark passes, `thin` passes over what is kept, and `inside` asks which matches
+//! such a pass needs at all.
 
 use event::Time;
 

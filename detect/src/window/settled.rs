@@ -23,8 +23,8 @@ use super::kept::{Taken, Terms};
 use super::loose::{Loose, LooseSet, What};
 use super::slide::Slide;
 
-/// How many matches a group keeps at most.
-pub(super) const MOST_KEPT: usize = 100_000;
+/// How many matches a group keeps at most. Few in tests, so that they get there.
+const MOST_KEPT: usize = if cfg!(test) { 1_000 } else { 100_000 };
 
 /// The run-time state of one group.
 #[derive(Debug, Clone)]
@@ -232,5 +232,130 @@ impl Settled {
         let evaluated = self.kept.iter().take_while(|l| l.at.0 < self.done);
         evaluated.for_each(|l| slide.add(l.at.0, &l.what));
         slide
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event::{Event, Severity};
+
+    use super::super::matches::{Chain, Contribution, Correlation, Match};
+    use super::super::measure::{Comparison, Condition, Measure};
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn rule(condition: Condition) -> Correlation {
+        Correlation {
+            rule_id: "r".into(),
+            title: "t".into(),
+            severity: Severity::Medium,
+            tags: Vec::new(),
+            staged: false,
+            group_by: Vec::new(),
+            timespan: 10 * SECOND,
+            condition,
+            chain: Chain::default(),
+            semantics: 0,
+        }
+    }
+
+    fn terms(rule: &Correlation, watermark: i64) -> Terms<'_> {
+        Terms {
+            rule,
+            lateness: 60 * SECOND,
+            watermark: Time(watermark * SECOND),
+            once: false,
+        }
+    }
+
+    fn take(settled: &mut Settled, terms: Terms<'_>, second: i64, number: f64) -> Taken {
+        let event = Event {
+            id: event::Id::of("test", &[&second.to_le_bytes(), &number.to_le_bytes()]),
+            time: Time(second * SECOND),
+            ..Event::default()
+        };
+        let contribution = Contribution {
+            values: vec![number.to_bits()],
+            ..Contribution::default()
+        };
+        let m = Match::new(terms.rule, BTreeMap::new(), &event, 0, 0).with(contribution);
+        let late = m.time < terms.watermark;
+        settled.take(terms, Loose::new(false, m, late), false)
+    }
+
+    fn below_three() -> Condition {
+        Condition {
+            measure: Measure::Events,
+            limits: vec![(Comparison::Less, 3.0)],
+        }
+    }
+
+    #[test]
+    fn nothing_fires_before_the_watermark_has_passed_it() {
+        let rule = rule(below_three());
+        let mut settled = Settled::new(BTreeMap::new(), Time::MIN);
+        let (mut fired, mut out) = (Vec::new(), Vec::new());
+        for second in [20, 21, 22, 40] {
+            take(&mut settled, terms(&rule, 0), second, 0.0);
+        }
+        let mut check = |watermark: i64, expected: &[(i64, u64)]| {
+            settled.advance(terms(&rule, watermark), &mut fired, &mut out);
+            let said = out
+                .drain(..)
+                .map(|f| (f.last_event_time.0 / SECOND, f.count));
+            assert_eq!(said.collect::<Vec<_>>(), expected);
+        };
+        check(20, &[]);
+        check(21, &[(20, 1)]);
+        check(22, &[(21, 2)]);
+        check(23, &[]);
+        check(40, &[]);
+        check(41, &[(40, 1)]);
+        check(60, &[]);
+        assert!(settled.is_empty());
+    }
+
+    #[test]
+    fn what_comes_behind_the_watermark_is_seen_by_what_is_not_evaluated_yet() {
+        let rule = rule(below_three());
+        let mut settled = Settled::new(BTreeMap::new(), Time::MIN);
+        let (mut fired, mut out) = (Vec::new(), Vec::new());
+        take(&mut settled, terms(&rule, 0), 100, 0.0);
+        settled.advance(terms(&rule, 105), &mut fired, &mut out);
+        assert_eq!((out.len(), out[0].count, out[0].late), (1, 1, false));
+        assert_eq!(take(&mut settled, terms(&rule, 105), 99, 0.0), Taken::New);
+        assert_eq!(
+            take(&mut settled, terms(&rule, 105), 90, 0.0),
+            Taken::TooLate
+        );
+        take(&mut settled, terms(&rule, 105), 107, 0.0);
+        settled.advance(terms(&rule, 200), &mut fired, &mut out);
+        assert_eq!(out.len(), 1, "three lie in the window of the last");
+    }
+
+    #[test]
+    fn above_the_limit_the_oldest_go_and_findings_say_so() {
+        let rule = rule(Condition {
+            measure: Measure::Sum,
+            limits: vec![(Comparison::Greater, 0.0)],
+        });
+        let mut settled = Settled::new(BTreeMap::new(), Time::MIN);
+        let (mut dropped, mut fired, mut out) = (0, Vec::new(), Vec::new());
+        for n in 0..1_500 {
+            let taken = take(&mut settled, terms(&rule, 0), 1_000 + n / 300, n as f64);
+            if let Taken::Crowded(n) = taken {
+                dropped += n;
+            }
+        }
+        assert_eq!((settled.kept.len(), dropped), (MOST_KEPT, 500));
+        settled.advance(terms(&rule, 1_100), &mut fired, &mut out);
+        assert_eq!(
+            (out.len(), out[0].count, out[0].approximate),
+            (1, 1_000, true)
+        );
+        take(&mut settled, terms(&rule, 1_100), 1_200, 1.0);
+        settled.advance(terms(&rule, 1_300), &mut fired, &mut out);
+        assert_eq!((out.len(), out[1].count, out[1].approximate), (2, 1, false));
     }
 }
