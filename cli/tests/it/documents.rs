@@ -17,6 +17,9 @@ fn examples() -> Vec<String> {
 /// A rule whose tests are written for a line of a function.
 const LAMBDA: &str = "title: t\nlogsource: {product: aws, service: lambda}\ndetection: {sel: {invocation.status: timeout}, condition: sel}\n";
 
+/// A correlation whose tests are written apart from it.
+const SIGN_INS: &str = "title: Failed console sign-in\nname: console_sign_in_failed\nlogsource: {product: aws, service: cloudtrail}\ndetection:\n  selection: {eventName: ConsoleLogin, errorMessage: Failed authentication}\n  condition: selection\n---\ntitle: Many failed console sign-ins from one address\ncorrelation:\n  type: event_count\n  rules: [console_sign_in_failed]\n  group-by: [sourceIPAddress]\n  timespan: 10m\n  condition: {gte: 5}\n";
+
 fn check(name: &str, document: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("rule.yml").display().to_string();
@@ -56,9 +59,7 @@ fn every_example_works() {
             "tests" if example.contains("UpdateLoginProfile") => {
                 of("Console password was set").to_owned() + example
             }
-            "tests" if example.contains("ConsoleLogin") => {
-                of("Many failed console sign-ins from one address").to_owned() + example
-            }
+            "tests" if example.contains("ConsoleLogin") => SIGN_INS.to_owned() + example,
             "tests" if example.contains("logGroup") => LAMBDA.to_owned() + example,
             "lint-ignore" => of("Console password was set").to_owned() + example,
             "detect" | "rules" => {

@@ -15,6 +15,7 @@ mod baseline;
 mod cluster;
 mod commands;
 mod documents;
+mod generated;
 mod heartbeat;
 mod hunt;
 mod kafka_doctor;
