@@ -14,6 +14,7 @@ use ::search::{Cursor, Request, Searcher};
 use anyhow::Context;
 use detect::engine::{Engine, Scratch};
 use detect::meter::{self, Counters};
+use detect::tracker::Sightings;
 use detect::window::{Match, OFFLINE_MEMORY, Offline};
 use event::json::Doc;
 use event::{Event, Finding, Flag, Time};
@@ -158,6 +159,7 @@ fn indexed(
     let mut reader = Reader {
         offline: Offline::new(setting.correlations.clone(), OFFLINE_MEMORY),
         counters: Counters::new(0),
+        told: Sightings::default(),
         setting: Arc::new(setting),
         scratch: Scratch::new(),
         doc: Doc::new(),
@@ -224,6 +226,7 @@ struct Reader {
     setting: Arc<Setting>,
     offline: Offline,
     counters: Counters,
+    told: Sightings,
     scratch: Scratch,
     doc: Doc,
     totals: Totals,
@@ -264,7 +267,7 @@ impl Reader {
             self.counters.take(reading);
         }
         if engine.is_watched(self.scratch.matched()) && !event.flags.has(Flag::TsFuture) {
-            let sightings = engine.sightings(event, json, &mut self.scratch);
+            let sightings = engine.sightings(event, json, &mut self.scratch, &mut self.told);
             sightings.into_iter().for_each(|s| self.counters.see(s));
         }
         if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {

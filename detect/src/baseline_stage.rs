@@ -75,7 +75,7 @@ impl Metrics {
         let metrics = Metrics {
             received: IntCounter::new(
                 "trailwarden_baseline_events_received_total",
-                "Counts, deployments and watermarks read from the log.",
+                "Counts, sightings, deployments and watermarks read from the log.",
             )?,
             sent: IntCounter::new(
                 "trailwarden_baseline_sent_total",

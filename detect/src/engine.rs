@@ -23,7 +23,7 @@ use crate::item::{Item, Test};
 use crate::pattern::Pattern;
 use crate::rule::{CorrelationRule, Logsource, Selection};
 use crate::rule_set::{RuleSet, Target};
-use crate::tracker::{Sighting, known_as};
+use crate::tracker::{Sighting, Sightings, known_as};
 use crate::window::{Contribution, contributed, group_value};
 use look::Look;
 
@@ -580,13 +580,14 @@ impl Engine {
         matches
     }
 
-    /// The values that baselines watch of the event that [`Engine::matches`] was last asked about with this scratch. An
-    /// event without one of the values is none.
+    /// The values that baselines watch of the event that [`Engine::matches`] was last asked about with this scratch, but
+    /// for what was `told` already. An event without one of the values is none.
     pub fn sightings(
         &self,
         event: &Event,
         json: Option<Value<'_>>,
         scratch: &mut Scratch,
+        told: &mut Sightings,
     ) -> Vec<Sighting> {
         let matched = std::mem::take(&mut scratch.matched);
         let watching = matched
@@ -613,7 +614,9 @@ impl Engine {
             let group = group.map(|(name, slot)| (name.clone(), group_value(look.texts(&[*slot]))));
             let group: BTreeMap<Str, Option<Str>> = group.collect();
             // What belongs to nobody has no habits.
-            group.values().all(Option::is_some).then(|| Sighting {
+            let is_news = group.values().all(Option::is_some)
+                && told.is_news(&watched.id, &group, &values, event.time);
+            is_news.then(|| Sighting {
                 rule: watched.id.clone(),
                 group,
                 values,

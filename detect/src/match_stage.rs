@@ -412,9 +412,10 @@ impl Worker {
             *outputs.cut.entry(*filter).or_default() += 1;
         }
         if engine.is_watched(self.scratch.matched()) && !event.flags.has(Flag::TsFuture) {
-            let sightings = engine.sightings(event, json, &mut self.scratch);
-            let news = sightings.into_iter().filter(|s| self.sightings.is_news(s));
-            let news = news.map(|s| MeterRecord::Sighting(Box::new(s)).into_record(now));
+            let news = engine.sightings(event, json, &mut self.scratch, &mut self.sightings);
+            let news = news
+                .into_iter()
+                .map(|s| MeterRecord::Sighting(Box::new(s)).into_record(now));
             outputs.records.extend(news.map(|r| (Topic::Meters, r)));
         }
         // An amendment says what is already known once more: it is linked, and not counted.

@@ -18,7 +18,7 @@ use event::json::Value;
 use event::{Event, Flag, Id, Outcome, Str, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::tracker::{Sighting, Sightings};
+use crate::tracker::Sighting;
 use crate::window::Watermark;
 
 /// A minute in microseconds.
@@ -310,7 +310,6 @@ pub struct Counters {
     deployments: Vec<Deployment>,
     /// Of a whole input, for [`Counters::into_records`].
     sightings: Vec<Sighting>,
-    told: Sightings,
 }
 
 impl Counters {
@@ -322,7 +321,6 @@ impl Counters {
             changed: BTreeSet::new(),
             deployments: Vec::new(),
             sightings: Vec::new(),
-            told: Sightings::default(),
         }
     }
 
@@ -360,11 +358,9 @@ impl Counters {
         self.changed.insert(key);
     }
 
-    /// Keeps a sighting for [`Counters::into_records`], if it tells anything new.
+    /// Keeps a sighting for [`Counters::into_records`].
     pub fn see(&mut self, sighting: Sighting) {
-        if self.told.is_news(&sighting) {
-            self.sightings.push(sighting);
-        }
+        self.sightings.push(sighting);
     }
 
     /// Everything that was counted, minute by minute, with the deployments of a minute before its counts: for a whole

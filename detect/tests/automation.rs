@@ -1,5 +1,4 @@
 //! Automation: quiet from where it belongs, loud from elsewhere, nobody else's business.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use detect::engine::{Engine, Scratch};
 use detect::item::Placeholders;

@@ -32,6 +32,7 @@ fn rules(metric: Metric) -> Arc<[Baseline]> {
             },
             ..Params::default()
         },
+        new: None,
     }])
 }
 

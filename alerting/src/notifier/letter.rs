@@ -90,6 +90,7 @@ fn facts(message: &Message) -> Vec<(String, String)> {
     };
     add("When", &when);
     add("Events", &alert.count.to_string());
+    add("Why", &finding.explanation);
     facts
 }
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 
 use detect::engine::{Engine, Scratch};
 use detect::meter::{self, Reading};
-use detect::tracker::{Baseline, Sighting};
+use detect::tracker::{Baseline, Sighting, Sightings};
 use detect::window::{Correlation, Match};
 use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
@@ -80,6 +80,8 @@ pub(crate) struct Worker {
     decoder: Decoder,
     normalizer: Normalizer,
     scratch: Scratch,
+    /// What was told of watched values.
+    told: Sightings,
 }
 
 impl Worker {
@@ -88,6 +90,7 @@ impl Worker {
             decoder: Decoder::new(Limits::of_files()),
             normalizer: Normalizer::new(),
             scratch: Scratch::new(),
+            told: Sightings::default(),
         }
     }
 
@@ -101,6 +104,7 @@ impl Worker {
         };
         let mut chunk = Chunk::default();
         let (normalizer, scratch) = (&mut self.normalizer, &mut self.scratch);
+        let told = &mut self.told;
         let mut each = |item: Item<'_>| {
             match item {
                 Item::Bad(bad) => chunk.bad.push(BadPiece {
@@ -109,9 +113,14 @@ impl Worker {
                     reason: bad.reason.as_str(),
                     message: bad.message.to_owned(),
                 }),
-                Item::Record(record) => {
-                    record_into(setting, &record, &context, normalizer, scratch, &mut chunk)
-                }
+                Item::Record(record) => record_into(
+                    setting,
+                    &record,
+                    &context,
+                    normalizer,
+                    (scratch, told),
+                    &mut chunk,
+                ),
             }
             if chunk.events.len() < CHUNK_EVENTS && chunk.text.len() < CHUNK_BYTES {
                 return ControlFlow::Continue(());
@@ -148,7 +157,7 @@ fn record_into(
     record: &decode::Record<'_>,
     context: &Context,
     normalizer: &mut Normalizer,
-    scratch: &mut Scratch,
+    (scratch, told): (&mut Scratch, &mut Sightings),
     chunk: &mut Chunk,
 ) {
     let event = normalizer.event(record, context);
@@ -174,7 +183,7 @@ fn record_into(
         let number = chunk.events.len();
         chunk.readings.extend(reading.map(|r| (number, r)));
         if engine.is_watched(scratch.matched()) && !event.flags.has(Flag::TsFuture) {
-            let sightings = engine.sightings(&event, json, scratch).into_iter();
+            let sightings = engine.sightings(&event, json, scratch, told).into_iter();
             chunk.sightings.extend(sightings.map(|s| (number, s)));
         }
     }

@@ -86,10 +86,11 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Outcome> {
             };
             writeln!(
                 out,
-                "{} files: {} rules, {} correlations and {} filters are good{duplicates}; {errors} errors, {} warnings",
+                "{} files: {} rules, {} correlations, {} baselines and {} filters are good{duplicates}; {errors} errors, {} warnings",
                 files.len(),
                 set.rules.len(),
                 set.correlations.len(),
+                set.baselines.len(),
                 set.filters.len(),
                 problems.len() - errors
             )?;

@@ -12,7 +12,7 @@ use detect::engine::{Engine, Scratch};
 use detect::meter::Counters;
 use detect::rule::{RuleTest, TestEvent};
 use detect::rule_set::{RuleSet, Target};
-use detect::tracker::{Baseline, offline, rehearse};
+use detect::tracker::{Baseline, Sightings, offline, rehearse};
 use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
 use detect::yaml::Place;
 use event::{Finding, Flag, RuleInfo, Time};
@@ -267,7 +267,7 @@ impl<'a> Bench<'a> {
         };
         let text = records(test);
         let mut pushed = Ok(());
-        let mut counters = Counters::new(0);
+        let (mut counters, mut told) = (Counters::new(0), Sightings::default());
         let mut each = |item: Item<'_>| {
             let record = match item {
                 Item::Bad(bad) => {
@@ -300,7 +300,7 @@ impl<'a> Bench<'a> {
                     }
                 }
             }
-            let sightings = self.engine.sightings(&event, json, &mut scratch);
+            let sightings = self.engine.sightings(&event, json, &mut scratch, &mut told);
             sightings.into_iter().for_each(|s| counters.see(s));
             if explained {
                 let rules = concerned.iter().filter_map(|rule| {

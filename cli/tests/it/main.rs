@@ -14,6 +14,8 @@ mod bad_input;
 mod baseline;
 mod cluster;
 mod commands;
+mod documents;
+mod generated;
 mod heartbeat;
 mod hunt;
 mod kafka_doctor;

@@ -224,12 +224,15 @@ fn around(alert: &Alert) -> String {
 fn why(found: &Found, rule: Option<&RuleInfo>) -> Markup {
     let alert = &found.alert;
     let correlation = rule.and_then(|r| r.correlation.as_deref());
-    if found.why.is_empty() && correlation.is_none() {
+    let explanation = alert.finding.explanation.as_str();
+    if found.why.is_empty() && correlation.is_none() && explanation.is_empty() {
         return html! {};
     }
     html! {
         section.panel { h2 { "Why the rule matched" }
-            @if let Some(kind) = correlation {
+            @if !explanation.is_empty() {
+                p { (Inert(explanation)) }
+            } @else if let Some(kind) = correlation {
                 p { b { (alert.count) } " events "
                     @for (i, key) in alert.group.keys().enumerate() { @if i == 0 { "with the same " } @else { " and " } code { (Inert(key)) } }
                     " from " (when(alert.finding.first_event_time)) " to " (when(alert.finding.last_event_time))

@@ -62,24 +62,28 @@ pub struct Sighting {
 impl Sighting {
     /// A hash of baseline and group: what is remembered of a group is found by it.
     pub fn key(&self) -> Id {
-        let mut parts = vec![self.rule.as_bytes()];
-        for (name, value) in &self.group {
-            parts.push(name.as_bytes());
-            parts.push(value.as_ref().map_or(&b"\0"[..], |v| v.as_bytes()));
-        }
-        Id::of("first", &parts)
-    }
-
-    fn hour(&self) -> i64 {
-        self.context.time.0.div_euclid(HOUR)
+        key(&self.rule, &self.group)
     }
 
     fn id(&self) -> Id {
-        let key = self.key().to_bytes();
-        let mut parts = vec![&key[..]];
-        parts.extend(self.values.iter().map(|v| v.as_bytes()));
-        Id::of("new", &parts)
+        id(self.key(), &self.values)
     }
+}
+
+fn key(rule: &str, group: &BTreeMap<Str, Option<Str>>) -> Id {
+    let mut parts = vec![rule.as_bytes()];
+    for (name, value) in group {
+        parts.push(name.as_bytes());
+        parts.push(value.as_ref().map_or(&b"\0"[..], |v| v.as_bytes()));
+    }
+    Id::of("first", &parts)
+}
+
+fn id(key: Id, values: &[Str]) -> Id {
+    let key = key.to_bytes();
+    let mut parts = vec![&key[..]];
+    parts.extend(values.iter().map(|v| v.as_bytes()));
+    Id::of("new", &parts)
 }
 
 /// A value as it is known: the network of an address, a program without what it was told to do.
@@ -115,9 +119,14 @@ pub struct Sightings {
 impl Sightings {
     /// Is this worth telling: the first of its hour, or earlier than what was told? What it has forgotten is told again,
     /// which is harmless.
-    pub fn is_news(&mut self, sighting: &Sighting) -> bool {
-        let key = (sighting.id(), sighting.hour());
-        let time = sighting.context.time;
+    pub(crate) fn is_news(
+        &mut self,
+        rule: &str,
+        group: &BTreeMap<Str, Option<Str>>,
+        values: &[Str],
+        time: Time,
+    ) -> bool {
+        let key = (id(key(rule, group), values), time.0.div_euclid(HOUR));
         if self.told.get(&key).is_some_and(|told| *told <= time) {
             return false;
         }
@@ -309,7 +318,13 @@ mod tests {
         let mut firsts = Firsts::default();
         let mut told = Sightings::default();
         for sighting in sightings {
-            if told.is_news(sighting) {
+            let Sighting {
+                rule,
+                group,
+                values,
+                context,
+            } = sighting;
+            if told.is_news(rule, group, values, context.time) {
                 firsts.take(sighting.clone());
             }
         }

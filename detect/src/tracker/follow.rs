@@ -291,8 +291,8 @@ fn episode_id(rule: &Baseline, function: Id, start: i64) -> Id {
 impl Model {
     fn new(rule: &Baseline) -> Model {
         match rule.metric {
-            Metric::Invocations | Metric::Cost => Model::Counts(Box::new(Series::new())),
-            Metric::Errors | Metric::Timeouts => Model::Ratio(Box::new(Ratio::new())),
+            Metric::Invocations | Metric::Cost => Model::Counts(Box::default()),
+            Metric::Errors | Metric::Timeouts => Model::Ratio(Box::default()),
             Metric::Duration => Model::Duration(Pace::default(), Spell::default()),
             Metric::Doubling | Metric::New => Model::Doubling(Spell::default()),
         }

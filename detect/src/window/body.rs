@@ -3,7 +3,7 @@
 //! A [`Body`] is chosen by the correlation. A monotone condition has a [`Group`] for the findings and, where other
 //! correlations refer to it, a [`Firing`] for what it hands on to them; any other condition has a [`Settled`] for
 //! both. The same event can reach a correlation of correlations twice, through two of those below it: it is one
-//! match, so such a body remembers which matches it has met ([`Met`]).
+//! match, so such a body remembers which matches it has met.
 
 use std::collections::BTreeMap;
 

@@ -32,7 +32,7 @@ fn alone(load: &Load, group_wait: u64) -> Outcome {
     let mut outcome = Outcome::default();
     outcome.take_events(service.address);
     outcome.take_alerts(service.address);
-    outcome.wait_told(service.address, &received);
+    outcome.wait_told(service.address, &received, group_wait);
     assert_eq!(service.stop(), Some(0));
     let bus = bus::embedded::EmbeddedBus::open(&data.join("log"), bus::config::Options::default());
     outcome.take_episodes(&bus.unwrap());
@@ -92,18 +92,23 @@ fn a_cluster_ends_as_one_process_does() {
     cluster.run("detect-9", "detect");
     let bus = cluster.bus();
     let begin = std::time::Instant::now();
-    while outcome::finding_ids(&*bus) != ids && begin.elapsed() < program::PATIENCE {
+    let look = || {
+        let mut replayed = Outcome::default();
+        replayed.take_episodes(&*bus);
+        (outcome::finding_ids(&*bus), replayed.episodes)
+    };
+    let expected = (ids, together.episodes);
+    let mut again = look();
+    while again != expected && begin.elapsed() < program::PATIENCE {
         std::thread::sleep(Duration::from_millis(500));
+        again = look();
     }
-    let again = outcome::finding_ids(&*bus);
-    let differ: Vec<_> = ids.symmetric_difference(&again).take(20).collect();
+    let differ: Vec<_> = expected.0.symmetric_difference(&again.0).take(20).collect();
     assert!(
-        differ.is_empty() && ids.len() > 100,
+        differ.is_empty() && expected.0.len() > 100,
         "{} findings, {} again, of which differ: {differ:?}",
-        ids.len(),
-        again.len()
+        expected.0.len(),
+        again.0.len()
     );
-    let mut replayed = Outcome::default();
-    replayed.take_episodes(&*bus);
-    assert_eq!(replayed.episodes, together.episodes);
+    assert_eq!(again.1, expected.1);
 }

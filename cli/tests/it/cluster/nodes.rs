@@ -69,7 +69,7 @@ pub(super) fn config(
         ("2", index)
     };
     let yaml = format!(
-        "node: {name}\nallow_inline_secrets: true\nlog: {{level: '{}'}}\nrules: {{paths: [builtin, '{}']}}\nsearch: {{publish_after_ms: 500, nodes: {nodes}, node: {node}}}\nalerting:\n  group_wait_seconds: {group_wait}\n{postgres}  receivers:\n    - name: hook\n      webhook: {{url: 'http://{webhook}/', allow_http: true, allow_networks: [127.0.0.0/8], secret: test}}\n  route: {{receiver: hook, repeat_interval_seconds: 0}}\n{cluster}",
+        "node: {name}\nallow_inline_secrets: true\nlog: {{level: '{}'}}\nrules: {{paths: [builtin, '{}']}}\ndetect: {{baseline_grace_seconds: 3600}}\nsearch: {{publish_after_ms: 500, nodes: {nodes}, node: {node}}}\nalerting:\n  group_wait_seconds: {group_wait}\n{postgres}  receivers:\n    - name: hook\n      webhook: {{url: 'http://{webhook}/', allow_http: true, allow_networks: [127.0.0.0/8], secret: test}}\n  route: {{receiver: hook, repeat_interval_seconds: 0}}\n{cluster}",
         std::env::var("TRAILWARDEN_LOG").unwrap_or_else(|_| "info".into()),
         rules.display(),
     );
@@ -358,7 +358,7 @@ impl Cluster {
         }
         let api = self.with_role("api")[0];
         outcome.take_alerts(api);
-        outcome.wait_told(api, &self.received);
+        outcome.wait_told(api, &self.received, self.group_wait);
         outcome.take_episodes(&*self.bus());
         outcome
     }

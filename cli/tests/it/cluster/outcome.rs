@@ -97,9 +97,10 @@ impl Outcome {
         }
     }
 
-    /// Waits until nothing is left to send, and takes what was sent.
-    pub(super) fn wait_told(&mut self, api: SocketAddr, received: &Received) {
+    /// Waits until nothing is left to send, and takes what was sent. Nobody is told before `group_wait` seconds have passed.
+    pub(super) fn wait_told(&mut self, api: SocketAddr, received: &Received, group_wait: u64) {
         let begin = Instant::now();
+        let patience = PATIENCE + Duration::from_secs(group_wait);
         let waiting = |delivery: &str| {
             let answer = get(api, &format!("/api/v1/notifications?delivery={delivery}")).unwrap();
             !answer["notifications"].as_array().unwrap().is_empty()
@@ -116,7 +117,7 @@ impl Outcome {
                 break;
             }
             assert!(
-                begin.elapsed() < PATIENCE,
+                begin.elapsed() < patience,
                 "nobody was told of {missing} incidents"
             );
             std::thread::sleep(Duration::from_millis(200));
