@@ -304,8 +304,20 @@ impl Readers {
             let lane = self.at(topic, partition, offset)?;
             names.push((lane.number, (topic.to_owned(), partition), offset));
         }
+        let mut asked = Instant::now();
         let mut buffers = lock(&self.shared.buffers);
         loop {
+            // A consumer may have lost its place without a word: then nothing comes, and a read puts it right.
+            if asked.elapsed() >= ASK {
+                drop(buffers);
+                for &(partition, offset) in from {
+                    if self.bounds(topic, partition)?.end > offset {
+                        return Ok(true);
+                    }
+                }
+                asked = Instant::now();
+                buffers = lock(&self.shared.buffers);
+            }
             let mut grown = names
                 .iter()
                 .filter_map(|(lane, name, offset)| {
@@ -329,7 +341,7 @@ impl Readers {
             buffers = self
                 .shared
                 .news
-                .wait_timeout(buffers, left)
+                .wait_timeout(buffers, left.min(ASK))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
