@@ -32,6 +32,7 @@ fn registry() -> Registry {
     ingest::metrics::Metrics::new(&registry).unwrap();
     detect::match_stage::Metrics::new(&registry).unwrap();
     detect::correlate::Metrics::new(&registry).unwrap();
+    detect::baseline_stage::Metrics::new(&registry).unwrap();
     search::Metrics::new(&registry).unwrap();
     alerting::Metrics::new(&registry).unwrap();
     console::Metrics::new(&registry).unwrap();
