@@ -1,6 +1,6 @@
 //! The index of findings: one mutable tantivy index, since a finding is revised as its episode grows.
 //!
-//! [`FindingWriter`] puts findings in by episode, the later revision in place of the earlier. How far it has read is kept
+//! [`FindingWriter`] puts findings in by id, which a later event never changes, the later revision in place of the earlier. How far it has read is kept
 //! in the payload of tantivy's own commit, so that index and position are one atomic thing here as well. [`Findings`]
 //! reads. There are few findings beside events, so that the splits of events, built for bulk, would not pay here.
 
@@ -96,31 +96,31 @@ impl FindingWriter {
         self.positions.get(&partition).copied()
     }
 
-    /// Puts a finding in, unless a later revision of its episode is there already.
+    /// Puts a finding in, unless a later revision of it is there already.
     pub(crate) fn put(
         &mut self,
         finding: &Finding,
         json: &[u8],
         recorded: Time,
     ) -> tantivy::Result<()> {
-        let key = self.key(finding.episode);
-        let before = match self.revisions.get(&finding.episode) {
+        let key = self.key(finding.id);
+        let before = match self.revisions.get(&finding.id) {
             Some(revision) => Some(*revision),
             None => self.stored_revision(&key)?,
         };
         if before.is_some_and(|revision| revision > finding.revision) {
             return Ok(());
         }
-        self.revisions.insert(finding.episode, finding.revision);
+        self.revisions.insert(finding.id, finding.revision);
         self.writer.delete_term(key);
         let document = self.builder.finding(finding, json, recorded);
         self.writer.add_document(document.document)?;
         Ok(())
     }
 
-    fn key(&self, episode: Id) -> Term {
-        let path = format!("{MARK}episode");
-        Term::from_field_text(self.fields.fields, &term(&path, &episode.to_string()))
+    fn key(&self, id: Id) -> Term {
+        let path = format!("{MARK}id");
+        Term::from_field_text(self.fields.fields, &term(&path, &id.to_string()))
     }
 
     fn stored_revision(&self, key: &Term) -> tantivy::Result<Option<u64>> {

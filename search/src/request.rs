@@ -49,7 +49,7 @@ pub struct Request {
 pub struct Cursor {
     /// The time of the last one given.
     pub time: Time,
-    /// Its id; of a finding its episode.
+    /// Its id.
     pub id: Id,
 }
 

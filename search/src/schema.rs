@@ -290,7 +290,7 @@ impl Builder {
         // Every name of a finding is a normalized one.
         self.path.push(MARK);
         self.json(json);
-        let mut document = self.finish(finding.time, recorded, finding.episode, json);
+        let mut document = self.finish(finding.time, recorded, finding.id, json);
         let values = [
             finding.title.as_str(),
             finding.severity.as_str(),

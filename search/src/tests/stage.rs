@@ -446,7 +446,7 @@ fn found(searcher: &Searcher, query: &str) -> Vec<(u128, u64)> {
 }
 
 #[test]
-fn findings_are_kept_by_episode() {
+fn findings_are_kept_by_id() {
     let stage = Stage::new(Config::default());
     {
         let shelf = stage.start();
@@ -480,6 +480,15 @@ fn findings_are_kept_by_episode() {
         while indexer.step().unwrap() {}
         indexer.commit().unwrap();
         assert_eq!(found(&shelf.searcher, ""), [(1, 1), (2, 1)]);
+        // An event that came late gives the episode another name, and the finding keeps its own.
+        let renamed = Finding {
+            episode: Id(3),
+            ..finding(2, 2, Severity::Critical)
+        };
+        append_finding(&stage, &renamed);
+        while indexer.step().unwrap() {}
+        indexer.commit().unwrap();
+        assert_eq!(found(&shelf.searcher, ""), [(1, 1), (3, 2)]);
         let request = Request {
             kind: Kind::Findings,
             ..all("")
