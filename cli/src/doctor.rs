@@ -104,9 +104,10 @@ fn rules(config: &Config) -> Verdict {
         )
     })?;
     Ok(format!(
-        "{} rules, {} correlations",
+        "{} rules, {} correlations, {} baselines",
         set.rules.len(),
-        set.correlations.len()
+        set.correlations.len(),
+        set.baselines.len()
     ))
 }
 

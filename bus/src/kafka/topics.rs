@@ -4,7 +4,7 @@
 //! brokers and lists the differences; [`apply`] makes the topics that are missing and changes the settings that differ.
 //! It never deletes a topic, and never changes a number of partitions: stored records were placed by it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{
@@ -17,6 +17,12 @@ use super::brokers::{Brokers, block_on};
 use super::client::unavailable;
 use super::{MAX_RECORD, Settings};
 use crate::{BusError, Topic};
+
+/// How often brokers are asked again for topics that are missing, ten times a second.
+const HEARD: u32 = 20;
+
+/// Topics as they are: partitions and copies by name.
+type Found = HashMap<String, (u32, u16)>;
 
 /// A topic as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +169,8 @@ pub fn plan(settings: &Settings) -> Result<Vec<Difference>, BusError> {
 }
 
 fn differences(brokers: &Brokers, settings: &Settings) -> Result<Vec<Difference>, BusError> {
-    let there = brokers.topics()?;
     let all = wanted(settings);
+    let there = there(brokers, &all)?;
     let names = all.iter().map(|wanted| wanted.name.as_str());
     let set = values(brokers, names.filter(|name| there.contains_key(*name)))?;
     let mut differences = Vec::new();
@@ -202,6 +208,20 @@ fn differences(brokers: &Brokers, settings: &Settings) -> Result<Vec<Difference>
         }
     }
     Ok(differences)
+}
+
+/// The topics that the brokers have, with partitions and copies. Which broker answers is chance, and one of them may not
+/// have heard of a new topic yet: where one is missing, it is asked again for a moment.
+fn there(brokers: &Brokers, wanted: &[Wanted]) -> Result<Found, BusError> {
+    let mut there = brokers.topics()?;
+    for _ in 0..HEARD {
+        if wanted.iter().all(|w| there.contains_key(&w.name)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        there = brokers.topics()?;
+    }
+    Ok(there)
 }
 
 /// Makes the topics what they should be, as far as that is possible. Gives what was done.
@@ -336,14 +356,7 @@ fn values<'n>(
 /// Refuses to start on topics that are missing or have other numbers of partitions.
 pub(super) fn check_counts(brokers: &Brokers, settings: &Settings) -> Result<(), BusError> {
     let all = wanted(settings);
-    let mut there = brokers.topics()?;
-    for _ in 0..5 {
-        if all.iter().any(|wanted| !there.contains_key(&wanted.name)) {
-            // One of the brokers may not have heard of a new topic yet.
-            std::thread::sleep(Duration::from_millis(100));
-            there = brokers.topics()?;
-        }
-    }
+    let there = there(brokers, &all)?;
     let mut problems = Vec::new();
     for wanted in all {
         match there.get(&wanted.name) {

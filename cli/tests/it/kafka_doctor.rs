@@ -96,7 +96,7 @@ fn doctor_says_what_is_wrong_with_the_brokers() {
     loop {
         let output = run(&["doctor", "--config", config]);
         if text(&output.stdout).contains(
-            "ok    consumers      trailwarden.match 0 behind, trailwarden.correlate 0 behind",
+            "ok    consumers      trailwarden.match 0 behind, trailwarden.correlate 0 behind, trailwarden.baseline 0 behind, trailwarden.index 0 behind",
         ) {
             break;
         }

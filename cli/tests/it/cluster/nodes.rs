@@ -152,12 +152,7 @@ impl Cluster {
 
     fn make_topics(&self) {
         let config = self.config("topics");
-        let apply = || program::run(&["topics", "apply", "--config", config.to_str().unwrap()]);
-        let mut made = apply();
-        if !made.status.success() {
-            // A broker that has not heard of the new topics yet was asked for them.
-            made = apply();
-        }
+        let made = program::run(&["topics", "apply", "--config", config.to_str().unwrap()]);
         assert!(
             made.status.success(),
             "{}{}",
