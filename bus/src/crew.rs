@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::{Bus, BusError, Topic};
+use crate::{Bus, BusError, Offset, Topic};
 
 /// How long a worker rests after an error that may pass.
 const REST: Duration = Duration::from_millis(500);
@@ -107,6 +107,26 @@ impl<W> Crew<W> {
             }
         }
         Ok(moved)
+    }
+
+    /// Waits until there is something for one of the workers, each of which stands at `next`, or `timeout` has passed.
+    /// `trouble` is told the kind of an error that may pass.
+    ///
+    /// # Errors
+    /// The log failed in a way that waiting does not mend.
+    pub fn wait(
+        &self,
+        bus: &dyn Bus,
+        next: impl Fn(&W) -> Offset,
+        timeout: Duration,
+        mut trouble: impl FnMut(&'static str),
+    ) -> Result<(), BusError> {
+        let from: Vec<(u32, Offset)> = self.workers().map(|(p, w)| (p, next(w))).collect();
+        match bus.wait(self.topic, &from, timeout) {
+            Err(error) if error.is_transient() => trouble(error.kind()),
+            waited => drop(waited?),
+        }
+        Ok(())
     }
 
     fn say(&mut self, partition: Option<u32>, error: &BusError) {

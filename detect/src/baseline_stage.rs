@@ -183,11 +183,7 @@ pub fn run(
         )?;
         metrics.show(&crew);
         if !moved {
-            let from: Vec<(u32, Offset)> = crew.workers().map(|(p, w)| (p, w.next)).collect();
-            match bus.wait(Topic::Meters, &from, PATIENCE) {
-                Err(error) if error.is_transient() => metrics.error(error.kind()),
-                waited => drop(waited?),
-            }
+            crew.wait(&*bus, |w| w.next, PATIENCE, |kind| metrics.error(kind))?;
         }
     }
     Ok(())

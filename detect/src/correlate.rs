@@ -234,11 +234,7 @@ pub fn run(
         )?;
         metrics.show(&crew);
         if !moved {
-            let from: Vec<(u32, Offset)> = crew.workers().map(|(p, w)| (p, w.next)).collect();
-            match bus.wait(Topic::Matches, &from, PATIENCE) {
-                Err(error) if error.is_transient() => metrics.error(error.kind()),
-                waited => drop(waited?),
-            }
+            crew.wait(&*bus, |w| w.next, PATIENCE, |kind| metrics.error(kind))?;
         }
     }
     Ok(())

@@ -199,11 +199,7 @@ pub fn run(
         let lag: u64 = crew.workers().map(|(_, w)| w.lag).sum();
         metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
         if !moved {
-            let from: Vec<(u32, Offset)> = crew.workers().map(|(p, w)| (p, w.next)).collect();
-            match bus.wait(Topic::Events, &from, PATIENCE) {
-                Err(error) if error.is_transient() => metrics.error(error.kind()),
-                waited => drop(waited?),
-            }
+            crew.wait(&*bus, |w| w.next, PATIENCE, |kind| metrics.error(kind))?;
         }
     }
     Ok(())
