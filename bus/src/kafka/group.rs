@@ -197,10 +197,14 @@ fn run(consumer: &BaseConsumer<Member>, shared: &Shared, topic: &str) {
                 again = Instant::now() + TELL_AGAIN;
                 told.clear();
             }
-            tell(consumer, shared, topic, &mut told, CommitMode::Async);
+            tell(consumer, shared, topic, &mut told);
         }
     }
-    tell(consumer, shared, topic, &mut told, CommitMode::Sync);
+    // To wait for the answer could take for ever; the library is given a moment to send it.
+    tell(consumer, shared, topic, &mut told);
+    for _ in 0..3 {
+        drop(consumer.poll(POLL));
+    }
     if shared.joined.swap(false, Ordering::SeqCst) {
         consumer.unsubscribe();
         let begin = Instant::now();
@@ -219,7 +223,6 @@ fn tell(
     shared: &Shared,
     topic: &str,
     told: &mut BTreeMap<u32, Offset>,
-    mode: CommitMode,
 ) {
     if shared.refused.swap(false, Ordering::SeqCst) {
         told.clear();
@@ -241,7 +244,7 @@ fn tell(
         }
     }
     if list.count() > 0
-        && let Err(error) = consumer.commit(&list, mode)
+        && let Err(error) = consumer.commit(&list, CommitMode::Async)
     {
         tracing::debug!(topic, %error, "positions could not be told to the brokers");
         told.clear();
