@@ -526,8 +526,7 @@ impl Engine {
         json: Option<Value<'_>>,
         scratch: &mut Scratch,
     ) -> Vec<CorrelationMatch> {
-        let recognised = automation::recognised(&self.automations, event);
-        if recognised.is_some_and(|(_, origin)| origin == Origin::Expected) {
+        if self.is_automation(event) {
             return Vec::new();
         }
         let matched = std::mem::take(&mut scratch.matched);
@@ -589,6 +588,9 @@ impl Engine {
         scratch: &mut Scratch,
         told: &mut Sightings,
     ) -> Vec<Sighting> {
+        if self.is_automation(event) {
+            return Vec::new();
+        }
         let matched = std::mem::take(&mut scratch.matched);
         let watching = matched
             .iter()
@@ -626,6 +628,12 @@ impl Engine {
         let sightings = sightings.collect();
         scratch.matched = matched;
         sightings
+    }
+
+    /// Is it automation from where it is expected?
+    fn is_automation(&self, event: &Event) -> bool {
+        let recognised = automation::recognised(&self.automations, event);
+        recognised.is_some_and(|(_, origin)| origin == Origin::Expected)
     }
 
     /// Does any baseline watch one of these rules?

@@ -362,3 +362,51 @@ fn neither_order_nor_repeats_nor_restarts_change_a_word() {
     assert_eq!(out, expected);
     assert!(rows.len() < 100, "{} rows are kept", rows.len());
 }
+
+/// The keys of the functions' rows that are written and dropped.
+fn function_rows(tracker: &mut Tracker) -> (usize, usize) {
+    let rows = tracker.changes(0);
+    let rows: Vec<_> = rows
+        .iter()
+        .filter(|r| r.key.first() == Some(&b'f'))
+        .collect();
+    let dropped = rows.iter().filter(|r| r.value.is_none()).count();
+    (rows.len() - dropped, dropped)
+}
+
+#[test]
+fn what_rests_is_not_written_every_minute() {
+    let mut tracker = Tracker::new(rules(Metric::Doubling), options());
+    let mut out = Vec::new();
+    let mut written = Vec::new();
+    for minute in START..START + 20 {
+        tracker.take(meter("f", minute, 0, calls(5)), &mut out);
+        tracker.take(watermark(minute + 1), &mut out);
+        written.push(function_rows(&mut tracker).0);
+    }
+    assert_eq!(
+        written.iter().sum::<usize>(),
+        2,
+        "once new, once followed: {written:?}"
+    );
+}
+
+#[test]
+fn what_is_gone_is_forgotten() {
+    let mut tracker = Tracker::new(rules(Metric::Invocations), options());
+    let mut out = Vec::new();
+    tracker.take(meter("gone", START, 0, calls(5)), &mut out);
+    for hour in 0..24 * 37 {
+        let minute = START + hour * 60;
+        tracker.take(meter("stays", minute, 0, calls(5)), &mut out);
+        tracker.take(watermark(minute + 1), &mut out);
+    }
+    assert_eq!(tracker.functions(), 1);
+    assert_eq!(function_rows(&mut tracker).1, 1);
+
+    // And what was learned for a rule goes with the rule.
+    tracker.set_rules(Arc::new([]));
+    assert_eq!(function_rows(&mut tracker).0, 1);
+    tracker.set_rules(Arc::new([]));
+    assert_eq!(function_rows(&mut tracker).0, 0);
+}

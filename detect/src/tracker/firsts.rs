@@ -269,6 +269,7 @@ fn said(rule: &Baseline, new: &New, known: &Known, sighting: &Sighting) -> Findi
         rule_id: rule.rule_id.clone(),
         title: rule.title.clone(),
         severity: rule.severity,
+        staged: rule.staged,
         tags: rule.tags.clone(),
         group: sighting.group.clone(),
         explanation: format!("never seen before in {hours} hours: {}", parts.join("; ")).into(),

@@ -37,6 +37,8 @@ pub(super) struct Tracked {
     pub(super) region: Str,
     /// The minute of its first count.
     pub(super) since: i64,
+    /// The minute of its last count.
+    pub(super) last: i64,
     deployment: Option<Deployment>,
     followed: BTreeMap<Str, Followed>,
 }
@@ -109,6 +111,7 @@ impl Tracked {
             function,
             region: Str::default(),
             since,
+            last: since,
             deployment: None,
             followed: BTreeMap::new(),
         }
@@ -137,6 +140,22 @@ impl Tracked {
         if let Some(open) = self.followed.get_mut(rule).and_then(|f| f.episode.as_mut()) {
             open.folded = true;
         }
+    }
+
+    /// Forgets what was learned for rules that are no longer there. Tells whether there was anything.
+    pub(super) fn keep_only(&mut self, rules: &[Baseline]) -> bool {
+        let before = self.followed.len();
+        self.followed
+            .retain(|id, _| rules.iter().any(|rule| rule.rule_id == *id));
+        self.followed.len() != before
+    }
+
+    /// Is a quiet bucket nothing to remember? So it is where a condition has not held for a while: such a rule looks at
+    /// every minute, and a row of state for each would be most of what is written.
+    pub(super) fn is_at_rest(&self, rule: &Str) -> bool {
+        self.followed.get(rule).is_some_and(|followed| {
+            matches!(followed.model, Model::Doubling(spell) if spell == Spell::default())
+        })
     }
 
     /// Judges a bucket; gives the finding that it makes new or changes.
@@ -444,10 +463,10 @@ impl Spell {
     /// some quiet ones.
     pub(super) fn step(&mut self, holds: bool, need: u32) -> Change {
         self.held = (self.held << 1 | u8::from(holds)) & 0b111;
-        self.quiet = if holds {
-            0
-        } else {
-            self.quiet.saturating_add(1)
+        self.quiet = match holds {
+            // Only an episode has quiet buckets to count.
+            false if self.open => self.quiet.saturating_add(1),
+            _ => 0,
         };
         match self.open {
             false if holds && self.held.count_ones() >= need => {
@@ -455,7 +474,7 @@ impl Spell {
                 Change::Opened
             }
             true if self.quiet >= QUIET => {
-                self.open = false;
+                (self.open, self.quiet) = (false, 0);
                 Change::Closed
             }
             false => Change::Quiet,

@@ -39,6 +39,12 @@ pub use state::StateError;
 /// No bucket is longer, in minutes.
 const LONGEST: i64 = 60;
 
+/// A day in minutes.
+const DAY: i64 = 1_440;
+
+/// A function that has logged nothing for so many days is forgotten.
+const GONE: i64 = 35;
+
 /// How far after the events of a minute its counts may come, in microseconds, unless the configuration says otherwise.
 pub const GRACE: i64 = 2 * MINUTE;
 
@@ -174,6 +180,11 @@ impl Tracker {
     /// Goes on with these rules. What was learned for one whose metric, bucket and season are the same is kept.
     pub fn set_rules(&mut self, rules: Arc<[Baseline]>) {
         self.rules = rules;
+        for (key, tracked) in &mut self.functions {
+            if tracked.keep_only(&self.rules) {
+                self.changed.functions.insert(*key);
+            }
+        }
     }
 
     /// What has happened so far.
@@ -231,10 +242,11 @@ impl Tracker {
             self.functions.insert(key, tracked);
             self.changed.functions.insert(key);
         }
-        if let Some(tracked) = self.functions.get_mut(&key)
-            && !meter.region.is_empty()
-        {
-            tracked.region = meter.region;
+        if let Some(tracked) = self.functions.get_mut(&key) {
+            tracked.last = tracked.last.max(meter.minute);
+            if !meter.region.is_empty() {
+                tracked.region = meter.region;
+            }
         }
         let minute = self.minutes.entry(meter.minute).or_default();
         let cell = minute
@@ -294,6 +306,14 @@ impl Tracker {
     }
 
     fn forget(&mut self, before: i64) {
+        // Once a day: functions that are gone make room for others.
+        if before % DAY == 0 {
+            let gone = self.functions.iter();
+            let gone = gone.filter(|(_, tracked)| tracked.last < before - GONE * DAY);
+            self.changed.functions.extend(gone.map(|(key, _)| *key));
+            self.functions
+                .retain(|_, tracked| tracked.last >= before - GONE * DAY);
+        }
         let kept = self.minutes.split_off(&before);
         for (minute, functions) in std::mem::replace(&mut self.minutes, kept) {
             self.changed
@@ -324,8 +344,11 @@ impl Tracker {
                     minutes: &self.minutes,
                     key: *key,
                 };
+                let rested = tracked.is_at_rest(&rule.rule_id);
                 said.extend(tracked.close(rule, &bucket).map(|finding| (*key, finding)));
-                self.changed.functions.insert(*key);
+                if !rested || !tracked.is_at_rest(&rule.rule_id) {
+                    self.changed.functions.insert(*key);
+                }
                 self.counts.judged += 1;
             }
             self.say(rule, minute + 1, said, out);
@@ -368,6 +391,7 @@ impl Tracker {
     ) -> Result<Tracker, StateError> {
         let mut tracker = Tracker::new(rules, options);
         state::restore(&mut tracker, rows)?;
+        tracker.set_rules(Arc::clone(&tracker.rules));
         Ok(tracker)
     }
 }
