@@ -83,7 +83,11 @@ fn work(store: &Store, holder: &str, findings: u64, sent: &AtomicU64) {
                         }
                     }
                 }
-                Err(error) => tried(Err(error)),
+                Err(error) => {
+                    // Whether anything is left to send is not known.
+                    waiting = true;
+                    tried(Err(error));
+                }
             }
         }
         if at >= findings && !waiting {
