@@ -509,7 +509,7 @@ fn findings_are_kept_by_id() {
         stage.clock.clock(),
     )
     .unwrap();
-    assert_eq!(found(&other, ""), [(1, 1), (2, 1)]);
+    assert_eq!(found(&other, ""), [(1, 1), (3, 2)]);
     assert!(stage.bus.position(CONSUMER, Topic::Findings, 0).is_ok());
     stage.clock.forward(91 * 86_400_000_000);
     append_finding(&stage, &finding(3, 0, Severity::Low));
