@@ -23,9 +23,7 @@ pub(crate) fn baselines(set: &RuleSet) -> Arc<[Baseline]> {
                 .map(|t| Str::from(t.as_str()))
                 .collect(),
             staged: rule.info.staged,
-            metric: rule.metric,
-            params: rule.params,
-            new: rule.new.as_ref().map(|(new, _)| new.clone()),
+            subject: rule.subject.clone(),
         })
         .collect()
 }

@@ -3,24 +3,21 @@
 //! [`Service::start`] wires the stages of the roles that the process has over one log; [`Service::wait`] returns when
 //! somebody asked to stop or a stage failed. A stage that ends with an error ends the whole service, so that
 //! a supervisor sees it: everything acknowledged is on disk, and the next start goes on where this one was.
-//! `run` and `demo` are its two callers.
+//! `run` and `demo` are its two callers; what it shows over HTTP is wired in `web`.
 
-use std::net::{SocketAddr, TcpListener};
+mod web;
+
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use bus::{Bus, Record, Stop, Topic};
-use bytes::Bytes;
-use detect::engine::Engine;
+use bus::{Bus, Stop};
 use detect::match_stage;
 use detect::rule_set::RuleSet;
 use detect::{tracker, window};
-use event::Event;
-use event::json::Doc;
 use prometheus::Registry;
 use search::Searcher;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -33,6 +30,7 @@ use crate::live_rules::LiveRules;
 use crate::log::Log;
 use crate::role::{Role, Roles};
 use crate::rules::RuleArgs;
+use web::listen;
 
 /// How long stages get to finish what they have.
 const GRACE: Duration = Duration::from_secs(20);
@@ -319,191 +317,6 @@ impl Service {
             Ok(alerting::notify::run(&sender, &receivers, node, &ended)?)
         })
     }
-
-    fn http(
-        &mut self,
-        config: &Config,
-        roles: &Roles,
-        parts: Parts,
-        listener: TcpListener,
-        demo: Option<Injections>,
-    ) -> anyhow::Result<()> {
-        let ingest_metrics = ingest::metrics::Metrics::new(&parts.registry)?;
-        let ingests = roles.contains(&Role::Ingest);
-        let intake = ingests.then(|| {
-            ingest::push::router(
-                Arc::clone(&parts.bus),
-                clock::clock(),
-                &config.ingest,
-                ingest_metrics.clone(),
-            )
-        });
-        if ingests && !config.ingest.files.paths.is_empty() {
-            let (bus, files, limits) = (
-                Arc::clone(&parts.bus),
-                config.ingest.files.clone(),
-                config.ingest.file_limits(),
-            );
-            let ended = self.stop.clone();
-            self.spawn("files", move || {
-                Ok(ingest::source::files::run(
-                    bus,
-                    &files,
-                    limits,
-                    ingest_metrics,
-                    clock::clock(),
-                    ended,
-                )?)
-            })?;
-        }
-        let audit = self.audit(Arc::clone(&parts.bus))?;
-        let rules = Arc::clone(&parts.rules);
-        let router = console::router(self.app(config, roles, parts, audit, demo)?, intake)
-            .context("console")
-            .context(Usage)?;
-        let tls = config.tls.clone();
-        let stop = self.stop.clone();
-        let (ready, is_ready) = sync_channel(1);
-        self.spawn("http", move || {
-            serve(listener, tls, router, stop, &ready, rules)
-        })?;
-        // From here on a signal ends the service in order; without an answer the thread has failed and said so.
-        let _ = is_ready.recv();
-        Ok(())
-    }
-
-    /// What people do on the console goes to the log through a thread of its own, so that no request waits for a disk.
-    fn audit(&mut self, bus: Arc<dyn Bus>) -> anyhow::Result<SyncSender<Event>> {
-        let (sender, events) = sync_channel::<Event>(1_024);
-        let stop = self.stop.clone();
-        self.spawn("audit", move || {
-            loop {
-                match events.recv_timeout(Duration::from_millis(250)) {
-                    Ok(event) => {
-                        let record = Record {
-                            key: Bytes::from(event.partition_key().into_string()),
-                            value: Bytes::from(event.encode()),
-                            time: event.ingest_time,
-                        };
-                        while let Err(error) = bus.append(Topic::Events, vec![record.clone()]) {
-                            tracing::error!(
-                                error = &error as &dyn std::error::Error,
-                                "audit event cannot be written, trying again"
-                            );
-                            if stop.is_stopped() {
-                                return Ok(());
-                            }
-                            std::thread::sleep(Duration::from_secs(1));
-                        }
-                    }
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) if stop.is_stopped() => {
-                        return Ok(());
-                    }
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
-                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-                }
-            }
-        })?;
-        Ok(sender)
-    }
-
-    fn app(
-        &self,
-        config: &Config,
-        roles: &Roles,
-        parts: Parts,
-        audit: SyncSender<Event>,
-        demo: Option<Injections>,
-    ) -> anyhow::Result<console::App> {
-        let rules = Arc::clone(&parts.rules);
-        let (listed, explained) = (Arc::clone(&rules), Arc::clone(&rules));
-        let (reloaded, checked) = (Arc::clone(&rules), Arc::clone(&rules));
-        let running = Arc::clone(&self.running);
-        let expected = self.threads.len();
-        let bus = Arc::clone(&parts.bus);
-        let store = Arc::clone(&parts.store);
-        let mut stages = vec![
-            console::Stage::on_bus(&bus, "match", match_stage::CONSUMER, Topic::Events),
-            console::Stage::on_bus(
-                &bus,
-                "correlate",
-                detect::correlate::CONSUMER,
-                Topic::Matches,
-            ),
-            console::Stage::on_bus(
-                &bus,
-                "baseline",
-                detect::baseline_stage::CONSUMER,
-                Topic::Meters,
-            ),
-            console::Stage::on_bus(&bus, "index", search::indexer::CONSUMER, Topic::Events),
-        ];
-        if roles.contains(&Role::Alert) || roles.contains(&Role::Api) {
-            let partitions = bus.partitions(Topic::Findings);
-            stages.push(console::Stage {
-                name: "alert",
-                topic: Topic::Findings,
-                positions: Arc::new(move || {
-                    (0..partitions)
-                        .filter_map(|p| Some((p, store.position(p).ok().flatten()?)))
-                        .collect()
-                }),
-            });
-        }
-        let log = parts.log.clone();
-        let writable = console::Check {
-            name: "log",
-            run: Arc::new(move || match log.poisoned() {
-                None => Ok("takes writes".to_owned()),
-                Some(path) => Err(format!("takes no writes: an fsync of `{path}` failed")),
-            }),
-        };
-        let checks = vec![
-            writable,
-            // Rules that were refused are worth a look, but the old ones run: the node is ready.
-            console::Check {
-                name: "rules",
-                run: Arc::new(move || Ok(checked.status())),
-            },
-            console::Check {
-                name: "stages",
-                run: Arc::new(move || {
-                    let running = running.load(Ordering::SeqCst);
-                    if running >= expected {
-                        Ok(format!("{running} running"))
-                    } else {
-                        Err(format!("{running} of {expected} running"))
-                    }
-                }),
-            },
-        ];
-        Ok(console::App {
-            searcher: parts.searcher,
-            store: parts.store,
-            rules: Arc::new(move || listed.infos()),
-            reload: Arc::new(move || reloaded.reload()),
-            explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),
-            bus,
-            stages,
-            checks,
-            clock: clock::clock(),
-            metrics: console::Metrics::new(&parts.registry)?,
-            registry: parts.registry,
-            offers: console::Offers {
-                alerts: roles.contains(&Role::Api),
-                search: roles.contains(&Role::Index),
-            },
-            config: config.console.clone(),
-            tls: config.tls.is_some(),
-            demo,
-            audit: Arc::new(move |event| {
-                if audit.send(event.to_event()).is_err() {
-                    tracing::error!("audit event lost: the service is stopping");
-                }
-            }),
-            stop: self.stop.clone(),
-        })
-    }
 }
 
 /// Drops what is older than its retention, tells the lag of every consumer, and ends the service when the log takes no
@@ -534,24 +347,6 @@ fn keep_house(log: &Log, stop: &Stop) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_secs(1));
     }
     Ok(())
-}
-
-fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).map_err(|error| {
-        let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!(
-                "\n\nhint: another program listens there; choose another with --listen {}:{}",
-                address.ip(),
-                address.port().wrapping_add(1)
-            ),
-            _ => String::new(),
-        };
-        anyhow::anyhow!("cannot listen on {address}: {error}{hint}").context(Usage)
-    })?;
-    listener
-        .set_nonblocking(true)
-        .context("cannot set up the listener")?;
-    Ok(listener)
 }
 
 fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyhow::Result<Parts> {
@@ -599,90 +394,6 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         registry,
         rules: Arc::new(rules),
     })
-}
-
-/// Why a rule matches an event, a line for each of its lines.
-fn explain(engine: &Engine, rule: &str, event: &Event) -> Vec<String> {
-    let doc = Doc::parse(&event.raw).ok();
-    let json = doc.as_ref().map(|d| d.root(&event.raw));
-    let explanation = engine.explain(rule, event, json);
-    let lines = explanation.map(|e| e.lines).unwrap_or_default();
-    lines
-        .into_iter()
-        .map(|line| {
-            let has = match line.values.as_slice() {
-                [] => "the event has no such field".to_owned(),
-                values => format!(
-                    "the event has {}",
-                    values
-                        .iter()
-                        .take(5)
-                        .map(|v| format!("“{}”", v.chars().take(120).collect::<String>()))
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                ),
-            };
-            let mark = if line.held { "✓" } else { "✗" };
-            format!("{mark} {}: {} — {has}", line.selection, line.written)
-        })
-        .collect()
-}
-
-fn serve(
-    listener: TcpListener,
-    tls: Option<crate::config::Tls>,
-    router: axum::Router,
-    stop: Stop,
-    ready: &SyncSender<()>,
-    rules: Arc<LiveRules>,
-) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("http")
-        .enable_all()
-        .build()
-        .context("cannot start the http threads")?;
-    let result = runtime.block_on(async move {
-        let handle = axum_server::Handle::new();
-        let (closing, ended) = (handle.clone(), stop.clone());
-        tokio::spawn(async move {
-            while !ended.is_stopped() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            closing.graceful_shutdown(Some(Duration::from_secs(5)));
-        });
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                rules.ask();
-            }
-        });
-        tokio::spawn(signals(stop, listen_to_signals()?));
-        // Nobody waits any more when the start has failed elsewhere.
-        let _ = ready.send(());
-        let app = router.into_make_service_with_connect_info::<SocketAddr>();
-        match tls {
-            None => {
-                axum_server::from_tcp(listener)?
-                    .handle(handle)
-                    .serve(app)
-                    .await
-            }
-            Some(tls) => {
-                let keys = axum_server::tls_rustls::RustlsConfig::from_pem_file(
-                    &tls.certificate_file,
-                    &tls.key_file,
-                )
-                .await?;
-                axum_server::from_tcp_rustls(listener, keys)?
-                    .handle(handle)
-                    .serve(app)
-                    .await
-            }
-        }
-    });
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    result.context("http server")
 }
 
 fn listen_to_signals() -> std::io::Result<(Signal, Signal)> {

@@ -23,7 +23,7 @@ use crate::item::{Item, Test};
 use crate::pattern::Pattern;
 use crate::rule::{CorrelationRule, Logsource, Selection};
 use crate::rule_set::{RuleSet, Target};
-use crate::tracker::{Sighting, Sightings, known_as};
+use crate::tracker::{Sighting, Sightings, Subject, known_as};
 use crate::window::{Contribution, contributed, group_value};
 use look::Look;
 
@@ -271,7 +271,7 @@ impl Engine {
             }
         }
         for (baseline, rules) in set.baselines.iter().zip(&set.watched) {
-            let Some((new, _)) = &baseline.new else {
+            let Subject::New(new) = &baseline.subject else {
                 continue;
             };
             rules

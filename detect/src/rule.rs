@@ -13,12 +13,11 @@ mod test;
 use event::{RuleInfo, Severity};
 
 use crate::automation::Automation;
-use crate::baseline::Params;
 use crate::condition::Condition;
 use crate::error::{Mistake, nearest};
 use crate::item::{Item, Placeholders};
 use crate::meter::Cell;
-use crate::tracker::{Metric, New};
+use crate::tracker::Subject;
 use crate::yaml::{Node, Place, Yaml};
 
 pub use filter::Filter;
@@ -149,12 +148,10 @@ pub struct CorrelationRule {
 pub struct BaselineRule {
     /// What people read about it.
     pub info: RuleInfo,
-    /// What is measured.
-    pub metric: Metric,
-    /// How it is judged.
-    pub params: Params,
-    /// Which values are watched, and for which rules (as written, with their places), of a baseline with `new:`.
-    pub new: Option<(New, Vec<(String, Place)>)>,
+    /// What it is about.
+    pub subject: Subject,
+    /// The rules whose events it watches, as written, with their places; none for a metric.
+    pub rules: Vec<(String, Place)>,
     /// Its own tests: of a metric.
     pub tests: Vec<SeriesTest>,
     /// Its own tests: of watched values.

@@ -404,9 +404,8 @@ fn watch(
     mistakes: &mut Vec<(usize, Mistake)>,
 ) {
     for (file, baseline) in baselines {
-        let words = baseline.new.iter().flat_map(|(_, rules)| rules);
         let mut numbers = Vec::new();
-        for (word, place) in words {
+        for (word, place) in &baseline.rules {
             let is_it = |r: &Rule| r.info.id == *word || r.name.as_deref() == Some(word);
             match set.rules.iter().position(is_it) {
                 Some(number) => numbers.push(number),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use detect::baseline::{AtLeast, Params};
 use detect::meter::{Cell, Deployment, Function, MINUTE, Meter, MeterRecord};
-use detect::tracker::{Baseline, GRACE, Metric, Options, Tracker};
+use detect::tracker::{Baseline, GRACE, Measured, Metric, Options, Subject, Tracker};
 use detect::window::Watermark;
 use event::{Finding, Severity, Time};
 
@@ -23,16 +23,17 @@ fn rules(metric: Metric) -> Arc<[Baseline]> {
         severity: Severity::High,
         tags: Vec::new(),
         staged: false,
-        metric,
-        params: Params {
-            bucket: bucket * MINUTE,
-            at_least: AtLeast {
-                count: 20.0,
-                ratio: 3.0,
+        subject: Subject::Metric(Measured {
+            metric,
+            params: Params {
+                bucket: bucket * MINUTE,
+                at_least: AtLeast {
+                    count: 20.0,
+                    ratio: 3.0,
+                },
+                ..Params::default()
             },
-            ..Params::default()
-        },
-        new: None,
+        }),
     }])
 }
 

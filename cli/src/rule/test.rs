@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use detect::engine::{Engine, Scratch};
 use detect::meter::Counters;
-use detect::rule::{RuleTest, TestEvent};
+use detect::rule::{BaselineRule, RuleTest, TestEvent};
 use detect::rule_set::{RuleSet, Target};
-use detect::tracker::{Baseline, Sightings, offline, rehearse};
+use detect::tracker::{Baseline, Sightings, Subject, offline, rehearse};
 use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
 use detect::yaml::Place;
 use event::{Finding, Flag, RuleInfo, Time};
@@ -82,7 +82,8 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     let (mut passed, mut failed, mut without) = (0, 0, 0);
     let rules = set.rules.iter().map(|r| (&r.info, &r.tests));
     let correlations = set.correlations.iter().map(|c| (&c.info, &c.tests));
-    let watching = set.baselines.iter().filter(|b| b.new.is_some());
+    let is_new = |rule: &BaselineRule| matches!(rule.subject, Subject::New(_));
+    let watching = set.baselines.iter().filter(|b| is_new(b));
     let watching = watching.map(|b| (&b.info, &b.event_tests));
     for (info, tests) in rules.chain(correlations).chain(watching) {
         without += u64::from(tests.is_empty());
@@ -126,7 +127,7 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     }
     let baselines = crate::correlations::baselines(&set);
     for (rule, baseline) in set.baselines.iter().zip(baselines.iter()) {
-        if rule.new.is_some() {
+        if is_new(rule) {
             continue;
         }
         without += u64::from(rule.tests.is_empty());

@@ -4,7 +4,7 @@ use super::{BaselineRule, SeriesTest, Stretch, expected, info};
 use crate::baseline::{AtLeast, Direction, Params, SeasonLength};
 use crate::error::{Mistake, nearest};
 use crate::meter::{Cell, MINUTE};
-use crate::tracker::{Metric, New};
+use crate::tracker::{Measured, Metric, New, Subject};
 use crate::yaml::{Node, Place, Yaml};
 
 const KEYS: &[&str] = &[
@@ -48,11 +48,11 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
     info.correlation = Some("baseline".into());
     if watches {
         let event_tests = super::tests(node, mistakes);
+        let (new, rules) = new(body, key, mistakes);
         return Some(BaselineRule {
             info,
-            metric: Metric::New,
-            params: Params::default(),
-            new: Some(new(body, key, mistakes)),
+            subject: Subject::New(new),
+            rules,
             tests: Vec::new(),
             event_tests,
             place: node.place,
@@ -67,9 +67,11 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
     }
     Some(BaselineRule {
         info,
-        metric: metric?,
-        params,
-        new: None,
+        subject: Subject::Metric(Measured {
+            metric: metric?,
+            params,
+        }),
+        rules: Vec::new(),
         tests,
         event_tests: Vec::new(),
         place: node.place,
@@ -409,6 +411,9 @@ mod tests {
              direction: both\n  at-least: {count: 30, ratio: 3}\n  false-alarms: 2 per 500 series per day\n",
         )
         .unwrap();
+        let Subject::Metric(rule) = rule.subject else {
+            panic!("it is one of a metric");
+        };
         assert_eq!(rule.metric, Metric::Invocations);
         assert_eq!(rule.params.bucket, 600_000_000);
         assert_eq!(rule.params.season, SeasonLength::Day);

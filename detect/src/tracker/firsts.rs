@@ -17,7 +17,7 @@ use event::{Finding, Id, Str, Time};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::Baseline;
+use super::{Baseline, Subject};
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -187,7 +187,9 @@ impl Firsts {
             let (key, sighting) = entry.remove_entry();
             self.changed.waiting.insert(key);
             let rule = rules.iter().find(|r| r.rule_id == sighting.rule);
-            if let Some((rule, new)) = rule.and_then(|r| Some((r, r.new.as_ref()?))) {
+            if let Some(rule) = rule
+                && let Subject::New(new) = &rule.subject
+            {
                 out.extend(self.judge(rule, new, &sighting));
             }
         }
@@ -280,8 +282,6 @@ fn said(rule: &Baseline, new: &New, known: &Known, sighting: &Sighting) -> Findi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::baseline::Params;
-    use crate::tracker::Metric;
 
     fn rule() -> Baseline {
         Baseline {
@@ -290,9 +290,7 @@ mod tests {
             severity: event::Severity::Medium,
             tags: Vec::new(),
             staged: false,
-            metric: Metric::New,
-            params: Params::default(),
-            new: Some(New {
+            subject: Subject::New(New {
                 fields: vec!["ip".into(), "program".into()],
                 group_by: vec!["key".into()],
                 learn: 3 * HOUR,

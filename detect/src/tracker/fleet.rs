@@ -7,7 +7,7 @@
 use event::{Finding, Id, Str, Time};
 use serde::{Deserialize, Serialize};
 
-use super::Baseline;
+use super::{Baseline, Measured};
 use crate::meter::MINUTE;
 
 /// Fewer functions than this are told of one by one.
@@ -51,12 +51,12 @@ impl Fleet {
     /// Takes what single functions would say at the end of a bucket, `minute`, of `watched` in all.
     pub(super) fn hear(
         &mut self,
-        rule: &Baseline,
+        (rule, measured): (&Baseline, &Measured),
         minute: i64,
         watched: usize,
         said: Vec<(Id, Finding)>,
     ) -> Heard {
-        let window = JOINS * (rule.params.bucket / MINUTE).max(1);
+        let window = JOINS * (measured.params.bucket / MINUTE).max(1);
         if self
             .open
             .as_ref()
@@ -76,7 +76,9 @@ impl Fleet {
                 .extend(new.into_iter().map(|(_, finding)| finding));
             return heard;
         }
-        let open = self.open.get_or_insert_with(|| Open::new(rule, minute));
+        let open = self
+            .open
+            .get_or_insert_with(|| Open::new(rule, measured, minute));
         open.last = minute;
         for (key, finding) in new {
             open.join(&finding);
@@ -88,8 +90,8 @@ impl Fleet {
 }
 
 impl Open {
-    fn new(rule: &Baseline, minute: i64) -> Open {
-        let start = minute.saturating_mul(MINUTE) - rule.params.bucket;
+    fn new(rule: &Baseline, measured: &Measured, minute: i64) -> Open {
+        let start = minute.saturating_mul(MINUTE) - measured.params.bucket;
         Open {
             id: Id::of("fleet", &[rule.rule_id.as_bytes(), &start.to_be_bytes()]),
             start,

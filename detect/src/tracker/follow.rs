@@ -6,7 +6,7 @@ use event::{Finding, Id, Str, Time, format_compact};
 use serde::{Deserialize, Serialize};
 
 use super::cold::Cold;
-use super::{Baseline, Metric, Parts, sum};
+use super::{Baseline, Measured, Metric, Parts, sum};
 use crate::baseline::{self, Change, Direction, Ratio, Series, doubling};
 use crate::meter::{Cell, Deployment, Function, MINUTE};
 
@@ -159,24 +159,29 @@ impl Tracked {
     }
 
     /// Judges a bucket; gives the finding that it makes new or changes.
-    pub(super) fn close(&mut self, rule: &Baseline, bucket: &Bucket<'_>) -> Option<Finding> {
+    pub(super) fn close(
+        &mut self,
+        rule: &Baseline,
+        measured: &Measured,
+        bucket: &Bucket<'_>,
+    ) -> Option<Finding> {
         let fresh = || Followed {
-            bucket: rule.params.bucket,
-            model: Model::new(rule),
+            bucket: measured.params.bucket,
+            model: Model::new(measured),
             episode: None,
-            cold: (rule.metric == Metric::Invocations).then(Cold::default),
+            cold: (measured.metric == Metric::Invocations).then(Cold::default),
         };
         let followed = self
             .followed
             .entry(rule.rule_id.clone())
             .or_insert_with(fresh);
-        if followed.bucket != rule.params.bucket || !followed.model.fits(rule.metric) {
+        if followed.bucket != measured.params.bucket || !followed.model.fits(measured.metric) {
             *followed = fresh();
         }
-        let mut word = followed.model.close(rule, bucket);
-        followed.first_day(&mut word, rule, bucket);
+        let mut word = followed.model.close(measured, bucket);
+        followed.first_day(&mut word, measured, bucket);
         let end = (bucket.start + bucket.length).saturating_mul(MINUTE);
-        let observed = match rule.metric {
+        let observed = match measured.metric {
             Metric::Errors => bucket.cell.errors(),
             Metric::Timeouts => bucket.cell.timeouts(),
             _ => bucket.cell.invocations(),
@@ -270,9 +275,9 @@ impl Tracked {
 
 impl Followed {
     /// On the first day what the model does not see may still stand out.
-    fn first_day(&mut self, word: &mut Word, rule: &Baseline, bucket: &Bucket<'_>) {
+    fn first_day(&mut self, word: &mut Word, measured: &Measured, bucket: &Bucket<'_>) {
         let Some(cold) = &mut self.cold else { return };
-        let params = &rule.params;
+        let params = &measured.params;
         let minutes = bucket.start..bucket.start + bucket.length;
         let counts: Vec<u64> = minutes
             .map(|m| sum(bucket.minutes, m..m + 1, &bucket.key).invocations())
@@ -308,12 +313,12 @@ fn episode_id(rule: &Baseline, function: Id, start: i64) -> Id {
 }
 
 impl Model {
-    fn new(rule: &Baseline) -> Model {
-        match rule.metric {
+    fn new(measured: &Measured) -> Model {
+        match measured.metric {
             Metric::Invocations | Metric::Cost => Model::Counts(Box::default()),
             Metric::Errors | Metric::Timeouts => Model::Ratio(Box::default()),
             Metric::Duration => Model::Duration(Pace::default(), Spell::default()),
-            Metric::Doubling | Metric::New => Model::Doubling(Spell::default()),
+            Metric::Doubling => Model::Doubling(Spell::default()),
         }
     }
 
@@ -334,9 +339,9 @@ impl Model {
         }
     }
 
-    fn close(&mut self, rule: &Baseline, bucket: &Bucket<'_>) -> Word {
+    fn close(&mut self, measured: &Measured, bucket: &Bucket<'_>) -> Word {
         let time = Time(bucket.start.saturating_mul(MINUTE));
-        let (params, cell) = (&rule.params, &bucket.cell);
+        let (params, cell) = (&measured.params, &bucket.cell);
         let of = |verdict: baseline::Verdict, what: &str| Word {
             change: verdict.change,
             span: verdict.span,
@@ -345,7 +350,7 @@ impl Model {
                 false => String::new(),
             },
         };
-        match (self, rule.metric) {
+        match (self, measured.metric) {
             (Model::Counts(series), Metric::Cost) => {
                 let gb_seconds = cell.billed / 1_024_000;
                 of(series.close_bucket(params, time, gb_seconds), "GB-seconds")
@@ -362,7 +367,7 @@ impl Model {
                 ratio.close_bucket(params, time, cell.errors(), cell.invocations()),
                 "failed invocations",
             ),
-            (Model::Duration(pace, spell), _) => duration(pace, spell, rule, bucket),
+            (Model::Duration(pace, spell), _) => duration(pace, spell, measured, bucket),
             (Model::Doubling(spell), _) => doubled(spell, bucket),
         }
     }
@@ -405,15 +410,15 @@ impl Pace {
 }
 
 /// The mean duration of a bucket against what it usually is.
-fn duration(pace: &mut Pace, spell: &mut Spell, rule: &Baseline, bucket: &Bucket<'_>) -> Word {
-    let span = rule.params.bucket;
+fn duration(pace: &mut Pace, spell: &mut Spell, measured: &Measured, bucket: &Bucket<'_>) -> Word {
+    let span = measured.params.bucket;
     let cell = &bucket.cell;
     let expected = libm::exp(pace.mean);
     let few = cell.timed < TIMED;
     let mean = cell.duration as f64 / cell.timed.max(1) as f64 / 1_000.0;
     let value = libm::log(mean.max(0.001));
     let off = value - pace.mean;
-    let holds = !few && pace.is_rare(off) && off >= libm::log(rule.params.at_least.ratio);
+    let holds = !few && pace.is_rare(off) && off >= libm::log(measured.params.at_least.ratio);
     let mut change = spell.step(holds, 2);
     let mut text = format!(
         "mean duration: {mean:.0} ms over {} invocations; {expected:.0} ms expected",

@@ -63,8 +63,6 @@ pub enum Metric {
     Cost,
     /// Invocations that double within minutes, as a loop does.
     Doubling,
-    /// Values that were never seen: no metric of a function, but what [`New`] says.
-    New,
 }
 
 impl Metric {
@@ -77,6 +75,24 @@ impl Metric {
         ("function.cost", Metric::Cost),
         ("function.doubling", Metric::Doubling),
     ];
+}
+
+/// A metric of functions and how it is judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// What is measured.
+    pub metric: Metric,
+    /// How it is judged.
+    pub params: Params,
+}
+
+/// What a baseline is about.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Subject {
+    /// What functions usually do.
+    Metric(Measured),
+    /// Values that were never seen.
+    New(New),
 }
 
 /// A `baseline:` document as it is run.
@@ -92,12 +108,8 @@ pub struct Baseline {
     pub tags: Vec<Str>,
     /// Is it tried out, so that nobody is told?
     pub staged: bool,
-    /// What is measured.
-    pub metric: Metric,
-    /// How it is judged.
-    pub params: Params,
-    /// Which values are watched, of a baseline with `new:`.
-    pub new: Option<New>,
+    /// What it is about.
+    pub subject: Subject,
 }
 
 /// What has happened so far, for metrics.
@@ -325,8 +337,11 @@ impl Tracker {
     /// Judges the buckets that end with this minute.
     fn close(&mut self, minute: i64, out: &mut Vec<Finding>) {
         let rules = Arc::clone(&self.rules);
-        for rule in rules.iter().filter(|rule| rule.new.is_none()) {
-            let length = (rule.params.bucket / MINUTE).max(1);
+        for rule in rules.iter() {
+            let Subject::Metric(measured) = &rule.subject else {
+                continue;
+            };
+            let length = (measured.params.bucket / MINUTE).max(1);
             if (minute + 1) % length != 0 {
                 continue;
             }
@@ -345,13 +360,17 @@ impl Tracker {
                     key: *key,
                 };
                 let rested = tracked.is_at_rest(&rule.rule_id);
-                said.extend(tracked.close(rule, &bucket).map(|finding| (*key, finding)));
+                said.extend(
+                    tracked
+                        .close(rule, measured, &bucket)
+                        .map(|finding| (*key, finding)),
+                );
                 if !rested || !tracked.is_at_rest(&rule.rule_id) {
                     self.changed.functions.insert(*key);
                 }
                 self.counts.judged += 1;
             }
-            self.say(rule, minute + 1, said, out);
+            self.say(rule, measured, minute + 1, said, out);
         }
     }
 
@@ -359,12 +378,13 @@ impl Tracker {
     fn say(
         &mut self,
         rule: &Baseline,
+        measured: &Measured,
         minute: i64,
         said: Vec<(Id, Finding)>,
         out: &mut Vec<Finding>,
     ) {
         let fleet = self.fleets.entry(rule.rule_id.clone()).or_default();
-        let heard = fleet.hear(rule, minute, self.functions.len(), said);
+        let heard = fleet.hear((rule, measured), minute, self.functions.len(), said);
         for key in heard.folded {
             if let Some(tracked) = self.functions.get_mut(&key) {
                 tracked.fold(&rule.rule_id);
