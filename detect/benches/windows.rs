@@ -141,8 +141,8 @@ fn measure(case: &Case) -> f64 {
             let watermark = Watermark {
                 partition: 0,
                 time: Some(Time((n / case.per_second) as i64 * SECOND)),
-                idle: false,
                 next: n,
+                ends: vec![case.matches],
             };
             windows.watermark(watermark, &mut findings);
         }

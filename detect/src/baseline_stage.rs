@@ -263,10 +263,6 @@ impl Worker {
             self.lag = 0;
             return Ok(false);
         }
-        // Only now: what was on `events` before these records were written is then seen.
-        if self.tracker.has_idle_inputs() {
-            self.tracker.set_ends(self.bus.ends(Topic::Events)?);
-        }
         let before = self.tracker.counts();
         let mut findings = Vec::new();
         for (offset, record) in &batch.records {

@@ -327,10 +327,6 @@ impl Worker {
             self.lag = 0;
             return Ok(false);
         }
-        // Only now: what was on `events` before these records were written is then seen.
-        if self.windows.has_idle_inputs() {
-            self.windows.set_ends(self.bus.ends(Topic::Events)?);
-        }
         let before = self.windows.counts();
         let mut findings = Vec::new();
         let mut outputs = Outputs::default();

@@ -293,14 +293,16 @@ impl Worker {
             }
             batch => batch?,
         };
-        let end = self.bus.bounds(Topic::Events, self.partition)?.end;
-        self.lag = end.saturating_sub(batch.next);
+        // Only now: whatever was on the log before these records is then seen.
+        let ends = self.bus.ends(Topic::Events)?;
+        let end = ends.get(self.partition as usize).copied();
+        self.lag = end.map_or(0, |end| end.saturating_sub(batch.next));
         if batch.records.is_empty() {
             // That the partition was read to its end is worth a commit once: it lets the watermark move.
-            return match self.ticker.tick(true, batch.next, begin) {
+            return match self.ticker.tick(batch.next, ends, begin) {
                 Some(watermark) => {
                     let mut outputs = Outputs::default();
-                    self.say(watermark, begin, &mut outputs);
+                    self.say(&watermark, begin, &mut outputs);
                     self.commit(batch.next, outputs, Vec::new())?;
                     Ok(true)
                 }
@@ -347,8 +349,8 @@ impl Worker {
             .records
             .extend(meters.into_iter().map(|r| (Topic::Meters, r)));
         state.extend(counts);
-        if let Some(watermark) = self.ticker.tick(batch.next == end, batch.next, begin) {
-            self.say(watermark, begin, &mut outputs);
+        if let Some(watermark) = self.ticker.tick(batch.next, ends, begin) {
+            self.say(&watermark, begin, &mut outputs);
         }
         let (findings, matches) = (outputs.findings, outputs.matches);
         let cut = std::mem::take(&mut outputs.cut);
@@ -427,7 +429,7 @@ impl Worker {
         }
     }
 
-    fn say(&self, watermark: crate::window::Watermark, now: Time, outputs: &mut Outputs) {
+    fn say(&self, watermark: &crate::window::Watermark, now: Time, outputs: &mut Outputs) {
         let records = watermark_records(watermark, self.bus.partitions(Topic::Matches), now);
         outputs
             .records

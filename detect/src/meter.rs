@@ -234,8 +234,8 @@ impl MeterRecord {
 }
 
 /// The records that tell a watermark to every partition of `meters`, of which there are `partitions`.
-pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Vec<Record> {
-    let record = MeterRecord::Watermark(watermark).into_record(now);
+pub fn watermark_records(watermark: &Watermark, partitions: u32, now: Time) -> Vec<Record> {
+    let record = MeterRecord::Watermark(watermark.clone()).into_record(now);
     (0..partitions)
         .map(|partition| Record {
             key: (0_u64..)
@@ -609,15 +609,15 @@ mod tests {
         let watermark = Watermark {
             partition: 1,
             time: None,
-            idle: true,
             next: 4,
+            ends: vec![0, 4],
         };
         for partitions in [1, 3, 12] {
-            let records = watermark_records(watermark, partitions, Time(1));
+            let records = watermark_records(&watermark, partitions, Time(1));
             for (partition, record) in (0..partitions).zip(&records) {
                 assert_eq!(partition_of(&record.key, partitions), partition);
                 let read = MeterRecord::decode(&record.value).unwrap();
-                assert_eq!(read, MeterRecord::Watermark(watermark));
+                assert_eq!(read, MeterRecord::Watermark(watermark.clone()));
             }
         }
     }

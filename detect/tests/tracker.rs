@@ -75,8 +75,8 @@ fn watermark(minute: i64) -> MeterRecord {
     MeterRecord::Watermark(Watermark {
         partition: 0,
         time: Some(Time(minute * MINUTE + GRACE)),
-        idle: false,
         next: minute as u64,
+        ends: vec![u64::MAX],
     })
 }
 

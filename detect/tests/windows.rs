@@ -198,8 +198,8 @@ fn run(
         let watermark = Watermark {
             partition: 0,
             time: Some(Time(time * SECOND)),
-            idle: false,
             next: 0,
+            ends: vec![1],
         };
         windows.watermark(watermark, &mut out);
         if again(i) {
@@ -226,8 +226,8 @@ fn run(
     let end = Watermark {
         partition: 0,
         time: Some(Time::MAX),
-        idle: true,
-        next: 0,
+        next: 1,
+        ends: vec![1],
     };
     windows.watermark(end, &mut out);
     assert_eq!(windows.groups(), 0, "nothing is left when all is settled");

@@ -68,10 +68,10 @@ fn fill(bus: &MemoryBus, rules: &[Correlation], events: u64) {
             let watermark = Watermark {
                 partition,
                 time: Some(Time(n as i64 * 3 * SECOND)),
-                idle: false,
                 next: 0,
+                ends: vec![1, 1],
             };
-            let records = watermark_records(watermark, PARTITIONS, Time(1));
+            let records = watermark_records(&watermark, PARTITIONS, Time(1));
             bus.append(Topic::Matches, records).unwrap();
         }
     }
@@ -188,11 +188,11 @@ fn a_changed_rule_starts_afresh_and_its_old_state_goes() {
     assert_eq!(rows(&bus), before, "a title means nothing to a window");
 
     let records = watermark_records(
-        Watermark {
+        &Watermark {
             partition: 0,
             time: Some(Time(1_000 * SECOND)),
-            idle: true,
-            next: 0,
+            next: 1,
+            ends: vec![1, 1],
         },
         PARTITIONS,
         Time(1),

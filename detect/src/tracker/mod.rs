@@ -22,7 +22,7 @@ mod state;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bus::{Offset, StateChange};
+use bus::StateChange;
 use event::{Finding, Id, Severity, Str, Time};
 
 use crate::baseline::Params;
@@ -158,7 +158,6 @@ pub struct Tracker {
     fleets: BTreeMap<Str, Fleet>,
     firsts: Firsts,
     told: BTreeMap<u32, Watermark>,
-    ends: Vec<Offset>,
     counts: Counts,
     changed: Changed,
 }
@@ -183,7 +182,6 @@ impl Tracker {
             fleets: BTreeMap::new(),
             firsts: Firsts::default(),
             told: BTreeMap::new(),
-            ends: Vec::new(),
             counts: Counts::default(),
             changed: Changed::default(),
         }
@@ -278,20 +276,10 @@ impl Tracker {
         }
     }
 
-    /// Was a partition of `events` read to its end when it was heard of last?
-    pub fn has_idle_inputs(&self) -> bool {
-        self.told.values().any(|w| w.idle)
-    }
-
-    /// Where the partitions of `events` end now, as [`crate::window::Windows::set_ends`].
-    pub fn set_ends(&mut self, ends: Vec<Offset>) {
-        self.ends = ends;
-    }
-
     fn event_time(&self) -> Option<Time> {
         let partitions = 0..self.options.events_partitions;
-        let told: Option<Vec<Watermark>> = partitions.map(|p| self.told.get(&p).copied()).collect();
-        Watermark::event_time(&told?, &self.ends)
+        let told: Option<Vec<&Watermark>> = partitions.map(|p| self.told.get(&p)).collect();
+        Watermark::event_time(&told?)
     }
 
     /// Judges every minute that event time has left behind by the grace.

@@ -280,17 +280,17 @@ impl Match {
 }
 
 /// How far the match stage has come in one partition of `events`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watermark {
     /// The partition of `events`.
     pub partition: u32,
     /// The greatest event time seen there, events flagged `ts_future` aside; `None` if there was none.
     pub time: Option<Time>,
-    /// Had the partition been read to its end? An idle partition holds nobody back, as long as it still ends at `next`.
-    pub idle: bool,
     /// Up to which offset it had been read.
-    #[serde(default)]
     pub next: Offset,
+    /// Where every partition of `events` ended after that. A partition that was read to where any other has seen it end
+    /// is idle and holds nobody back.
+    pub ends: Vec<Offset>,
 }
 
 /// How far one partition of `matches` has settled the correlations of one level: they hand on nothing earlier any more.
@@ -337,8 +337,8 @@ fn record(key: Vec<u8>, content: &MatchRecord, now: Time) -> Record {
 }
 
 /// The records that tell a watermark to every partition of `matches`, of which there are `partitions`.
-pub fn watermark_records(watermark: Watermark, partitions: u32, now: Time) -> Vec<Record> {
-    to_all(&MatchRecord::Watermark(watermark), partitions, now)
+pub fn watermark_records(watermark: &Watermark, partitions: u32, now: Time) -> Vec<Record> {
+    to_all(&MatchRecord::Watermark(watermark.clone()), partitions, now)
 }
 
 /// The records that tell the watermark of a level to every partition of `matches`.
@@ -359,14 +359,19 @@ fn to_all(content: &MatchRecord, partitions: u32, now: Time) -> Vec<Record> {
 }
 
 impl Watermark {
-    /// How far event time has come over all partitions of `events`, by what each has told last and where each ends now.
-    /// One that was idle and has more than had been read then holds the others back: nobody may be at work on it. If all
-    /// are read to their end, the greatest counts.
-    pub(crate) fn event_time(told: &[Watermark], ends: &[Offset]) -> Option<Time> {
-        let is_idle = |w: &&Watermark| {
-            let end = ends.get(w.partition as usize);
-            w.idle && end.is_none_or(|end| *end <= w.next)
+    /// How far event time has come over all partitions of `events`, by what each has told last. One that has more than
+    /// was read of it holds the others back: nobody may be at work on it. If all are read to their end, the greatest
+    /// counts.
+    ///
+    /// It follows from what was told alone, so that whoever reads the same log again comes to the same times. Whoever
+    /// told of a time had looked where the others end after that time was on the log; what they get later is not older
+    /// than it by more than the lateness.
+    pub(crate) fn event_time(told: &[&Watermark]) -> Option<Time> {
+        let end_of = |partition: u32| {
+            let seen = told.iter().filter_map(|w| w.ends.get(partition as usize));
+            seen.max().copied()
         };
+        let is_idle = |w: &Watermark| end_of(w.partition).is_some_and(|end| end <= w.next);
         let busy: Vec<Option<Time>> = told
             .iter()
             .filter(|w| !is_idle(w))
@@ -387,14 +392,22 @@ const TELL_AGAIN: i64 = 1_000_000;
 /// moved by a second, and when the partition was read to another end and nothing was told for a second. (Every record
 /// goes to every partition of `matches`, so that one for every batch would be most of what is there.) Its content is
 /// kept with the stage's position, so that a restart goes on with the same watermarks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkTicker {
     partition: u32,
     time: Option<Time>,
-    told: Option<Watermark>,
+    told: Option<Told>,
     /// When that was.
     #[serde(skip)]
     told_at: Option<Time>,
+}
+
+/// What was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Told {
+    time: Option<Time>,
+    /// Where the partition ended, if it was read to there.
+    end: Option<Offset>,
 }
 
 impl WatermarkTicker {
@@ -415,30 +428,34 @@ impl WatermarkTicker {
         }
     }
 
-    /// After a batch, `now` by the clock: the watermark to write behind its matches, if there is news. `idle`: was `next`
-    /// the end of the partition?
+    /// After a batch that ended before `next`, `now` by the clock: the watermark to write behind its matches, if there is
+    /// news. `ends` is where all partitions of `events` ended after the batch was read.
     ///
-    /// That a partition became busy is no news: who reads a watermark asks where an idle partition ends.
-    pub fn tick(&mut self, idle: bool, next: Offset, now: Time) -> Option<Watermark> {
+    /// That a partition became busy is no news: whoever moves event time on tells where it ends.
+    pub fn tick(&mut self, next: Offset, ends: Vec<Offset>, now: Time) -> Option<Watermark> {
+        let own = ends.get(self.partition as usize);
+        let end = own.is_some_and(|end| *end <= next).then_some(next);
         let moved = match (self.time, self.told.and_then(|told| told.time)) {
             (Some(time), Some(told)) => time.0 - told.0 >= 1_000_000,
             (time, told) => time != told,
         };
-        let other_end = idle && self.told.is_none_or(|told| !told.idle || told.next != next);
+        let other_end = end.is_some() && self.told.is_none_or(|told| told.end != end);
         let long_ago = self
             .told_at
             .is_none_or(|at| !(at.0..at.0.saturating_add(TELL_AGAIN)).contains(&now.0));
         let news = self.told.is_none() || moved || (other_end && long_ago);
         news.then(|| {
-            let watermark = Watermark {
+            self.told = Some(Told {
+                time: self.time,
+                end,
+            });
+            self.told_at = Some(now);
+            Watermark {
                 partition: self.partition,
                 time: self.time,
-                idle,
                 next,
-            };
-            self.told = Some(watermark);
-            self.told_at = Some(now);
-            watermark
+                ends,
+            }
         })
     }
 }
@@ -468,16 +485,16 @@ mod tests {
         let watermark = Watermark {
             partition: 2,
             time: Some(Time(5)),
-            idle: false,
             next: 7,
+            ends: vec![1, 2, 8],
         };
         for partitions in [1, 4, 7, 64] {
-            let records = watermark_records(watermark, partitions, Time(1));
+            let records = watermark_records(&watermark, partitions, Time(1));
             for (partition, record) in (0..partitions).zip(&records) {
                 assert_eq!(partition_of(&record.key, partitions), partition);
                 assert_eq!(
                     MatchRecord::decode(&record.value).unwrap(),
-                    MatchRecord::Watermark(watermark)
+                    MatchRecord::Watermark(watermark.clone())
                 );
             }
             assert_eq!(records.len(), partitions as usize);
@@ -516,7 +533,7 @@ mod tests {
     #[test]
     fn the_ticker_tells_seconds_and_other_ends() {
         let mut ticker = WatermarkTicker::new(0);
-        let mut check = |now: i64, time: Option<i64>, end: (bool, u64), expected: Option<i64>| {
+        let mut check = |now: i64, time: Option<i64>, to: (bool, u64), expected: Option<i64>| {
             if let Some(time) = time {
                 let mut event = Event {
                     time: Time(time),
@@ -528,7 +545,7 @@ mod tests {
                 ticker.see(&event);
             }
             let told = ticker
-                .tick(end.0, end.1, Time(now * 1_000))
+                .tick(to.1, vec![to.1 + u64::from(!to.0)], Time(now * 1_000))
                 .map(|w| w.time.map_or(-1, |time| time.0));
             assert_eq!(told, expected);
         };
@@ -540,7 +557,7 @@ mod tests {
         check(1_001, None, (true, 2), None);
         check(1_002, None, (true, 2), Some(5_900_000));
         check(9_000, None, (true, 2), None);
-        // It became busy, which whoever reads asks about.
+        // It became busy, which the others tell.
         check(9_001, Some(5_900_000), (false, 3), None);
         check(9_002, None, (true, 3), Some(5_900_000));
         check(9_003, Some(99_000_000), (false, 4), None);

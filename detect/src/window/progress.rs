@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use bus::Offset;
 use event::{Id, Time};
 
 use super::matches::{LevelWatermark, Match, Watermark};
@@ -21,8 +20,6 @@ pub(super) struct Progress {
     options: Options,
     inputs: BTreeMap<u32, Input>,
     lowers: BTreeMap<u32, Lower>,
-    /// Where partitions of `events` ended when somebody looked last.
-    ends: Vec<Offset>,
     /// By level.
     watermarks: Vec<Time>,
     pub(super) changed: bool,
@@ -35,7 +32,6 @@ impl Progress {
             options,
             inputs: BTreeMap::new(),
             lowers: BTreeMap::new(),
-            ends: Vec::new(),
             watermarks: vec![Time::MIN],
             changed: false,
         }
@@ -78,10 +74,8 @@ impl Progress {
     pub(super) fn take(&mut self, watermark: Watermark) -> bool {
         let input = self.inputs.entry(watermark.partition).or_default();
         // A worker that has come second may say again what another one has gone past.
-        if input
-            .watermark
-            .is_some_and(|known| known == watermark || known.next > watermark.next)
-        {
+        let known = input.watermark.as_ref();
+        if known.is_some_and(|known| *known == watermark || known.next > watermark.next) {
             return false;
         }
         input.watermark = Some(watermark);
@@ -117,22 +111,12 @@ impl Progress {
         moved
     }
 
-    /// Was a partition of `events` idle when it was heard of last?
-    pub(super) fn has_idle_inputs(&self) -> bool {
-        let mut told = self.inputs.values().filter_map(|input| input.watermark);
-        told.any(|w| w.idle)
-    }
-
-    pub(super) fn set_ends(&mut self, ends: Vec<Offset>) {
-        self.ends = ends;
-    }
-
     /// How far event time has come, if every partition has told.
     fn event_time(&self) -> Option<Time> {
-        let told: Option<Vec<Watermark>> = (0..self.options.events_partitions)
-            .map(|p| self.inputs.get(&p).and_then(|input| input.watermark))
+        let told: Option<Vec<&Watermark>> = (0..self.options.events_partitions)
+            .map(|p| self.inputs.get(&p)?.watermark.as_ref())
             .collect();
-        Watermark::event_time(&told?, &self.ends)
+        Watermark::event_time(&told?)
     }
 
     /// Is this match the next of its partition, rather than one that was sent again? Of those that correlations hand on

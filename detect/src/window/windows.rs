@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bus::{Offset, StateChange};
+use bus::StateChange;
 use event::{Finding, Id, Severity, Str, Time, format_compact};
 use rustc_hash::FxHashMap;
 
@@ -313,18 +313,6 @@ impl Windows {
         }
     }
 
-    /// Was a partition of `events` idle when it was heard of last?
-    pub fn has_idle_inputs(&self) -> bool {
-        self.progress.has_idle_inputs()
-    }
-
-    /// Where the partitions of `events` end now. One that was idle and has more than had been read then holds the others
-    /// back: nobody may be at work on it, and the watermark must not run away from what it holds. Where nobody looks, an
-    /// idle partition stays idle until it is heard of again.
-    pub fn set_ends(&mut self, ends: Vec<Offset>) {
-        self.progress.set_ends(ends);
-    }
-
     /// Settles the groups of a level whose time has come, in order of it.
     fn wake(&mut self, level: u32, out: &mut Vec<Finding>) {
         let watermark = self.progress.watermark(level);
@@ -522,12 +510,15 @@ fn flood(rule: &Correlation, m: &Match, hour: i64) -> Finding {
 mod tests {
     use super::*;
 
+    /// Read to 1, where an idle one ends; nothing is known of the others.
     fn told(partition: u32, time: Option<i64>, idle: bool) -> Watermark {
+        let mut ends = vec![0, 0];
+        ends[partition as usize] = if idle { 1 } else { 2 };
         Watermark {
             partition,
             time: time.map(Time),
-            idle,
-            next: 0,
+            next: 1,
+            ends,
         }
     }
 
@@ -542,7 +533,7 @@ mod tests {
         let mut windows = Windows::new(&[], options);
         let mut out = Vec::new();
         for step in steps {
-            windows.watermark(*step, &mut out);
+            windows.watermark(step.clone(), &mut out);
         }
         assert_eq!(windows.settled_to(), expected.map(Time));
         let rows: Vec<(Vec<u8>, Vec<u8>)> = windows
@@ -584,21 +575,27 @@ mod tests {
             ..Options::default()
         };
         let mut windows = Windows::new(&[], options);
-        let mut step = |end: u64, watermark: Watermark, expected: Option<i64>| {
-            windows.set_ends(vec![100, end]);
+        // Somebody has read `partition` to `next` and saw partition 1 end at `end`.
+        let mut step = |end: u64, partition, next, time, expected: Option<i64>| {
+            let watermark = Watermark {
+                partition,
+                time: Some(Time(time)),
+                next,
+                ends: vec![100, end],
+            };
             windows.watermark(watermark, &mut Vec::new());
             assert_eq!(windows.settled_to(), expected.map(Time));
         };
-        let at = |next, watermark| Watermark { next, ..watermark };
-        step(5, at(5, told(1, Some(50), true)), None);
-        step(5, at(9, told(0, Some(100), false)), Some(90));
+        step(5, 1, 5, 50, None);
+        step(5, 0, 9, 100, Some(90));
         // Partition 1 has grown and nobody reads it.
-        step(6, at(10, told(0, Some(300), false)), Some(90));
-        step(6, at(6, told(1, Some(210), false)), Some(200));
+        step(6, 0, 10, 300, Some(90));
+        // It has grown once more.
+        step(7, 1, 6, 210, Some(200));
         // A worker that came second says what is past.
-        step(6, at(5, told(1, Some(50), true)), Some(200));
-        step(6, at(11, told(0, Some(400), false)), Some(200));
-        step(6, at(6, told(1, Some(210), true)), Some(390));
+        step(5, 1, 5, 50, Some(200));
+        step(7, 0, 11, 400, Some(200));
+        step(7, 1, 7, 210, Some(390));
     }
 
     #[test]

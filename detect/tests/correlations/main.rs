@@ -72,12 +72,12 @@ fn live(
             let watermark = Watermark {
                 partition,
                 time: Some(time),
-                idle,
                 next,
+                ends: vec![next + u64::from(!idle); 2],
             };
             bus.append(
                 Topic::Matches,
-                watermark_records(watermark, PARTITIONS, Time(1)),
+                watermark_records(&watermark, PARTITIONS, Time(1)),
             )
             .unwrap();
         }

@@ -85,4 +85,30 @@ fn a_cluster_ends_as_one_process_does() {
     );
     alone.assert_same(&together, outcome::Told::Exactly);
     eprintln!("{}", together.counts());
+
+    // One node that begins with nothing makes of the same log what three of them did.
+    let ids = outcome::finding_ids(&*cluster.bus());
+    cluster.replay();
+    cluster.run("detect-9", "detect");
+    let bus = cluster.bus();
+    let begin = std::time::Instant::now();
+    let look = || {
+        let mut replayed = Outcome::default();
+        replayed.take_episodes(&*bus);
+        (outcome::finding_ids(&*bus), replayed.episodes)
+    };
+    let expected = (ids, together.episodes);
+    let mut again = look();
+    while again != expected && begin.elapsed() < program::PATIENCE {
+        std::thread::sleep(Duration::from_millis(500));
+        again = look();
+    }
+    let differ: Vec<_> = expected.0.symmetric_difference(&again.0).take(20).collect();
+    assert!(
+        differ.is_empty() && expected.0.len() > 100,
+        "{} findings, {} again, of which differ: {differ:?}",
+        expected.0.len(),
+        again.0.len()
+    );
+    assert_eq!(again.1, expected.1);
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bus::Bus;
+use bus::{Bus, Topic};
 use serde_json::Value;
 
 use super::outcome::Outcome;
@@ -395,6 +395,35 @@ impl Cluster {
         lines
             .find_map(|l| l.trim().strip_prefix("prefix: "))
             .unwrap()
+    }
+
+    /// Goes over to a log of its own, with no nodes, which has the events, matches and meters of this one in their order
+    /// and nothing else.
+    pub(super) fn replay(&mut self) {
+        let from = self.bus();
+        self.nodes.clear();
+        self.tell_intake();
+        let prefix = self.prefix().to_owned();
+        self.extra = self.extra.replace(
+            &format!("prefix: {prefix}"),
+            &format!("prefix: again.{prefix}"),
+        );
+        self.make_topics();
+        let to = self.bus();
+        for topic in [Topic::Events, Topic::Matches, Topic::Meters] {
+            for partition in 0..from.partitions(topic) {
+                let kept = from.bounds(topic, partition).unwrap();
+                assert_eq!(kept.start, 0, "{topic:?}-{partition}");
+                let mut next = kept.start;
+                while next < kept.end {
+                    let batch = from.read(topic, partition, next, 4 << 20).unwrap();
+                    next = batch.next;
+                    let records = batch.records.into_iter().map(|(_, r)| r).collect();
+                    to.append(topic, records).unwrap();
+                }
+                assert_eq!(to.bounds(topic, partition).unwrap(), kept);
+            }
+        }
     }
 }
 

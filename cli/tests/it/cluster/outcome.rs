@@ -235,6 +235,14 @@ pub(super) fn findings(bus: &dyn Bus) -> Vec<Finding> {
     all
 }
 
+/// Rule and id of every finding.
+pub(super) fn finding_ids(bus: &dyn Bus) -> BTreeSet<(String, event::Id)> {
+    findings(bus)
+        .into_iter()
+        .map(|f| (f.rule_id.to_string(), f.id))
+        .collect()
+}
+
 fn difference<K: Ord + Debug, T: Debug + PartialEq>(
     what: &str,
     one: &BTreeMap<K, T>,
