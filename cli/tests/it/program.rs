@@ -153,11 +153,16 @@ impl Service {
     /// Waits until every stage has read its input to the end and nothing is left to send. The stages are asked in the
     /// order of the flow: what an earlier one has committed is there for the next.
     pub(crate) fn settle(&self, events: u64) {
+        self.settle_within(events, PATIENCE);
+    }
+
+    /// The same where people are told late.
+    pub(crate) fn settle_within(&self, events: u64, patience: Duration) {
         let begin = Instant::now();
         let until = |what: &str, done: &dyn Fn() -> bool| {
             while !done() {
                 assert!(
-                    begin.elapsed() < PATIENCE,
+                    begin.elapsed() < patience,
                     "not settled: {what}\n{:#}",
                     self.get("/api/v1/health")
                 );
@@ -171,7 +176,7 @@ impl Service {
                 .as_u64()
                 .unwrap()
         };
-        for stage in ["index", "match", "correlate", "alert"] {
+        for stage in ["index", "match", "correlate", "baseline", "alert"] {
             until(stage, &|| lag(stage) == 0);
         }
         until("index", &|| {

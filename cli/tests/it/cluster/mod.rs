@@ -28,7 +28,8 @@ fn alone(load: &Load, group_wait: u64) -> Outcome {
     for body in load.in_order() {
         assert!(nodes::push(service.address, &body));
     }
-    service.settle(load.events);
+    let patience = program::PATIENCE + Duration::from_secs(group_wait);
+    service.settle_within(load.events, patience);
     let mut outcome = Outcome::default();
     outcome.take_events(service.address);
     outcome.take_alerts(service.address);

@@ -319,7 +319,7 @@ impl Cluster {
             let stages = health["stages"].as_array()?;
             stages.iter().find(|s| s["stage"] == stage)?["records"].as_u64()
         };
-        for stage in ["index", "match", "correlate", "alert"] {
+        for stage in ["index", "match", "correlate", "baseline", "alert"] {
             while lag(stage) != Some(0) {
                 assert!(
                     begin.elapsed() < patience,
