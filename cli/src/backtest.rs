@@ -266,10 +266,8 @@ impl Reader {
         {
             self.counters.take(reading);
         }
-        if engine.is_watched(self.scratch.matched()) && !event.flags.has(Flag::TsFuture) {
-            let sightings = engine.sightings(event, json, &mut self.scratch, &mut self.told);
-            sightings.into_iter().for_each(|s| self.counters.see(s));
-        }
+        let readings = engine.readings(event, json, &mut self.scratch, &mut self.told);
+        readings.into_iter().for_each(|r| self.counters.take(r));
         if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {
             for found in engine.correlation_matches(event, json, &mut self.scratch) {
                 let correlation = &self.setting.correlations[found.correlation];

@@ -104,8 +104,8 @@ pub(crate) struct Detect {
     /// How far event time must have left a minute behind before baselines judge it, in seconds. Counts that come later
     /// are not seen by them.
     pub(crate) baseline_grace_seconds: u64,
-    /// How many functions baselines watch at most.
-    pub(crate) max_functions: usize,
+    /// How many functions baselines watch at most, and how many groups of each baseline.
+    pub(crate) max_series: usize,
     /// Ids of rules that are tried out: what they find is kept and counted, and nobody is told.
     pub(crate) staging: Vec<String>,
     /// For how many days an event id is remembered, so that its repeats are dropped.
@@ -158,7 +158,7 @@ impl Default for Detect {
             lateness_seconds: 3_600,
             max_groups: 100_000,
             baseline_grace_seconds: 120,
-            max_functions: 100_000,
+            max_series: 100_000,
             staging: Vec::new(),
             seen_days: 15,
         }

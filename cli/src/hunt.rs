@@ -388,7 +388,6 @@ fn take(
         mut index,
     } = sinks;
     let mut readings = chunk.readings.into_iter().peekable();
-    let mut sightings = chunk.sightings.into_iter().peekable();
     let mut kept = chunk.kept.into_iter();
     let mut by_rule: BTreeMap<u32, u64> = BTreeMap::new();
     totals.bytes += chunk.bytes;
@@ -407,10 +406,9 @@ fn take(
         while let Some((_, m)) = matched.next_if(|(n, _)| *n == number) {
             own.push(m);
         }
-        let reading = readings.next_if(|(n, _)| *n == number);
-        let mut watched = Vec::new();
-        while let Some((_, sighting)) = sightings.next_if(|(n, _)| *n == number) {
-            watched.push(sighting);
+        let mut learned = Vec::new();
+        while let Some((_, reading)) = readings.next_if(|(n, _)| *n == number) {
+            learned.push(reading);
         }
         let mut whole = kept.next();
         match known {
@@ -447,10 +445,7 @@ fn take(
             *totals.by_filter.entry(title).or_default() += 1;
         }
         own.into_iter().try_for_each(|m| correlator.push(m))?;
-        if let Some((_, reading)) = reading {
-            counters.take(reading);
-        }
-        watched.into_iter().for_each(|s| counters.see(s));
+        learned.into_iter().for_each(|r| counters.take(r));
     }
     for (number, findings) in by_rule {
         let info = setting.engine.info(number);

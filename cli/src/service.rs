@@ -248,7 +248,7 @@ impl Service {
             grace: i64::try_from(config.detect.baseline_grace_seconds)
                 .unwrap_or(i64::MAX / 2_000_000)
                 .saturating_mul(1_000_000),
-            max_functions: config.detect.max_functions,
+            max_series: config.detect.max_series,
             ..tracker::Options::default()
         };
         self.spawn("baseline", move || {

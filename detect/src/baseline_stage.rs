@@ -62,7 +62,7 @@ pub struct Metrics {
     dropped: IntCounterVec,
     errors: IntCounterVec,
     lag: IntGauge,
-    functions: IntGauge,
+    series: IntGauge,
     judged_to: IntGauge,
 }
 
@@ -83,12 +83,12 @@ impl Metrics {
             )?,
             judged: IntCounter::new(
                 "trailwarden_baseline_judged_total",
-                "Buckets of functions judged, once for each baseline.",
+                "Buckets of functions and groups judged, once for each baseline.",
             )?,
             dropped: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_baseline_dropped_total",
-                    "Counts dropped, by reason: late (their minute was judged), crowded (too many functions).",
+                    "Counts dropped, by reason: late (their minute was judged), crowded (too many functions or groups).",
                 ),
                 &["reason"],
             )?,
@@ -103,10 +103,13 @@ impl Metrics {
                 "trailwarden_baseline_lag_records",
                 "Records of meters not read yet.",
             )?,
-            functions: IntGauge::new("trailwarden_baseline_functions", "Functions under watch.")?,
+            series: IntGauge::new(
+                "trailwarden_baseline_series",
+                "Functions and groups under watch.",
+            )?,
             judged_to: IntGauge::new(
                 "trailwarden_baseline_judged_timestamp_seconds",
-                "Event time up to which every function is judged; 0 before it is known.",
+                "Event time up to which everything is judged; 0 before it is known.",
             )?,
         };
         for reason in ["late", "crowded"] {
@@ -121,7 +124,7 @@ impl Metrics {
         registry.register(Box::new(metrics.dropped.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
-        registry.register(Box::new(metrics.functions.clone()))?;
+        registry.register(Box::new(metrics.series.clone()))?;
         registry.register(Box::new(metrics.judged_to.clone()))?;
         Ok(metrics)
     }
@@ -143,8 +146,8 @@ impl Metrics {
         let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.lag
             .set(whole(crew.workers().map(|(_, w)| w.lag).sum()));
-        let functions: usize = crew.workers().map(|(_, w)| w.tracker.functions()).sum();
-        self.functions.set(whole(functions as u64));
+        let series: usize = crew.workers().map(|(_, w)| w.tracker.series()).sum();
+        self.series.set(whole(series as u64));
         let judged = crew.workers().filter_map(|(_, w)| w.tracker.judged_to());
         self.judged_to
             .set(judged.min().map_or(0, |time| time.millis() / 1_000));
@@ -152,7 +155,7 @@ impl Metrics {
 }
 
 /// Judges until it is told to stop. `baselines` is asked before every round; a new set takes effect when it is another
-/// `Arc` than before. The number of partitions of `events` in `options` is taken from the log, and `max_functions` is
+/// `Arc` than before. The number of partitions of `events` in `options` is taken from the log, and `max_series` is
 /// shared out among the partitions of `meters`.
 ///
 /// # Errors
@@ -212,7 +215,7 @@ impl Worker {
         let partitions = bus.partitions(Topic::Meters).max(1) as usize;
         let options = Options {
             events_partitions: bus.partitions(Topic::Events),
-            max_functions: options.max_functions.div_ceil(partitions),
+            max_series: options.max_series.div_ceil(partitions),
             ..options
         };
         let next = match bus.position(CONSUMER, Topic::Meters, partition)? {

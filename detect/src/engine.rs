@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use event::json::Value;
 use event::path::{FieldSet, Slot, Slots};
-use event::{Event, Finding, RuleInfo, Str, Time, is_normalized_name};
+use event::{Event, Finding, Flag, RuleInfo, Str, Time, is_normalized_name};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::automation::{self, Automation, Origin};
 use crate::condition::Condition;
 use crate::item::{Item, Test};
+use crate::meter::{Cell, Counted, Group, MINUTE, Reading};
 use crate::pattern::Pattern;
 use crate::rule::{CorrelationRule, Logsource, Selection};
 use crate::rule_set::{RuleSet, Target};
@@ -67,18 +68,19 @@ struct CompiledRule {
     selections: Vec<(String, Expression)>,
     /// The correlations that refer to it, at which place of their list, and with which word.
     correlations: Vec<(usize, usize, String)>,
-    /// The baselines that watch values of its events.
+    /// The baselines that watch its events.
     watched: Vec<usize>,
     /// The filters that cut into it.
     filters: Vec<u32>,
 }
 
-/// A baseline that watches values.
+/// A baseline that watches events of rules.
 #[derive(Debug)]
 struct Watched {
     id: Str,
     group_by: Vec<(Str, Slot)>,
-    fields: Vec<Slot>,
+    /// The fields whose values it watches; `None` if it counts.
+    fields: Option<Vec<Slot>>,
 }
 
 #[derive(Debug)]
@@ -271,19 +273,21 @@ impl Engine {
             }
         }
         for (baseline, rules) in set.baselines.iter().zip(&set.watched) {
-            let Subject::New(new) = &baseline.subject else {
-                continue;
+            let (group_by, fields) = match &baseline.subject {
+                Subject::Metric(_) => continue,
+                Subject::Rate(rate) => (&rate.group_by, None),
+                Subject::New(new) => (&new.group_by, Some(&new.fields)),
             };
             rules
                 .iter()
                 .for_each(|rule| engine.rules[*rule].watched.push(engine.watched.len()));
-            let group_by = new.group_by.iter();
-            let group_by = group_by.map(|n| (Str::from(n.as_str()), engine.fields.slot(n)));
-            let group_by = group_by.collect();
+            let mut named = |name: &String| (Str::from(name.as_str()), engine.fields.slot(name));
+            let group_by = group_by.iter().map(&mut named).collect();
+            let fields = fields.map(|fields| fields.iter().map(|name| named(name).1).collect());
             engine.watched.push(Watched {
                 id: baseline.info.id.as_str().into(),
                 group_by,
-                fields: new.fields.iter().map(|n| engine.fields.slot(n)).collect(),
+                fields,
             });
         }
         engine.normalized = (0..engine.fields.len())
@@ -579,16 +583,19 @@ impl Engine {
         matches
     }
 
-    /// The values that baselines watch of the event that [`Engine::matches`] was last asked about with this scratch, but
-    /// for what was `told` already. An event without one of the values is none.
-    pub fn sightings(
+    /// What baselines count and watch of the event that [`Engine::matches`] was last asked about with this scratch, but
+    /// for values that were `told` already. An event without one of the values that are watched says nothing of them.
+    pub fn readings(
         &self,
         event: &Event,
         json: Option<Value<'_>>,
         scratch: &mut Scratch,
         told: &mut Sightings,
-    ) -> Vec<Sighting> {
-        if self.is_automation(event) {
+    ) -> Vec<Reading> {
+        if !self.is_watched(scratch.matched())
+            || event.flags.has(Flag::TsFuture)
+            || self.is_automation(event)
+        {
             return Vec::new();
         }
         let matched = std::mem::take(&mut scratch.matched);
@@ -602,9 +609,28 @@ impl Engine {
             json,
             scratch,
         };
-        let sightings = watching.into_iter().filter_map(|number| {
+        let readings = watching.into_iter().filter_map(|number| {
             let watched = &self.watched[number];
-            let values = watched.fields.iter().map(|slot| {
+            let group = watched.group_by.iter();
+            let group = group.map(|(name, slot)| (name.clone(), group_value(look.texts(&[*slot]))));
+            let group: BTreeMap<Str, Option<Str>> = group.collect();
+            let rule = watched.id.clone();
+            let Some(fields) = &watched.fields else {
+                // An amendment says what is already known once more.
+                return (!event.flags.has(Flag::Addendum)).then(|| Reading::Count {
+                    counted: Counted::Group(Group {
+                        rule,
+                        values: group,
+                    }),
+                    minute: event.time.0.div_euclid(MINUTE),
+                    region: Str::default(),
+                    cell: Cell {
+                        matches: 1,
+                        ..Cell::default()
+                    },
+                });
+            };
+            let values = fields.iter().map(|slot| {
                 let texts = look.texts(&[*slot]);
                 texts
                     .first()
@@ -612,22 +638,21 @@ impl Engine {
                     .map(|text| known_as(text))
             });
             let values = values.collect::<Option<Vec<Str>>>()?;
-            let group = watched.group_by.iter();
-            let group = group.map(|(name, slot)| (name.clone(), group_value(look.texts(&[*slot]))));
-            let group: BTreeMap<Str, Option<Str>> = group.collect();
             // What belongs to nobody has no habits.
             let is_news = group.values().all(Option::is_some)
-                && told.is_news(&watched.id, &group, &values, event.time);
-            is_news.then(|| Sighting {
-                rule: watched.id.clone(),
-                group,
-                values,
-                context: Finding::from_event(event),
+                && told.is_news(&rule, &group, &values, event.time);
+            is_news.then(|| {
+                Reading::Sighting(Box::new(Sighting {
+                    rule,
+                    group,
+                    values,
+                    context: Finding::from_event(event),
+                }))
             })
         });
-        let sightings = sightings.collect();
+        let readings = readings.collect();
         scratch.matched = matched;
-        sightings
+        readings
     }
 
     /// Is it automation from where it is expected?
@@ -637,7 +662,7 @@ impl Engine {
     }
 
     /// Does any baseline watch one of these rules?
-    pub fn is_watched(&self, matched: &[u32]) -> bool {
+    fn is_watched(&self, matched: &[u32]) -> bool {
         !self.watched.is_empty()
             && matched
                 .iter()

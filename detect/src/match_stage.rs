@@ -21,7 +21,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, 
 
 use crate::automation;
 use crate::engine::{Engine, Scratch};
-use crate::meter::{self, Counters, MeterRecord};
+use crate::meter::{self, Counters};
 use crate::tracker::{Baseline, Sightings};
 use crate::window::{Correlation, Match, WatermarkTicker, watermark_records};
 
@@ -129,7 +129,7 @@ impl Metrics {
             dropped: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_match_events_dropped_total",
-                    "Events not evaluated, by reason: repeat (seen before).",
+                    "Events not evaluated, by reason: repeat (seen before); counts for baselines not taken: uncounted (too many functions or groups).",
                 ),
                 &["reason"],
             )?,
@@ -146,7 +146,9 @@ impl Metrics {
                 "Time from a batch read to its commit.",
             ))?,
         };
-        metrics.dropped.with_label_values(&["repeat"]);
+        for reason in ["repeat", "uncounted"] {
+            metrics.dropped.with_label_values(&[reason]);
+        }
         for kind in [
             "decode",
             "id_conflict",
@@ -345,6 +347,8 @@ impl Worker {
             self.event(rules, *offset, event, begin, &mut outputs);
         }
         let (meters, counts) = self.counters.flush(begin);
+        let uncounted = metrics.dropped.with_label_values(&["uncounted"]);
+        uncounted.inc_by(self.counters.uncounted());
         outputs
             .records
             .extend(meters.into_iter().map(|r| (Topic::Meters, r)));
@@ -409,13 +413,8 @@ impl Worker {
         for (filter, _) in self.scratch.cut() {
             *outputs.cut.entry(*filter).or_default() += 1;
         }
-        if engine.is_watched(self.scratch.matched()) && !event.flags.has(Flag::TsFuture) {
-            let news = engine.sightings(event, json, &mut self.scratch, &mut self.sightings);
-            let news = news
-                .into_iter()
-                .map(|s| MeterRecord::Sighting(Box::new(s)).into_record(now));
-            outputs.records.extend(news.map(|r| (Topic::Meters, r)));
-        }
+        let readings = engine.readings(event, json, &mut self.scratch, &mut self.sightings);
+        readings.into_iter().for_each(|r| self.counters.take(r));
         // An amendment says what is already known once more: it is linked, and not counted.
         if engine.is_correlated(self.scratch.matched()) && !event.flags.has(Flag::Addendum) {
             for found in engine.correlation_matches(event, json, &mut self.scratch) {

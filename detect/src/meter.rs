@@ -1,7 +1,8 @@
-//! Meters: how often, how long and how well each function ran, minute by minute.
+//! Meters: how often, how long and how well each function ran, and how often rules matched, minute by minute.
 //!
-//! The match stage counts in [`Counters`] what function logs say and puts the counts on the `meters` topic as
-//! [`Meter`] records; baselines read them. A count is cumulative for its function, minute and partition of `events`:
+//! The match stage counts in [`Counters`] what function logs say, and what matches the rules of baselines, and puts the
+//! counts on the `meters` topic as [`Meter`] records; baselines read them. A count is cumulative for what is counted
+//! ([`Counted`]: a function, or a group of matches), minute and partition of `events`:
 //! whoever reads takes the greatest of a partition and sums over partitions, so that a record that comes again changes
 //! nothing. [`Counters`] is part of the stage's state and is committed with its position, so that a kill -9 loses no
 //! count. Beside the counts go [`Deployment`]s, which explain departures, and the stage's watermarks.
@@ -30,7 +31,8 @@ pub const STATE_PREFIX: &[u8] = b"meter/";
 /// Counts of minutes so far behind the newest are forgotten: events that come even later begin them anew.
 const KEPT_MINUTES: i64 = 120;
 
-/// How many minutes of functions are counted at a time; a flood of made-up functions goes uncounted beyond.
+/// How many minutes of functions are counted at a time, and as many of groups; a flood of made-up ones goes uncounted
+/// beyond.
 const MOST_CELLS: usize = 200_000;
 
 /// The calls of CloudTrail that change what a function does.
@@ -41,7 +43,52 @@ const DEPLOYING: [&str; 4] = [
     "UpdateAlias",
 ];
 
-/// What is counted for: one function.
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Counted {
+    /// What a function does.
+    Function(Function),
+    /// The matches of one group of a baseline's rules.
+    Group(Group),
+}
+
+impl Counted {
+    /// A hash of it: what is remembered of it is found by it, and its records meet in one partition.
+    pub fn key(&self) -> Id {
+        match self {
+            Counted::Function(function) => function.key(),
+            Counted::Group(group) => {
+                let mut parts = vec![group.rule.as_bytes()];
+                for (name, value) in &group.values {
+                    parts.push(name.as_bytes());
+                    // No value is not the empty one.
+                    parts.push(value.as_ref().map_or(&b"\0"[..], |v| v.as_bytes()));
+                }
+                Id::of("group", &parts)
+            }
+        }
+    }
+
+    /// Not after any other.
+    fn first() -> Counted {
+        Counted::Function(Function {
+            account: Str::default(),
+            function: Str::default(),
+        })
+    }
+}
+
+/// The events that a baseline counts and that have the same values in its group-by fields.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Group {
+    /// The `rule_id` of the baseline.
+    pub rule: Str,
+    /// The group-by fields and their values.
+    pub values: BTreeMap<Str, Option<Str>>,
+}
+
+/// One function.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Function {
     /// The account that owns it.
@@ -58,8 +105,7 @@ impl Function {
         }
     }
 
-    /// A hash of it: what is remembered of one function is found by it, and its records meet in one partition.
-    pub fn key(&self) -> Id {
+    fn key(&self) -> Id {
         Id::of(
             "function",
             &[self.account.as_bytes(), self.function.as_bytes()],
@@ -67,7 +113,7 @@ impl Function {
     }
 }
 
-/// The counts of one function and minute.
+/// The counts of one minute: of a function all but `matches`, of a group these.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cell {
@@ -89,6 +135,13 @@ pub struct Cell {
     pub duration: u64,
     /// What is paid for, in megabyte-milliseconds.
     pub billed: u64,
+    /// Events that match the rules of a baseline.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub matches: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Cell {
@@ -164,15 +217,16 @@ impl Cell {
             timed: join(self.timed, other.timed),
             duration: join(self.duration, other.duration),
             billed: join(self.billed, other.billed),
+            matches: join(self.matches, other.matches),
         }
     }
 }
 
-/// What one partition of `events` has counted so far for a function and minute.
+/// What one partition of `events` has counted so far in a minute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meter {
-    /// For whom.
-    pub function: Function,
+    /// What.
+    pub counted: Counted,
     /// Minutes since 1970.
     pub minute: i64,
     /// The partition of `events`.
@@ -219,7 +273,7 @@ impl MeterRecord {
     /// The record as it goes on the log.
     pub fn into_record(self, now: Time) -> Record {
         let key = match &self {
-            MeterRecord::Meter(m) => m.function.key().to_bytes().to_vec(),
+            MeterRecord::Meter(m) => m.counted.key().to_bytes().to_vec(),
             MeterRecord::Deployment(d) => d.function.key().to_bytes().to_vec(),
             MeterRecord::Sighting(s) => s.key().to_bytes().to_vec(),
             MeterRecord::Watermark(_) => Vec::new(),
@@ -265,22 +319,24 @@ fn deployment(event: &Event) -> Option<Deployment> {
     })
 }
 
-/// What one event says about a function.
+/// What one event says to baselines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
     /// Something that is counted.
     Count {
-        /// For whom.
-        function: Function,
+        /// What.
+        counted: Counted,
         /// In which minute, since 1970.
         minute: i64,
         /// Where, if the event says so.
         region: Str,
-        /// What.
+        /// How often.
         cell: Cell,
     },
-    /// It was changed.
+    /// A function was changed.
     Deployment(Deployment),
+    /// Values that are watched.
+    Sighting(Box<Sighting>),
 }
 
 /// What an event says about a function, if anything; `json` is its record where that is JSON.
@@ -293,7 +349,7 @@ pub fn reading(event: &Event, json: Option<Value<'_>>) -> Option<Reading> {
     }
     let mut cell = Cell::default();
     cell.count(event, json).then(|| Reading::Count {
-        function: Function::of(event),
+        counted: Counted::Function(Function::of(event)),
         minute: event.time.0.div_euclid(MINUTE),
         region: event.region.clone(),
         cell,
@@ -305,11 +361,13 @@ pub fn reading(event: &Event, json: Option<Value<'_>>) -> Option<Reading> {
 pub struct Counters {
     partition: u32,
     /// Region and counts.
-    cells: BTreeMap<(i64, Function), (Str, Cell)>,
-    changed: BTreeSet<(i64, Function)>,
-    deployments: Vec<Deployment>,
-    /// Of a whole input, for [`Counters::into_records`].
-    sightings: Vec<Sighting>,
+    cells: BTreeMap<(i64, Counted), (Str, Cell)>,
+    /// How many of them are groups'.
+    groups: usize,
+    changed: BTreeSet<(i64, Counted)>,
+    /// What is not counted but told as it is, with its minute.
+    told: Vec<(i64, MeterRecord)>,
+    uncounted: u64,
 }
 
 impl Counters {
@@ -318,9 +376,10 @@ impl Counters {
         Counters {
             partition,
             cells: BTreeMap::new(),
+            groups: 0,
             changed: BTreeSet::new(),
-            deployments: Vec::new(),
-            sightings: Vec::new(),
+            told: Vec::new(),
+            uncounted: 0,
         }
     }
 
@@ -329,26 +388,59 @@ impl Counters {
         let mut counters = Counters::new(partition);
         for (_, value) in rows {
             if let Ok(meter) = serde_json::from_slice::<Meter>(value) {
-                let key = (meter.minute, meter.function);
+                let key = (meter.minute, meter.counted);
                 counters.cells.insert(key, (meter.region, meter.cell));
             }
         }
+        counters.recount();
         counters
+    }
+
+    fn recount(&mut self) {
+        let groups = self.cells.keys();
+        self.groups = groups.filter(|(_, c)| is_group(c)).count();
+    }
+
+    /// Is there no room for another minute of its kind?
+    fn is_full(&self, counted: &Counted) -> bool {
+        let kept = match counted {
+            Counted::Group(_) => self.groups,
+            Counted::Function(_) => self.cells.len() - self.groups,
+        };
+        kept >= MOST_CELLS
+    }
+
+    /// How many counts were not taken for want of room since this was last asked.
+    pub fn uncounted(&mut self) -> u64 {
+        std::mem::take(&mut self.uncounted)
     }
 
     /// Takes note of what an event says.
     pub fn take(&mut self, reading: Reading) {
         let (key, named, one) = match reading {
-            Reading::Deployment(deployment) => return self.deployments.push(deployment),
+            Reading::Deployment(deployment) => {
+                let minute = deployment.time.0.div_euclid(MINUTE);
+                let record = MeterRecord::Deployment(deployment);
+                return self.told.push((minute, record));
+            }
+            Reading::Sighting(sighting) => {
+                let minute = sighting.context.time.0.div_euclid(MINUTE);
+                let record = MeterRecord::Sighting(sighting);
+                return self.told.push((minute, record));
+            }
             Reading::Count {
-                function,
+                counted,
                 minute,
                 region,
                 cell,
-            } => ((minute, function), region, cell),
+            } => ((minute, counted), region, cell),
         };
-        if self.cells.len() >= MOST_CELLS && !self.cells.contains_key(&key) {
-            return;
+        if !self.cells.contains_key(&key) {
+            if self.is_full(&key.1) {
+                self.uncounted += 1;
+                return;
+            }
+            self.groups += usize::from(is_group(&key.1));
         }
         let (region, cell) = self.cells.entry(key.clone()).or_default();
         *cell = cell.plus(&one);
@@ -358,29 +450,16 @@ impl Counters {
         self.changed.insert(key);
     }
 
-    /// Keeps a sighting for [`Counters::into_records`].
-    pub fn see(&mut self, sighting: Sighting) {
-        self.sightings.push(sighting);
-    }
-
     /// Everything that was counted, minute by minute, with the deployments of a minute before its counts: for a whole
     /// input at once, where nothing is forgotten on the way.
     pub fn into_records(self) -> impl Iterator<Item = (i64, MeterRecord)> {
         let partition = self.partition;
-        let deployments = self.deployments.into_iter().map(|d| {
-            let minute = d.time.0.div_euclid(MINUTE);
-            (minute, MeterRecord::Deployment(d))
-        });
-        let sightings = self.sightings.into_iter().map(|s| {
-            let minute = s.context.time.0.div_euclid(MINUTE);
-            (minute, MeterRecord::Sighting(Box::new(s)))
-        });
         let counts = self
             .cells
             .into_iter()
-            .map(move |((minute, function), (region, cell))| {
+            .map(move |((minute, counted), (region, cell))| {
                 let meter = Meter {
-                    function,
+                    counted,
                     minute,
                     partition,
                     region,
@@ -388,7 +467,7 @@ impl Counters {
                 };
                 (minute, MeterRecord::Meter(meter))
             });
-        let mut records: Vec<_> = deployments.chain(sightings).chain(counts).collect();
+        let mut records: Vec<_> = self.told.into_iter().chain(counts).collect();
         records.sort_by_key(|(minute, _)| *minute);
         records.into_iter()
     }
@@ -396,15 +475,15 @@ impl Counters {
     /// What has changed since the last call, for the log and for the state of the stage. Both go into one commit.
     pub fn flush(&mut self, now: Time) -> (Vec<Record>, Vec<StateChange>) {
         let (mut records, mut state) = (Vec::new(), Vec::new());
-        let deployments = self.deployments.drain(..);
-        records.extend(deployments.map(|d| MeterRecord::Deployment(d).into_record(now)));
-        for (minute, function) in std::mem::take(&mut self.changed) {
-            let key = (minute, function);
+        let told = self.told.drain(..);
+        records.extend(told.map(|(_, record)| record.into_record(now)));
+        for key in std::mem::take(&mut self.changed) {
             let Some((region, cell)) = self.cells.get(&key).cloned() else {
                 continue;
             };
+            let (minute, counted) = key;
             let meter = Meter {
-                function: key.1,
+                counted,
                 minute,
                 partition: self.partition,
                 region,
@@ -412,7 +491,7 @@ impl Counters {
             };
             state.push(StateChange {
                 partition: self.partition,
-                key: row(&meter.function, minute),
+                key: row(&meter.counted, minute),
                 value: Some(serde_json::to_vec(&meter).expect("texts and numbers")),
                 expires: None,
             });
@@ -425,11 +504,15 @@ impl Counters {
             .map_or(0, |(minute, _)| *minute);
         let kept = self
             .cells
-            .split_off(&(newest - KEPT_MINUTES, Function::first()));
-        for (minute, function) in std::mem::replace(&mut self.cells, kept).into_keys() {
+            .split_off(&(newest - KEPT_MINUTES, Counted::first()));
+        let past = std::mem::replace(&mut self.cells, kept);
+        if !past.is_empty() {
+            self.recount();
+        }
+        for (minute, counted) in past.into_keys() {
             state.push(StateChange {
                 partition: self.partition,
-                key: row(&function, minute),
+                key: row(&counted, minute),
                 value: None,
                 expires: None,
             });
@@ -438,21 +521,15 @@ impl Counters {
     }
 }
 
-impl Function {
-    /// Not after any other.
-    fn first() -> Function {
-        Function {
-            account: Str::default(),
-            function: Str::default(),
-        }
-    }
+fn is_group(counted: &Counted) -> bool {
+    matches!(counted, Counted::Group(_))
 }
 
-fn row(function: &Function, minute: i64) -> Vec<u8> {
+fn row(counted: &Counted, minute: i64) -> Vec<u8> {
     [
         STATE_PREFIX,
         &minute.to_be_bytes(),
-        &function.key().to_bytes(),
+        &counted.key().to_bytes(),
     ]
     .concat()
 }
@@ -492,7 +569,12 @@ mod tests {
             .map(|r| MeterRecord::decode(&r.value).unwrap());
         decoded
             .filter_map(|record| match record {
-                MeterRecord::Meter(m) => Some((m.function.function.to_string(), m.minute, m.cell)),
+                MeterRecord::Meter(Meter {
+                    counted: Counted::Function(f),
+                    minute,
+                    cell,
+                    ..
+                }) => Some((f.function.to_string(), minute, cell)),
                 _ => None,
             })
             .collect()

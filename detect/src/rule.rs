@@ -152,7 +152,9 @@ pub struct BaselineRule {
     pub subject: Subject,
     /// The rules whose events it watches, as written, with their places; none for a metric.
     pub rules: Vec<(String, Place)>,
-    /// Its own tests: of a metric.
+    /// Do these give findings of their own all the same?
+    pub generate: bool,
+    /// Its own tests: of a metric or of matches.
     pub tests: Vec<SeriesTest>,
     /// Its own tests: of watched values.
     pub event_tests: Vec<RuleTest>,
@@ -160,12 +162,12 @@ pub struct BaselineRule {
     pub place: Place,
 }
 
-/// A test of a baseline: what a function does, stretch by stretch, and what must be said of it.
+/// A test of a baseline: what a function or group does, stretch by stretch, and what must be said of it.
 #[derive(Debug, Clone)]
 pub struct SeriesTest {
     /// What it shows.
     pub name: String,
-    /// What the function does.
+    /// What it does.
     pub series: Vec<Stretch>,
     /// How many episodes must be said; `None` for at least one.
     pub expect: Option<u64>,

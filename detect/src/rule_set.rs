@@ -397,7 +397,8 @@ fn once<T>(
     kept
 }
 
-/// Adds the baselines, and finds the rules whose events they watch. Such a rule gives no findings of its own.
+/// Adds the baselines, and finds the rules whose events they watch. Such a rule gives no findings of its own, unless
+/// the baseline says so.
 fn watch(
     set: &mut RuleSet,
     baselines: Vec<(usize, BaselineRule)>,
@@ -421,8 +422,8 @@ fn watch(
                 }
             }
         }
-        for number in &numbers {
-            set.generates[*number] = false;
+        if !baseline.generate {
+            numbers.iter().for_each(|n| set.generates[*n] = false);
         }
         set.watched.push(numbers);
         set.baselines.push(baseline);

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use detect::baseline::{AtLeast, Params};
-use detect::meter::{Cell, Deployment, Function, MINUTE, Meter, MeterRecord};
-use detect::tracker::{Baseline, GRACE, Measured, Metric, Options, Subject, Tracker};
-use detect::window::Watermark;
+use detect::meter::{Cell, Counted, Deployment, Function, Group, MINUTE, Meter, MeterRecord};
+use detect::tracker::{Baseline, GRACE, Measured, Metric, Options, Rate, Subject, Tracker};
+use detect::window::{KEY_FLOOD, Watermark};
 use event::{Finding, Severity, Time};
 
 /// A Monday, in minutes.
@@ -53,7 +53,7 @@ fn function(name: &str) -> Function {
 
 fn meter(name: &str, minute: i64, partition: u32, cell: Cell) -> MeterRecord {
     MeterRecord::Meter(Meter {
-        function: function(name),
+        counted: Counted::Function(function(name)),
         minute,
         partition,
         region: "eu-west-1".into(),
@@ -103,6 +103,144 @@ fn run(
         tracker.take(watermark(minute + 1), &mut out);
     }
     out
+}
+
+/// Matches by user, one rule.
+fn rate_rules() -> Arc<[Baseline]> {
+    let [of_functions] = &*rules(Metric::Invocations) else {
+        panic!("there is one");
+    };
+    let Subject::Metric(measured) = of_functions.subject else {
+        panic!("it is of a metric");
+    };
+    let subject = Subject::Rate(Rate {
+        group_by: vec!["user".into(), "account".into()],
+        measured: Measured {
+            metric: Metric::Matches,
+            ..measured
+        },
+    });
+    Arc::new([Baseline {
+        subject,
+        ..of_functions.clone()
+    }])
+}
+
+fn matches(user: &str, minute: i64, matches: u64) -> MeterRecord {
+    MeterRecord::Meter(Meter {
+        counted: Counted::Group(Group {
+            rule: "r".into(),
+            values: [
+                ("account".into(), Some("111122223333".into())),
+                ("user".into(), Some(user.into())),
+            ]
+            .into(),
+        }),
+        minute,
+        partition: 0,
+        region: "".into(),
+        cell: Cell {
+            matches,
+            ..Cell::default()
+        },
+    })
+}
+
+#[test]
+fn a_surge_of_matches_is_the_groups_own() {
+    let mut tracker = Tracker::new(rate_rules(), options());
+    let mut out = Vec::new();
+    for minute in START..START + 10 * DAY {
+        // A function of which this baseline says nothing, whatever it does.
+        let loud = minute >= START + 9 * DAY;
+        let lone = if loud { 5_000 } else { 5 };
+        tracker.take(meter("f", minute, 0, calls(lone)), &mut out);
+        let surge = (START + 9 * DAY..START + 9 * DAY + 20).contains(&minute);
+        tracker.take(
+            matches("eve", minute, if surge { 200 } else { usual(minute) }),
+            &mut out,
+        );
+        tracker.take(matches("bob", minute, usual(minute)), &mut out);
+        tracker.take(watermark(minute + 1), &mut out);
+    }
+    assert!(!out.is_empty(), "nothing was said");
+    assert!(
+        out.iter().all(|f| f.id == out[0].id),
+        "one episode: {out:#?}"
+    );
+    let first = &out[0];
+    assert_eq!(first.group["user"].as_deref(), Some("eve"));
+    assert_eq!(first.account, "111122223333");
+    assert_eq!((first.function.as_str(), first.source.as_str()), ("", ""));
+    assert!(
+        first.explanation.starts_with("matches: "),
+        "{}",
+        first.explanation
+    );
+
+    // Another rule set that groups otherwise knows nothing of them, but functions stay.
+    assert_eq!(tracker.series(), 3);
+    tracker.set_rules(Arc::new([]));
+    assert_eq!(tracker.series(), 1);
+}
+
+#[test]
+fn many_groups_at_once_are_one_finding() {
+    let users = ["a", "b", "c", "d", "e", "f", "g"];
+    let mut tracker = Tracker::new(rate_rules(), options());
+    let mut out = Vec::new();
+    for minute in START..START + 9 * DAY + 30 {
+        for user in users {
+            let many = if minute < START + 9 * DAY { 1 } else { 40 };
+            tracker.take(matches(user, minute, many * usual(minute)), &mut out);
+        }
+        tracker.take(watermark(minute + 1), &mut out);
+    }
+    let ids: std::collections::BTreeSet<_> = out.iter().map(|f| f.id).collect();
+    assert_eq!(ids.len(), 1, "{out:#?}");
+    let said = &out[0];
+    assert_eq!(said.group["fleet"].as_deref(), Some("groups"));
+    assert!(
+        said.explanation
+            .starts_with("7 of 7 groups at once, all in account 111122223333: 111122223333/"),
+        "{}",
+        said.explanation
+    );
+}
+
+#[test]
+fn a_flood_of_groups_is_said_and_takes_no_place_from_known_ones() {
+    let few = Options {
+        max_series: 3,
+        ..options()
+    };
+    let mut tracker = Tracker::new(rate_rules(), few);
+    let mut out = Vec::new();
+    tracker.take(meter("f", START, 0, calls(5)), &mut out);
+    tracker.take(matches("bob", START, 5), &mut out);
+    for minute in START..START + 90 {
+        tracker.take(matches(&format!("made-up-{minute}"), minute, 1), &mut out);
+        tracker.take(watermark(minute + 1), &mut out);
+    }
+    assert_eq!(tracker.series(), 4, "a function and three groups");
+    assert_eq!(tracker.counts().crowded, 88);
+    let floods: Vec<_> = out.iter().filter(|f| f.rule_id == KEY_FLOOD).collect();
+    assert_eq!(floods.len(), 2, "two hours: {out:#?}");
+    assert!(floods.iter().all(|f| f.title.contains("Too many groups")));
+    assert_ne!(floods[0].id, floods[1].id);
+
+    // It is not said again after a restart.
+    let rows: Vec<_> = tracker
+        .changes(0)
+        .into_iter()
+        .filter_map(|row| Some((row.key, row.value?)))
+        .collect();
+    let mut restored = Tracker::restore(rate_rules(), few, &rows).unwrap();
+    let said = out.len();
+    restored.take(matches("one-more", START + 90, 1), &mut out);
+    assert_eq!(out.len(), said);
+    assert_eq!(restored.series(), 4);
+    assert_eq!(restored.counts().crowded, 1);
 }
 
 /// Ten a minute, with a little scatter that is the same every time.
@@ -402,7 +540,7 @@ fn what_is_gone_is_forgotten() {
         tracker.take(meter("stays", minute, 0, calls(5)), &mut out);
         tracker.take(watermark(minute + 1), &mut out);
     }
-    assert_eq!(tracker.functions(), 1);
+    assert_eq!(tracker.series(), 1);
     assert_eq!(function_rows(&mut tracker).1, 1);
 
     // And what was learned for a rule goes with the rule.

@@ -7,7 +7,7 @@ use std::sync::mpsc::SyncSender;
 
 use detect::engine::{Engine, Scratch};
 use detect::meter::{self, Reading};
-use detect::tracker::{Baseline, Sighting, Sightings};
+use detect::tracker::{Baseline, Sightings};
 use detect::window::{Correlation, Match};
 use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
@@ -62,10 +62,8 @@ pub(crate) struct Chunk {
     pub(crate) cut: Vec<u32>,
     /// Matches that correlations count, each with the number of its event in the chunk.
     pub(crate) matches: Vec<(usize, Match)>,
-    /// What functions did, each with the number of its event in the chunk.
+    /// What baselines learn from, each with the number of its event in the chunk.
     pub(crate) readings: Vec<(usize, Reading)>,
-    /// What baselines watch, each with the number of its event in the chunk.
-    pub(crate) sightings: Vec<(usize, Sighting)>,
     pub(crate) bad: Vec<BadPiece>,
     /// The events themselves where they are kept, in the order of `events`.
     pub(crate) kept: Vec<Event>,
@@ -179,13 +177,10 @@ fn record_into(
         .cut
         .extend(scratch.cut().iter().map(|(filter, _)| *filter));
     if !setting.baselines.is_empty() {
-        let reading = meter::reading(&event, json);
         let number = chunk.events.len();
-        chunk.readings.extend(reading.map(|r| (number, r)));
-        if engine.is_watched(scratch.matched()) && !event.flags.has(Flag::TsFuture) {
-            let sightings = engine.sightings(&event, json, scratch, told).into_iter();
-            chunk.sightings.extend(sightings.map(|s| (number, s)));
-        }
+        let readings = meter::reading(&event, json).into_iter();
+        let readings = readings.chain(engine.readings(&event, json, scratch, told));
+        chunk.readings.extend(readings.map(|r| (number, r)));
     }
     // An amendment says what is already known once more: it is not counted.
     if engine.is_correlated(scratch.matched()) && !event.flags.has(Flag::Addendum) {

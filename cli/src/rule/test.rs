@@ -301,8 +301,8 @@ impl<'a> Bench<'a> {
                     }
                 }
             }
-            let sightings = self.engine.sightings(&event, json, &mut scratch, &mut told);
-            sightings.into_iter().for_each(|s| counters.see(s));
+            let readings = self.engine.readings(&event, json, &mut scratch, &mut told);
+            readings.into_iter().for_each(|r| counters.take(r));
             if explained {
                 let rules = concerned.iter().filter_map(|rule| {
                     let explanation = self.engine.explain(&rule.id, &event, json)?;

@@ -4,7 +4,7 @@ use super::{BaselineRule, SeriesTest, Stretch, expected, info};
 use crate::baseline::{AtLeast, Direction, Params, SeasonLength};
 use crate::error::{Mistake, nearest};
 use crate::meter::{Cell, MINUTE};
-use crate::tracker::{Measured, Metric, New, Subject};
+use crate::tracker::{Measured, Metric, New, Rate, Subject};
 use crate::yaml::{Node, Place, Yaml};
 
 const KEYS: &[&str] = &[
@@ -18,7 +18,19 @@ const KEYS: &[&str] = &[
     "slow",
 ];
 
-const NEW_KEYS: &[&str] = &["new", "rules", "group-by", "learn", "usual"];
+const RATE_KEYS: &[&str] = &[
+    "rules",
+    "group-by",
+    "generate",
+    "bucket",
+    "season",
+    "direction",
+    "at-least",
+    "false-alarms",
+    "slow",
+];
+
+const NEW_KEYS: &[&str] = &["new", "rules", "group-by", "generate", "learn", "usual"];
 
 /// What functions are told apart by.
 const GROUP: &[&str] = &["account", "region", "function"];
@@ -34,7 +46,12 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
         return None;
     };
     let watches = body.get("new").is_some();
-    let keys = if watches { NEW_KEYS } else { KEYS };
+    let counts = !watches && body.get("rules").is_some();
+    let keys = match (watches, counts) {
+        (true, _) => NEW_KEYS,
+        (_, true) => RATE_KEYS,
+        _ => KEYS,
+    };
     for (key, _) in entries {
         let name = key.scalar().unwrap_or_default();
         if !keys.contains(&name.as_str()) {
@@ -53,25 +70,40 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
             info,
             subject: Subject::New(new),
             rules,
+            generate: generate(body, mistakes),
             tests: Vec::new(),
             event_tests,
             place: node.place,
         });
     }
     let tests = tests(node, mistakes);
-    let metric = metric(body, key, mistakes);
-    group_by(body, mistakes);
     let params = params(body, mistakes);
     if let Err(error) = params.check() {
         mistakes.push(Mistake::new(key.place, error.to_string()));
     }
+    let (subject, rules) = if counts {
+        let group_by = names(body, "group-by", GROUP_HINT, key, mistakes);
+        let measured = Measured {
+            metric: Metric::Matches,
+            params,
+        };
+        let rate = Rate {
+            group_by: texts(group_by),
+            measured,
+        };
+        let rules = names(body, "rules", RULES_HINT, key, mistakes);
+        (Subject::Rate(rate), rules)
+    } else {
+        group_by(body, mistakes);
+        let metric = metric(body, key, mistakes)?;
+        let measured = Measured { metric, params };
+        (Subject::Metric(measured), Vec::new())
+    };
     Some(BaselineRule {
         info,
-        subject: Subject::Metric(Measured {
-            metric: metric?,
-            params,
-        }),
-        rules: Vec::new(),
+        subject,
+        rules,
+        generate: generate(body, mistakes),
         tests,
         event_tests: Vec::new(),
         place: node.place,
@@ -80,39 +112,10 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
 
 /// Which values of which rules' events are watched.
 fn new(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> (New, Vec<(String, Place)>) {
-    let list = |name: &str| -> Vec<(String, Place)> {
-        let Some(found) = body.get(name) else {
-            return Vec::new();
-        };
-        match &found.yaml {
-            Yaml::List(items) => items
-                .iter()
-                .filter_map(|n| n.scalar().map(|text| (text, n.place)))
-                .collect(),
-            _ => found
-                .scalar()
-                .map(|text| (text, found.place))
-                .into_iter()
-                .collect(),
-        }
-    };
-    let mut names = |name: &str, hint: &str| {
-        let found = list(name);
-        if found.is_empty() {
-            let message = format!("`{name}` of the baseline is missing");
-            mistakes.push(Mistake::new(key.place, message).hint(hint));
-        }
-        found
-    };
-    let fields = names(
-        "new",
-        "the fields whose values are watched, such as `new: [sourceIPAddress]`",
-    );
-    let group_by = names(
-        "group-by",
-        "whose values they are, such as `group-by: [userIdentity.arn]`",
-    );
-    let rules = names("rules", "the rules whose events are watched, by id or name");
+    let hint = "the fields whose values are watched, such as `new: [sourceIPAddress]`";
+    let fields = names(body, "new", hint, key, mistakes);
+    let group_by = names(body, "group-by", GROUP_HINT, key, mistakes);
+    let rules = names(body, "rules", RULES_HINT, key, mistakes);
     let learn = match body.get("learn") {
         None => 24 * 3_600_000_000,
         Some(found) => {
@@ -137,7 +140,6 @@ fn new(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> (New, Vec<(Strin
                 })
         }
     };
-    let texts = |list: Vec<(String, Place)>| list.into_iter().map(|(text, _)| text).collect();
     let new = New {
         fields: texts(fields),
         group_by: texts(group_by),
@@ -147,12 +149,60 @@ fn new(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> (New, Vec<(Strin
     (new, rules)
 }
 
+const GROUP_HINT: &str = "whose events they are, such as `group-by: [userIdentity.arn]`";
+const RULES_HINT: &str = "the rules whose events are watched, by id or name";
+
+/// One text or a list of them, at least one.
+fn names(
+    body: &Node,
+    name: &str,
+    hint: &str,
+    key: &Node,
+    mistakes: &mut Vec<Mistake>,
+) -> Vec<(String, Place)> {
+    let placed = |n: &Node| n.scalar().map(|text| (text, n.place));
+    let found: Vec<_> = match body.get(name) {
+        None => Vec::new(),
+        Some(Node {
+            yaml: Yaml::List(items),
+            ..
+        }) => items.iter().filter_map(placed).collect(),
+        Some(one) => placed(one).into_iter().collect(),
+    };
+    if found.is_empty() {
+        let message = format!("`{name}` of the baseline is missing");
+        mistakes.push(Mistake::new(key.place, message).hint(hint));
+    }
+    found
+}
+
+fn texts(list: Vec<(String, Place)>) -> Vec<String> {
+    list.into_iter().map(|(text, _)| text).collect()
+}
+
+/// Do the rules give findings of their own all the same?
+fn generate(body: &Node, mistakes: &mut Vec<Mistake>) -> bool {
+    let Some(found) = body.get("generate") else {
+        return false;
+    };
+    let text = found.scalar().unwrap_or_default();
+    if text != "true" && text != "false" {
+        mistakes.push(Mistake::new(
+            found.place,
+            "`generate` must be true or false",
+        ));
+    }
+    text == "true"
+}
+
 fn metric(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> Option<Metric> {
     let names = Metric::NAMES.iter().map(|(name, _)| *name);
     let Some(found) = body.get("metric") else {
         mistakes.push(
-            Mistake::new(key.place, "`metric` of the baseline is missing")
-                .hint(format!("one of {}", names.collect::<Vec<_>>().join(", "))),
+            Mistake::new(key.place, "`metric` of the baseline is missing").hint(format!(
+                "one of {}; or `rules`, whose matches are counted",
+                names.collect::<Vec<_>>().join(", ")
+            )),
         );
         return None;
     };
@@ -294,7 +344,7 @@ fn number(found: &Node, key: &str, default: f64, mistakes: &mut Vec<Mistake>) ->
     }
 }
 
-/// The tests of a baseline: stretches of time with so many invocations a minute.
+/// The tests of a baseline: stretches of time with so many invocations or matches a minute.
 fn tests(node: &Node, mistakes: &mut Vec<Mistake>) -> Vec<SeriesTest> {
     let Some((key, list)) = node.entry("tests") else {
         return Vec::new();
@@ -316,7 +366,7 @@ fn tests(node: &Node, mistakes: &mut Vec<Mistake>) -> Vec<SeriesTest> {
         else {
             mistakes.push(
                 Mistake::new(item.place, "a test of a baseline needs a list `series`")
-                    .hint("such as `- {for: 9d, invocations: 10}`, invocations a minute"),
+                    .hint("such as `- {for: 9d, invocations: 10}`, invocations a minute; `matches` where rules are counted"),
             );
             continue;
         };
@@ -364,8 +414,11 @@ fn stretch(node: &Node, mistakes: &mut Vec<Mistake>) -> Stretch {
             failed: whole("errors"),
             timed_out: whole("timeouts"),
             timed: invocations,
-            duration: invocations.saturating_mul(whole("duration_ms")) * 1_000,
+            duration: invocations
+                .saturating_mul(whole("duration_ms"))
+                .saturating_mul(1_000),
             billed: invocations.saturating_mul(whole("billed_mb_ms")),
+            matches: whole("matches"),
             ..Cell::default()
         },
     }
@@ -426,6 +479,23 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_counted_by_group() {
+        let rule = read(
+            "  rules: [a, b]\n  group-by: [userIdentity.arn]\n  bucket: 10m\n  generate: true\n",
+        )
+        .unwrap();
+        let Subject::Rate(rate) = rule.subject else {
+            panic!("it counts rules");
+        };
+        assert_eq!(rate.group_by, ["userIdentity.arn"]);
+        assert_eq!(rate.measured.metric, Metric::Matches);
+        assert_eq!(rate.measured.params.bucket, 600_000_000);
+        assert!(rule.generate);
+        let words: Vec<&str> = rule.rules.iter().map(|(word, _)| word.as_str()).collect();
+        assert_eq!(words, ["a", "b"]);
+    }
+
+    #[test]
     fn what_cannot_be_run_is_refused() {
         let check = |body: &str, expected: &str| {
             let refused = read(body).unwrap_err();
@@ -460,6 +530,15 @@ mod tests {
         check(
             "  metric: function.errors\n  false-alarms: few\n",
             "`false-alarms` cannot be read",
+        );
+        check("  rules: [a]\n", "`group-by` of the baseline is missing");
+        check(
+            "  rules: [a]\n  group-by: [b]\n  metric: function.errors\n",
+            "unknown key `metric`",
+        );
+        check(
+            "  rules: [a]\n  group-by: [b]\n  generate: perhaps\n",
+            "`generate` must be true or false",
         );
         check(
             "  metric: function.errors\n  windows: 3\n",

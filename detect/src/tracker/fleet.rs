@@ -1,25 +1,25 @@
-//! Many functions at once: one finding for all of them.
+//! Many functions or groups at once: one finding for all of them.
 //!
-//! When in one bucket at least [`FEW`] functions and at least one in a hundred begin an episode of the same rule, the
+//! When in one bucket at least [`FEW`] of them and at least one in a hundred begin an episode of the same rule, the
 //! cause is not with any of them: a dependency, the account, the region. [`Fleet`] then says one finding in their
 //! place, takes in those that follow within the next buckets, and the single episodes go on unsaid.
 
 use event::{Finding, Id, Str, Time};
 use serde::{Deserialize, Serialize};
 
-use super::{Baseline, Measured};
+use super::{Baseline, Measured, Subject};
 use crate::meter::MINUTE;
 
-/// Fewer functions than this are told of one by one.
+/// Fewer than this are told of one by one.
 const FEW: usize = 5;
 
-/// So many buckets after the last one a function still joins.
+/// So many buckets after the last one another still joins.
 const JOINS: i64 = 3;
 
 /// So many names are told.
 const NAMES: usize = 20;
 
-/// A departure of many functions that is going on.
+/// A departure of many that is going on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fleet {
     open: Option<Open>,
@@ -28,19 +28,21 @@ pub(super) struct Fleet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Open {
     id: Id,
-    /// When it began, and the last minute in which a function joined.
+    /// When it began, and the last minute in which one joined.
     start: i64,
     last: i64,
-    functions: u64,
+    members: u64,
     /// What they had seen, when each began.
     observed: u64,
     names: Vec<Str>,
+    #[serde(default)]
+    sources: Vec<Str>,
     accounts: Vec<Str>,
     regions: Vec<Str>,
     revision: u64,
 }
 
-/// What is to be said, and of which functions a fleet's finding speaks.
+/// What is to be said, and of which series a fleet's finding speaks.
 #[derive(Default)]
 pub(super) struct Heard {
     pub(super) findings: Vec<Finding>,
@@ -48,7 +50,7 @@ pub(super) struct Heard {
 }
 
 impl Fleet {
-    /// Takes what single functions would say at the end of a bucket, `minute`, of `watched` in all.
+    /// Takes what single series would say at the end of a bucket, `minute`, of `watched` in all.
     pub(super) fn hear(
         &mut self,
         (rule, measured): (&Baseline, &Measured),
@@ -96,9 +98,10 @@ impl Open {
             id: Id::of("fleet", &[rule.rule_id.as_bytes(), &start.to_be_bytes()]),
             start,
             last: minute,
-            functions: 0,
+            members: 0,
             observed: 0,
             names: Vec::new(),
+            sources: Vec::new(),
             accounts: Vec::new(),
             regions: Vec::new(),
             revision: 0,
@@ -106,14 +109,15 @@ impl Open {
     }
 
     fn join(&mut self, finding: &Finding) {
-        self.functions += 1;
+        self.members += 1;
         self.observed += finding.count;
         let note = |list: &mut Vec<Str>, word: &Str| {
             if list.len() < NAMES && !word.is_empty() && !list.contains(word) {
                 list.push(word.clone());
             }
         };
-        note(&mut self.names, &finding.function);
+        note(&mut self.names, &name(finding));
+        note(&mut self.sources, &finding.source);
         note(&mut self.accounts, &finding.account);
         note(&mut self.regions, &finding.region);
     }
@@ -125,12 +129,17 @@ impl Open {
         };
         let shared = match (one(&self.accounts), one(&self.regions)) {
             (account, region) if !account.is_empty() && !region.is_empty() => {
-                format!("all in account {account}, region {region}")
+                format!(", all in account {account}, region {region}")
             }
-            (account, _) if !account.is_empty() => format!("all in account {account}"),
-            _ => format!("in {} accounts", self.accounts.len()),
+            (account, _) if !account.is_empty() => format!(", all in account {account}"),
+            _ if self.accounts.is_empty() => String::new(),
+            _ => format!(", in {} accounts", self.accounts.len()),
         };
-        let more = match self.functions as usize - self.names.len().min(self.functions as usize) {
+        let noun = match rule.subject {
+            Subject::Rate(_) => "groups",
+            _ => "functions",
+        };
+        let more = match (self.members as usize).saturating_sub(self.names.len()) {
             0 => String::new(),
             n => format!(" and {n} more"),
         };
@@ -144,8 +153,8 @@ impl Open {
             first_event_time: Time(self.start),
             last_event_time: Time(self.last.saturating_mul(MINUTE) - 1),
             count: self.observed.max(1),
-            group: [("fleet".into(), Some("functions".into()))].into(),
-            source: "aws.lambda".into(),
+            group: [("fleet".into(), Some(noun.into()))].into(),
+            source: one(&self.sources),
             account: one(&self.accounts),
             region: one(&self.regions),
             episode: self.id,
@@ -153,8 +162,8 @@ impl Open {
             revision: self.revision,
             resources: self.names.clone(),
             explanation: format!(
-                "{} of {watched} functions at once, {shared}: {}{more}. Look for what they have in common",
-                self.functions,
+                "{} of {watched} {noun} at once{shared}: {}{more}. Look for what they have in common",
+                self.members,
                 self.names.join(", ")
             )
             .into(),
@@ -163,4 +172,13 @@ impl Open {
         self.revision += 1;
         finding
     }
+}
+
+/// What a series is called: the function, or the values of the group.
+fn name(finding: &Finding) -> Str {
+    if !finding.function.is_empty() {
+        return finding.function.clone();
+    }
+    let values: Vec<&str> = finding.group.values().flatten().map(Str::as_str).collect();
+    values.join("/").into()
 }

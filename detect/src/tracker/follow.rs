@@ -1,4 +1,4 @@
-//! One function under watch: its models, its open episodes, and what is said of them.
+//! One series under watch, a function or a group of matches: its models, its open episodes, and what is said of them.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,9 @@ use event::{Finding, Id, Str, Time, format_compact};
 use serde::{Deserialize, Serialize};
 
 use super::cold::Cold;
-use super::{Baseline, Measured, Metric, Parts, sum};
-use crate::baseline::{self, Change, Direction, Ratio, Series, doubling};
-use crate::meter::{Cell, Deployment, Function, MINUTE};
+use super::{Baseline, Measured, Metric, Parts, Subject, sum};
+use crate::baseline::{Change, Direction, Ratio, Series, doubling};
+use crate::meter::{Cell, Counted, Deployment, Function, Group, MINUTE};
 
 /// A deployment explains what happens within so many minutes after it.
 const EXPLAINS: i64 = 60;
@@ -29,10 +29,10 @@ const FADES_AFTER: f64 = 300.0;
 /// An episode without a model's own memory of it ends after so many quiet buckets.
 const QUIET: u8 = 3;
 
-/// A function under watch.
+/// A series under watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Tracked {
-    pub(super) function: Function,
+    counted: Counted,
     #[serde(default, skip_serializing_if = "Str::is_empty")]
     pub(super) region: Str,
     /// The minute of its first count.
@@ -43,7 +43,7 @@ pub(super) struct Tracked {
     followed: BTreeMap<Str, Followed>,
 }
 
-/// A function under one rule.
+/// A series under one rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Followed {
     /// The bucket of the model in microseconds: another one begins anew.
@@ -106,14 +106,40 @@ struct Word {
 }
 
 impl Tracked {
-    pub(super) fn new(function: Function, since: i64) -> Tracked {
+    pub(super) fn new(counted: Counted, since: i64) -> Tracked {
         Tracked {
-            function,
+            counted,
             region: Str::default(),
             since,
             last: since,
             deployment: None,
             followed: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn is_group(&self) -> bool {
+        matches!(self.counted, Counted::Group(_))
+    }
+
+    /// The baseline whose group it is; empty for functions, which all of the others share.
+    pub(super) fn owner(&self) -> Str {
+        match &self.counted {
+            Counted::Function(_) => Str::default(),
+            Counted::Group(group) => group.rule.clone(),
+        }
+    }
+
+    /// Does this baseline judge it?
+    pub(super) fn is_about(&self, rule: &Baseline) -> bool {
+        match (&self.counted, &rule.subject) {
+            (Counted::Function(_), Subject::Metric(_)) => true,
+            (Counted::Group(group), Subject::Rate(rate)) => {
+                let has = |name: &String| group.values.contains_key(name.as_str());
+                group.rule == rule.rule_id
+                    && rate.group_by.len() == group.values.len()
+                    && rate.group_by.iter().all(has)
+            }
+            _ => false,
         }
     }
 
@@ -169,7 +195,8 @@ impl Tracked {
             bucket: measured.params.bucket,
             model: Model::new(measured),
             episode: None,
-            cold: (measured.metric == Metric::Invocations).then(Cold::default),
+            cold: matches!(measured.metric, Metric::Invocations | Metric::Matches)
+                .then(Cold::default),
         };
         let followed = self
             .followed
@@ -181,11 +208,7 @@ impl Tracked {
         let mut word = followed.model.close(measured, bucket);
         followed.first_day(&mut word, measured, bucket);
         let end = (bucket.start + bucket.length).saturating_mul(MINUTE);
-        let observed = match measured.metric {
-            Metric::Errors => bucket.cell.errors(),
-            Metric::Timeouts => bucket.cell.timeouts(),
-            _ => bucket.cell.invocations(),
-        };
+        let observed = measured.metric.observed(&bucket.cell);
         if word.change == Change::Opened && followed.episode.is_none() {
             let start = end - word.span;
             followed.episode = Some(Open {
@@ -222,7 +245,6 @@ impl Tracked {
     }
 
     fn finding(&self, rule: &Baseline, open: &Open, end: i64, text: String) -> Finding {
-        let Function { account, function } = &self.function;
         Finding {
             id: open.id,
             rule_id: rule.rule_id.clone(),
@@ -233,20 +255,41 @@ impl Tracked {
             first_event_time: Time(open.start),
             last_event_time: Time(end - 1),
             count: open.observed.max(1),
-            group: [
-                ("account".into(), Some(account.clone())),
-                ("function".into(), Some(function.clone())),
-            ]
-            .into(),
-            source: "aws.lambda".into(),
-            account: account.clone(),
-            region: self.region.clone(),
             episode: open.id,
             tags: rule.tags.clone(),
             revision: open.revision,
-            function: function.clone(),
             explanation: self.explained(open, text).into(),
-            ..Finding::default()
+            ..self.context()
+        }
+    }
+
+    /// What a finding about it says of where and who: of a group, what its fields say.
+    pub(super) fn context(&self) -> Finding {
+        match &self.counted {
+            Counted::Function(Function { account, function }) => Finding {
+                group: [
+                    ("account".into(), Some(account.clone())),
+                    ("function".into(), Some(function.clone())),
+                ]
+                .into(),
+                source: "aws.lambda".into(),
+                account: account.clone(),
+                region: self.region.clone(),
+                function: function.clone(),
+                ..Finding::default()
+            },
+            Counted::Group(Group { values, .. }) => {
+                let of = |name: &str| values.get(name).cloned().flatten().unwrap_or_default();
+                Finding {
+                    group: values.clone(),
+                    source: of("source"),
+                    account: of("account"),
+                    region: of("region"),
+                    actor: of("actor"),
+                    function: of("function"),
+                    ..Finding::default()
+                }
+            }
         }
     }
 
@@ -280,7 +323,10 @@ impl Followed {
         let params = &measured.params;
         let minutes = bucket.start..bucket.start + bucket.length;
         let counts: Vec<u64> = minutes
-            .map(|m| sum(bucket.minutes, m..m + 1, &bucket.key).invocations())
+            .map(|m| {
+                let cell = sum(bucket.minutes, m..m + 1, &bucket.key);
+                measured.metric.observed(&cell)
+            })
             .collect();
         let above = params.direction != Direction::Below;
         let found = cold.step(&counts, above, &params.at_least);
@@ -290,8 +336,11 @@ impl Followed {
                 change: found.change,
                 span: (found.minutes as i64 * MINUTE).max(params.bucket),
                 text: format!(
-                    "invocations: {} in {}m; about {:.0} expected from the hour before; the hours of the day are not known yet",
-                    found.seen, found.minutes, found.expected
+                    "{}: {} in {}m; about {:.0} expected from the hour before; the hours of the day are not known yet",
+                    noun(measured.metric),
+                    found.seen,
+                    found.minutes,
+                    found.expected
                 ),
             };
         }
@@ -301,12 +350,23 @@ impl Followed {
     }
 }
 
-fn episode_id(rule: &Baseline, function: Id, start: i64) -> Id {
+/// What is counted of a function or group, in words.
+fn noun(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Cost => "GB-seconds",
+        Metric::Errors => "failed invocations",
+        Metric::Timeouts => "time-outs",
+        Metric::Matches => "matches",
+        _ => "invocations",
+    }
+}
+
+fn episode_id(rule: &Baseline, series: Id, start: i64) -> Id {
     Id::of(
         "baseline",
         &[
             rule.rule_id.as_bytes(),
-            &function.to_bytes(),
+            &series.to_bytes(),
             &start.to_be_bytes(),
         ],
     )
@@ -315,7 +375,7 @@ fn episode_id(rule: &Baseline, function: Id, start: i64) -> Id {
 impl Model {
     fn new(measured: &Measured) -> Model {
         match measured.metric {
-            Metric::Invocations | Metric::Cost => Model::Counts(Box::default()),
+            Metric::Invocations | Metric::Cost | Metric::Matches => Model::Counts(Box::default()),
             Metric::Errors | Metric::Timeouts => Model::Ratio(Box::default()),
             Metric::Duration => Model::Duration(Pace::default(), Spell::default()),
             Metric::Doubling => Model::Doubling(Spell::default()),
@@ -324,7 +384,9 @@ impl Model {
 
     fn fits(&self, metric: Metric) -> bool {
         match self {
-            Model::Counts(_) => matches!(metric, Metric::Invocations | Metric::Cost),
+            Model::Counts(_) => {
+                matches!(metric, Metric::Invocations | Metric::Cost | Metric::Matches)
+            }
             Model::Ratio(_) => matches!(metric, Metric::Errors | Metric::Timeouts),
             Model::Duration(..) => metric == Metric::Duration,
             Model::Doubling(_) => metric == Metric::Doubling,
@@ -342,33 +404,25 @@ impl Model {
     fn close(&mut self, measured: &Measured, bucket: &Bucket<'_>) -> Word {
         let time = Time(bucket.start.saturating_mul(MINUTE));
         let (params, cell) = (&measured.params, &bucket.cell);
-        let of = |verdict: baseline::Verdict, what: &str| Word {
+        let observed = measured.metric.observed(cell);
+        let verdict = match (self, measured.metric) {
+            (Model::Counts(series), Metric::Cost) => {
+                series.close_bucket(params, time, cell.billed / 1_024_000)
+            }
+            (Model::Counts(series), _) => series.close_bucket(params, time, observed),
+            (Model::Ratio(ratio), _) => {
+                ratio.close_bucket(params, time, observed, cell.invocations())
+            }
+            (Model::Duration(pace, spell), _) => return duration(pace, spell, measured, bucket),
+            (Model::Doubling(spell), _) => return doubled(spell, bucket),
+        };
+        Word {
             change: verdict.change,
             span: verdict.span,
             text: match verdict.change.is_news() {
-                true => format!("{what}: {verdict}"),
+                true => format!("{}: {verdict}", noun(measured.metric)),
                 false => String::new(),
             },
-        };
-        match (self, measured.metric) {
-            (Model::Counts(series), Metric::Cost) => {
-                let gb_seconds = cell.billed / 1_024_000;
-                of(series.close_bucket(params, time, gb_seconds), "GB-seconds")
-            }
-            (Model::Counts(series), _) => of(
-                series.close_bucket(params, time, cell.invocations()),
-                "invocations",
-            ),
-            (Model::Ratio(ratio), Metric::Timeouts) => of(
-                ratio.close_bucket(params, time, cell.timeouts(), cell.invocations()),
-                "time-outs",
-            ),
-            (Model::Ratio(ratio), _) => of(
-                ratio.close_bucket(params, time, cell.errors(), cell.invocations()),
-                "failed invocations",
-            ),
-            (Model::Duration(pace, spell), _) => duration(pace, spell, measured, bucket),
-            (Model::Doubling(spell), _) => doubled(spell, bucket),
         }
     }
 }

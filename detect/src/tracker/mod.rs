@@ -1,13 +1,14 @@
-//! The functions of one partition of `meters` under watch: counts in, findings out.
+//! The functions, and the groups of matches, of one partition of `meters` under watch: counts in, findings out.
 //!
 //! [`Tracker`] gathers the counts of minutes ([`Meter`]), closes a minute once the watermark has left it behind by the
-//! grace, and gives every function's bucket to its model ([`crate::baseline`]) for each [`Baseline`] of the rule set.
-//! What a model has to say becomes a finding: one for each episode, revised as the episode grows worse or ends, with
-//! the model's own words and the deployment shortly before, if there was one. Where many functions depart at once, one
-//! finding speaks for all of them (`fleet`).
+//! grace, and gives the bucket of every series (a function, or a group of a rule's matches) to its model
+//! ([`crate::baseline`]) for each [`Baseline`] that is about it. What a model has to say becomes a finding: one for each
+//! episode, revised as the episode grows worse or ends, with the model's own words and the deployment shortly before, if
+//! there was one. Where many series depart at once, one finding speaks for all of them (`fleet`).
 //!
-//! Counts that come after their minute was closed change nothing and are counted as late. A stretch in which no
-//! function logs anything for more than an hour teaches nothing: a source that is cut off is not a fleet that is idle. It is a pure function
+//! Counts that come after their minute was closed change nothing and are counted as late. A stretch of more than an hour
+//! in which nothing is counted teaches nothing: a source that is cut off is not a fleet that is idle. Only so many series
+//! are watched, and what comes beyond them, a flood of made-up names perhaps, is said once an hour. It is a pure function
 //! of what it is given; the stage that feeds it and commits its rows is `baseline_stage`, and `hunt` feeds it a whole
 //! input at once.
 
@@ -23,11 +24,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bus::StateChange;
-use event::{Finding, Id, Severity, Str, Time};
+use event::{Finding, Id, Severity, Str, Time, format_compact};
 
 use crate::baseline::Params;
-use crate::meter::{Cell, Deployment, MINUTE, Meter, MeterRecord};
-use crate::window::Watermark;
+use crate::meter::{Cell, Counted, Deployment, MINUTE, Meter, MeterRecord};
+use crate::window::{KEY_FLOOD, Watermark};
 use firsts::Firsts;
 pub use firsts::{New, Sighting, Sightings, known_as};
 use fleet::Fleet;
@@ -42,7 +43,7 @@ const LONGEST: i64 = 60;
 /// A day in minutes.
 const DAY: i64 = 1_440;
 
-/// A function that has logged nothing for so many days is forgotten.
+/// A series of which nothing was counted for so many days is forgotten.
 const GONE: i64 = 35;
 
 /// How far after the events of a minute its counts may come, in microseconds, unless the configuration says otherwise.
@@ -63,10 +64,12 @@ pub enum Metric {
     Cost,
     /// Invocations that double within minutes, as a loop does.
     Doubling,
+    /// Matches of rules, by group. Documents say so with `rules:`.
+    Matches,
 }
 
 impl Metric {
-    /// All of them, by the names they have in rules.
+    /// Those of functions, by the names they have in rules.
     pub const NAMES: [(&'static str, Metric); 6] = [
         ("function.invocations", Metric::Invocations),
         ("function.errors", Metric::Errors),
@@ -75,9 +78,19 @@ impl Metric {
         ("function.cost", Metric::Cost),
         ("function.doubling", Metric::Doubling),
     ];
+
+    /// What is counted, or what fails of it.
+    fn observed(self, cell: &Cell) -> u64 {
+        match self {
+            Metric::Errors => cell.errors(),
+            Metric::Timeouts => cell.timeouts(),
+            Metric::Matches => cell.matches,
+            _ => cell.invocations(),
+        }
+    }
 }
 
-/// A metric of functions and how it is judged.
+/// A metric and how it is judged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     /// What is measured.
@@ -91,8 +104,29 @@ pub struct Measured {
 pub enum Subject {
     /// What functions usually do.
     Metric(Measured),
+    /// How often rules usually match.
+    Rate(Rate),
     /// Values that were never seen.
     New(New),
+}
+
+/// How often rules match, by group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rate {
+    /// The fields that make a group.
+    pub group_by: Vec<String>,
+    /// How it is judged.
+    pub measured: Measured,
+}
+
+impl Subject {
+    /// What is measured, if anything is.
+    fn measured(&self) -> Option<&Measured> {
+        match self {
+            Subject::Metric(measured) | Subject::Rate(Rate { measured, .. }) => Some(measured),
+            Subject::New(_) => None,
+        }
+    }
 }
 
 /// A `baseline:` document as it is run.
@@ -119,7 +153,7 @@ pub struct Counts {
     pub late: u64,
     /// Buckets judged.
     pub judged: u64,
-    /// Functions not watched because there were too many.
+    /// Counts of functions and groups that are not watched because there were too many.
     pub crowded: u64,
 }
 
@@ -130,8 +164,8 @@ pub struct Options {
     pub grace: i64,
     /// How many partitions `events` has: the watermark waits for all of them.
     pub events_partitions: u32,
-    /// How many functions are watched at most.
-    pub max_functions: usize,
+    /// How many functions are watched at most, and how many groups of each baseline.
+    pub max_series: usize,
 }
 
 impl Default for Options {
@@ -139,12 +173,12 @@ impl Default for Options {
         Options {
             grace: GRACE,
             events_partitions: 4,
-            max_functions: 100_000,
+            max_series: 100_000,
         }
     }
 }
 
-/// The counts of a function and minute, by the partition of `events` that they come from.
+/// The counts of a series and minute, by the partition of `events` that they come from.
 type Parts = BTreeMap<u32, Cell>;
 
 /// The run-time state of one partition of `meters`.
@@ -154,7 +188,11 @@ pub struct Tracker {
     /// Every minute before this one is closed; `None` before the first count.
     open_from: Option<i64>,
     minutes: BTreeMap<i64, BTreeMap<Id, Parts>>,
-    functions: BTreeMap<Id, Tracked>,
+    series: BTreeMap<Id, Tracked>,
+    /// How many of them are functions (under no name) and how many are groups of a baseline.
+    watched: BTreeMap<Str, usize>,
+    /// The hour in which it was said last that there are too many.
+    floods: BTreeMap<Str, i64>,
     fleets: BTreeMap<Str, Fleet>,
     firsts: Firsts,
     told: BTreeMap<u32, Watermark>,
@@ -165,7 +203,7 @@ pub struct Tracker {
 /// What has to be written down.
 #[derive(Default)]
 struct Changed {
-    functions: BTreeSet<Id>,
+    series: BTreeSet<Id>,
     minutes: BTreeSet<(i64, Id)>,
     stage: bool,
 }
@@ -178,7 +216,9 @@ impl Tracker {
             rules,
             open_from: None,
             minutes: BTreeMap::new(),
-            functions: BTreeMap::new(),
+            series: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            floods: BTreeMap::new(),
             fleets: BTreeMap::new(),
             firsts: Firsts::default(),
             told: BTreeMap::new(),
@@ -190,10 +230,23 @@ impl Tracker {
     /// Goes on with these rules. What was learned for one whose metric, bucket and season are the same is kept.
     pub fn set_rules(&mut self, rules: Arc<[Baseline]>) {
         self.rules = rules;
-        for (key, tracked) in &mut self.functions {
+        for (key, tracked) in &mut self.series {
             if tracked.keep_only(&self.rules) {
-                self.changed.functions.insert(*key);
+                self.changed.series.insert(*key);
             }
+        }
+        let rules = Arc::clone(&self.rules);
+        self.keep(|tracked| rules.iter().any(|rule| tracked.is_about(rule)) || !tracked.is_group());
+    }
+
+    /// Forgets the other series.
+    fn keep(&mut self, wanted: impl Fn(&Tracked) -> bool) {
+        let gone = self.series.iter().filter(|(_, tracked)| !wanted(tracked));
+        self.changed.series.extend(gone.map(|(key, _)| *key));
+        self.series.retain(|_, tracked| wanted(tracked));
+        self.watched.clear();
+        for tracked in self.series.values() {
+            *self.watched.entry(tracked.owner()).or_default() += 1;
         }
     }
 
@@ -202,9 +255,9 @@ impl Tracker {
         self.counts
     }
 
-    /// How many functions are watched.
-    pub fn functions(&self) -> usize {
-        self.functions.len()
+    /// How many functions and groups are watched.
+    pub fn series(&self) -> usize {
+        self.series.len()
     }
 
     /// Every minute before this time is judged.
@@ -216,7 +269,7 @@ impl Tracker {
     /// Takes a record in the order of the log. Gives the findings that follow.
     pub fn take(&mut self, record: MeterRecord, out: &mut Vec<Finding>) {
         match record {
-            MeterRecord::Meter(meter) => self.count(meter),
+            MeterRecord::Meter(meter) => self.count(meter, out),
             MeterRecord::Deployment(deployment) => self.deployed(deployment),
             MeterRecord::Sighting(sighting) => self.firsts.take(*sighting),
             MeterRecord::Watermark(watermark) => {
@@ -233,8 +286,8 @@ impl Tracker {
         }
     }
 
-    fn count(&mut self, meter: Meter) {
-        let key = meter.function.key();
+    fn count(&mut self, meter: Meter, out: &mut Vec<Finding>) {
+        let key = meter.counted.key();
         if self.open_from.is_some_and(|open| meter.minute < open) {
             self.counts.late += 1;
             return;
@@ -243,16 +296,19 @@ impl Tracker {
             self.open_from = Some(meter.minute);
             self.changed.stage = true;
         }
-        if !self.functions.contains_key(&key) {
-            if self.functions.len() >= self.options.max_functions {
+        if !self.series.contains_key(&key) {
+            let tracked = Tracked::new(meter.counted, meter.minute);
+            let watched = self.watched.entry(tracked.owner()).or_default();
+            if *watched >= self.options.max_series {
                 self.counts.crowded += 1;
+                out.extend(self.crowded(&tracked, meter.minute));
                 return;
             }
-            let tracked = Tracked::new(meter.function.clone(), meter.minute);
-            self.functions.insert(key, tracked);
-            self.changed.functions.insert(key);
+            *watched += 1;
+            self.series.insert(key, tracked);
+            self.changed.series.insert(key);
         }
-        if let Some(tracked) = self.functions.get_mut(&key) {
+        if let Some(tracked) = self.series.get_mut(&key) {
             tracked.last = tracked.last.max(meter.minute);
             if !meter.region.is_empty() {
                 tracked.region = meter.region;
@@ -268,11 +324,47 @@ impl Tracker {
         self.changed.minutes.insert((meter.minute, key));
     }
 
+    /// There are too many series of a kind: it is said once an hour.
+    fn crowded(&mut self, tracked: &Tracked, minute: i64) -> Option<Finding> {
+        let owner = tracked.owner();
+        let hour = minute.div_euclid(60);
+        let said = self.floods.entry(owner.clone()).or_insert(i64::MIN);
+        if *said >= hour {
+            return None;
+        }
+        *said = hour;
+        self.changed.stage = true;
+        let rule = self.rules.iter().find(|rule| rule.rule_id == owner);
+        let title = match rule {
+            Some(rule) => format_compact!(
+                "Too many groups for \"{}\": some are not watched",
+                rule.title
+            ),
+            None => "Too many functions: baselines do not watch some of them".into(),
+        };
+        let id = Id::of(KEY_FLOOD, &[owner.as_bytes(), &hour.to_be_bytes()]);
+        let time = Time(minute.saturating_mul(MINUTE));
+        Some(Finding {
+            id,
+            episode: id,
+            rule_id: KEY_FLOOD.into(),
+            title,
+            severity: Severity::High,
+            time,
+            first_event_time: time,
+            last_event_time: time,
+            count: 1,
+            group: [("rule".into(), rule.map(|r| r.rule_id.clone()))].into(),
+            tags: vec!["attack.defense-evasion".into()],
+            ..tracked.context()
+        })
+    }
+
     fn deployed(&mut self, deployment: Deployment) {
-        let key = deployment.function.key();
-        if let Some(tracked) = self.functions.get_mut(&key) {
+        let key = Counted::Function(deployment.function.clone()).key();
+        if let Some(tracked) = self.series.get_mut(&key) {
             tracked.deployed(deployment);
-            self.changed.functions.insert(key);
+            self.changed.series.insert(key);
         }
     }
 
@@ -289,7 +381,7 @@ impl Tracker {
             .judge_to(time.plus(-self.options.grace), &rules, out);
         let until = time.plus(-self.options.grace).0.div_euclid(MINUTE);
         while let Some(open) = self.open_from.filter(|open| *open < until) {
-            // As long as nobody logs anything it is not known whether it is the functions that rest.
+            // As long as nothing is counted it is not known whether it is the functions that rest.
             let Some((&busy, _)) = self.minutes.range(open..).next() else {
                 return;
             };
@@ -306,13 +398,9 @@ impl Tracker {
     }
 
     fn forget(&mut self, before: i64) {
-        // Once a day: functions that are gone make room for others.
+        // Once a day: what is gone makes room for others.
         if before % DAY == 0 {
-            let gone = self.functions.iter();
-            let gone = gone.filter(|(_, tracked)| tracked.last < before - GONE * DAY);
-            self.changed.functions.extend(gone.map(|(key, _)| *key));
-            self.functions
-                .retain(|_, tracked| tracked.last >= before - GONE * DAY);
+            self.keep(|tracked| tracked.last >= before - GONE * DAY);
         }
         let kept = self.minutes.split_off(&before);
         for (minute, functions) in std::mem::replace(&mut self.minutes, kept) {
@@ -326,7 +414,7 @@ impl Tracker {
     fn close(&mut self, minute: i64, out: &mut Vec<Finding>) {
         let rules = Arc::clone(&self.rules);
         for rule in rules.iter() {
-            let Subject::Metric(measured) = &rule.subject else {
+            let Some(measured) = rule.subject.measured() else {
                 continue;
             };
             let length = (measured.params.bucket / MINUTE).max(1);
@@ -335,9 +423,9 @@ impl Tracker {
             }
             let start = minute + 1 - length;
             let mut said = Vec::new();
-            for (key, tracked) in &mut self.functions {
-                // The first bucket of a function is mostly not whole.
-                if start <= tracked.since {
+            for (key, tracked) in &mut self.series {
+                // The first bucket of a series is mostly not whole.
+                if start <= tracked.since || !tracked.is_about(rule) {
                     continue;
                 }
                 let bucket = Bucket {
@@ -354,7 +442,7 @@ impl Tracker {
                         .map(|finding| (*key, finding)),
                 );
                 if !rested || !tracked.is_at_rest(&rule.rule_id) {
-                    self.changed.functions.insert(*key);
+                    self.changed.series.insert(*key);
                 }
                 self.counts.judged += 1;
             }
@@ -362,7 +450,7 @@ impl Tracker {
         }
     }
 
-    /// Says what functions had to say, or one word for all of them.
+    /// Says what series had to say, or one word for all of them.
     fn say(
         &mut self,
         rule: &Baseline,
@@ -372,9 +460,14 @@ impl Tracker {
         out: &mut Vec<Finding>,
     ) {
         let fleet = self.fleets.entry(rule.rule_id.clone()).or_default();
-        let heard = fleet.hear((rule, measured), minute, self.functions.len(), said);
+        let owner = match rule.subject {
+            Subject::Rate(_) => rule.rule_id.clone(),
+            _ => Str::default(),
+        };
+        let watched = self.watched.get(&owner).copied().unwrap_or(0);
+        let heard = fleet.hear((rule, measured), minute, watched, said);
         for key in heard.folded {
-            if let Some(tracked) = self.functions.get_mut(&key) {
+            if let Some(tracked) = self.series.get_mut(&key) {
                 tracked.fold(&rule.rule_id);
             }
         }
@@ -404,7 +497,7 @@ impl Tracker {
     }
 }
 
-/// The counts of a function over minutes, all partitions together.
+/// The counts of a series over minutes, all partitions together.
 fn sum(
     minutes: &BTreeMap<i64, BTreeMap<Id, Parts>>,
     range: std::ops::Range<i64>,

@@ -12,7 +12,7 @@ use crate::meter::{Counters, MINUTE};
 pub fn offline(counters: Counters, baselines: &Arc<[Baseline]>) -> Vec<Finding> {
     let options = Options {
         events_partitions: 1,
-        max_functions: usize::MAX,
+        max_series: usize::MAX,
         ..Options::default()
     };
     let mut tracker = Tracker::new(Arc::clone(baselines), options);

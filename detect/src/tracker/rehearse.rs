@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use event::{Finding, Time};
 
-use super::{Baseline, Options, Tracker};
-use crate::meter::{Cell, Function, MINUTE, Meter, MeterRecord};
+use super::{Baseline, Options, Subject, Tracker};
+use crate::meter::{Cell, Counted, Function, Group, MINUTE, Meter, MeterRecord};
 use crate::rule::SeriesTest;
 
 /// A Monday at midnight, in minutes since 1970.
 const START: i64 = 29_373_120;
 
-/// What is said of a function that does what a test says: the findings with all their revisions, and how many episodes
+/// What is tested.
+const REHEARSED: &str = "rehearsed";
+
+/// What is said of a function or group that does what a test says: the findings with all their revisions, and how many episodes
 /// they are of. Counts scatter by an eighth, always in the same way.
 pub fn rehearse(baseline: &Baseline, test: &SeriesTest) -> (Vec<Finding>, u64) {
     let options = Options {
@@ -22,18 +25,27 @@ pub fn rehearse(baseline: &Baseline, test: &SeriesTest) -> (Vec<Finding>, u64) {
     let mut tracker = Tracker::new(Arc::new([baseline.clone()]), options);
     let mut said = Vec::new();
     let mut minute = START;
-    let function = Function {
-        account: "111122223333".into(),
-        function: "rehearsed".into(),
+    let named = |name: &str| match &baseline.subject {
+        Subject::Rate(rate) => Counted::Group(Group {
+            rule: baseline.rule_id.clone(),
+            values: rate
+                .group_by
+                .iter()
+                .map(|field| (field.as_str().into(), Some(name.into())))
+                .collect(),
+        }),
+        _ => Counted::Function(Function {
+            account: "111122223333".into(),
+            function: name.into(),
+        }),
     };
+    let rehearsed = named(REHEARSED);
     // Another one that is always there, so that silence is this one's own.
-    let other = Function {
-        account: "111122223333".into(),
-        function: "steady".into(),
-    };
+    let other = named("steady");
     let lone = Cell {
         starts: 1,
         reports: 1,
+        matches: 1,
         ..Cell::default()
     };
     for stretch in &test.series {
@@ -43,9 +55,9 @@ pub fn rehearse(baseline: &Baseline, test: &SeriesTest) -> (Vec<Finding>, u64) {
                 .unwrap_or(0)
                 .min(30);
             let cell = scattered(&stretch.cell, minute, 1 << doubled);
-            for (function, cell) in [(&function, cell), (&other, lone)] {
+            for (counted, cell) in [(&rehearsed, cell), (&other, lone)] {
                 let meter = Meter {
-                    function: function.clone(),
+                    counted: counted.clone(),
                     minute,
                     partition: 0,
                     region: "us-east-1".into(),
@@ -58,7 +70,7 @@ pub fn rehearse(baseline: &Baseline, test: &SeriesTest) -> (Vec<Finding>, u64) {
             tracker.close_to(end, &mut said);
         }
     }
-    said.retain(|f| f.function == "rehearsed");
+    said.retain(|f| f.group.values().flatten().any(|value| value == REHEARSED));
     let episodes: BTreeSet<_> = said.iter().map(|f| f.id).collect();
     let many = episodes.len() as u64;
     (said, many)
@@ -85,6 +97,7 @@ fn scattered(cell: &Cell, minute: i64, times: u64) -> Cell {
         timed: reports,
         duration: share(cell.duration) / 8 * 7 + share(cell.duration) / 4 * noise / 1_009,
         billed: share(cell.billed),
+        matches: scatter(cell.matches),
         ..Cell::default()
     }
 }

@@ -1,7 +1,7 @@
 //! How the tracker is stored between commits.
 //!
 //! ```text
-//!   key  'f', 16 bytes of the function's key              value  JSON of the function, its models and episodes
+//!   key  'f', 16 bytes of the series' key                 value  JSON of the series, its models and episodes
 //!        'm', the minute (8 bytes), 16 bytes of the key          JSON of its counts, by partition of `events`
 //!        'n', 16 bytes of the group's key                 JSON of what is known of a group with watched values
 //!        'w', its time (8 bytes), 16 bytes              JSON of a sighting that is still to be judged
@@ -36,9 +36,11 @@ struct Stage {
     open_from: Option<i64>,
     told: BTreeMap<u32, Watermark>,
     fleets: BTreeMap<Str, Fleet>,
+    #[serde(default)]
+    floods: BTreeMap<Str, i64>,
 }
 
-fn function_row(key: Id) -> Vec<u8> {
+fn series_row(key: Id) -> Vec<u8> {
     [b"f".as_slice(), &key.to_bytes()].concat()
 }
 
@@ -66,9 +68,9 @@ pub(super) fn changes(
         expires: None,
     };
     let mut rows = Vec::new();
-    for key in &changed.functions {
-        let value = tracker.functions.get(key).map(json);
-        rows.push(change(function_row(*key), value));
+    for key in &changed.series {
+        let value = tracker.series.get(key).map(json);
+        rows.push(change(series_row(*key), value));
     }
     for (minute, key) in &changed.minutes {
         let parts = tracker.minutes.get(minute).and_then(|m| m.get(key));
@@ -88,6 +90,7 @@ pub(super) fn changes(
             open_from: tracker.open_from,
             told: tracker.told.clone(),
             fleets: tracker.fleets.clone(),
+            floods: tracker.floods.clone(),
         };
         rows.push(change(STAGE.to_vec(), Some(json(&stage))));
     }
@@ -111,11 +114,12 @@ pub(super) fn restore(
                 tracker.open_from = stage.open_from;
                 tracker.told = stage.told;
                 tracker.fleets = stage.fleets;
+                tracker.floods = stage.floods;
             }
             Some(b'f') => {
-                let function = serde_json::from_slice(value).map_err(failed)?;
+                let series = serde_json::from_slice(value).map_err(failed)?;
                 if let Some(id) = id(1) {
-                    tracker.functions.insert(id, function);
+                    tracker.series.insert(id, series);
                 }
             }
             Some(b'm') => {
