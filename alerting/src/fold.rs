@@ -52,7 +52,7 @@ pub fn open(finding: &Finding, now: Time) -> Alert {
         finding: finding.clone(),
         ..Alert::default()
     };
-    if !finding.is_correlation() {
+    if !finding.episodic {
         alert.times = vec![finding.time; finding.event_ids.len()];
     }
     show(&mut alert, now);

@@ -283,7 +283,7 @@ fn a_surge_is_said_once_grows_and_ends() {
     );
     assert_eq!(first.function, "f");
     assert_eq!(first.region, "eu-west-1");
-    assert!(first.is_correlation());
+    assert!(first.episodic);
     let last = found.last().unwrap();
     assert!(last.last_event_time > first.last_event_time);
 }

@@ -53,6 +53,9 @@ pub struct Finding {
     /// The id of the finding that this one has become part of, through an event that came later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_into: Option<Id>,
+    /// Is it the word on an episode of a correlation or baseline, rather than the match of one event?
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub episodic: bool,
     /// Had something to be left out for want of room? Then times, count and evidence are not exact.
     #[serde(default, skip_serializing_if = "is_false")]
     pub approximate: bool,
@@ -84,15 +87,11 @@ pub struct Finding {
     #[serde(default, skip_serializing_if = "Str::is_empty")]
     pub explanation: Str,
     /// Is its rule tried out? Then it is kept and counted, and nobody is told.
-    #[serde(default, skip_serializing_if = "is_not")]
+    #[serde(default, skip_serializing_if = "is_false")]
     pub staged: bool,
     /// Labels from the inventory, for routing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<Str, Str>,
-}
-
-fn is_not(truth: &bool) -> bool {
-    !truth
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -133,11 +132,6 @@ impl Finding {
             labels: event.labels.clone(),
             ..Finding::default()
         }
-    }
-
-    /// Is it a revision of an episode of a correlation, rather than the match of one event?
-    pub fn is_correlation(&self) -> bool {
-        self.id != self.episode || !self.group.is_empty() || self.count != 1
     }
 }
 

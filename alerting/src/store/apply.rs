@@ -145,7 +145,7 @@ impl<'a, 't> Work<'a, 't> {
         }
         let grown = match alert {
             Some(id) => self.revise(finding, id)?,
-            None if finding.is_correlation() => Some(self.open(finding, None)?),
+            None if finding.episodic => Some(self.open(finding, None)?),
             None => Some(self.fold(finding)?),
         };
         let Some(alert) = grown else {
@@ -288,7 +288,7 @@ impl<'a, 't> Work<'a, 't> {
     }
 
     fn merge_waiting(&mut self, finding: &Finding, alert: Id) -> Result<(), StoreError> {
-        if !finding.is_correlation() {
+        if !finding.episodic {
             return Ok(());
         }
         let names = [finding.id.into(), finding.episode.into()];

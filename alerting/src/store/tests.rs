@@ -127,6 +127,7 @@ fn episode(id: u128, revision: u64, count: u64, severity: Severity) -> Finding {
         time: Time(0),
         last_event_time: Time(count as i64 * SECOND),
         count,
+        episodic: true,
         group: [("sourceIPAddress".into(), Some("192.0.2.1".into()))].into(),
         revision,
         identity: "ana".into(),
@@ -228,6 +229,24 @@ fn a_worse_alert_within_the_group_wait_is_the_same_page() {
             .unwrap()
             .unwrap();
         assert_eq!(leased.notification.alert, Id(2));
+    }
+}
+
+#[test]
+fn an_episode_without_a_group_that_begins_with_one_event_is_one_alert() {
+    for place in places() {
+        let mut b = Bench::new(&place, two_receivers());
+        let said = |revision, count| Finding {
+            episode: Id(1),
+            group: BTreeMap::new(),
+            ..episode(1, revision, count, Severity::Medium)
+        };
+        b.apply(&[said(0, 1)], 10);
+        b.apply(&[said(1, 2)], 20);
+        let alerts = b.alerts();
+        assert_eq!(alerts.len(), 1);
+        assert_eq!((alerts[0].count, alerts[0].revision), (2, 1));
+        assert_eq!(b.send("soc", 100), 1);
     }
 }
 

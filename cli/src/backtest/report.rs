@@ -223,7 +223,7 @@ fn fold(findings: &[Finding]) -> Vec<Alert<'_>> {
     let mut alerts = Vec::new();
     let mut singles: Vec<(Id, &Finding)> = Vec::new();
     for finding in findings {
-        if finding.is_correlation() {
+        if finding.episodic {
             alerts.push(Alert {
                 first: finding,
                 last: finding.last_event_time,
@@ -260,7 +260,7 @@ fn fold(findings: &[Finding]) -> Vec<Alert<'_>> {
 
 /// Whom an alert is about.
 fn who(finding: &Finding) -> String {
-    if finding.is_correlation() {
+    if finding.episodic {
         let group = finding.group.iter();
         let parts: Vec<String> = group
             .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("(none)")))
@@ -318,6 +318,7 @@ mod tests {
     fn findings_fold_as_alerting_folds() {
         let episode = Finding {
             count: 5,
+            episodic: true,
             group: [("a".into(), Some("x".into()))].into(),
             ..finding(9, "ana", 3_000)
         };

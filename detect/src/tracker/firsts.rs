@@ -268,6 +268,7 @@ fn said(rule: &Baseline, new: &New, known: &Known, sighting: &Sighting) -> Findi
     Finding {
         id,
         episode: id,
+        episodic: true,
         rule_id: rule.rule_id.clone(),
         title: rule.title.clone(),
         severity: rule.severity,

@@ -158,6 +158,7 @@ impl Open {
             account: one(&self.accounts),
             region: one(&self.regions),
             episode: self.id,
+            episodic: true,
             tags: rule.tags.clone(),
             revision: self.revision,
             resources: self.names.clone(),

@@ -256,6 +256,7 @@ impl Tracked {
             last_event_time: Time(end - 1),
             count: open.observed.max(1),
             episode: open.id,
+            episodic: true,
             tags: rule.tags.clone(),
             revision: open.revision,
             explanation: self.explained(open, text).into(),

@@ -347,6 +347,7 @@ impl Tracker {
         Some(Finding {
             id,
             episode: id,
+            episodic: true,
             rule_id: KEY_FLOOD.into(),
             title,
             severity: Severity::High,

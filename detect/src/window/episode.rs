@@ -231,6 +231,7 @@ impl Episode {
             event_ids: evidence().map(|(_, shown)| shown.clone()).collect(),
             evidence: evidence().map(|(id, _)| id).collect(),
             episode,
+            episodic: true,
             tags: rule.tags.clone(),
             late: self.late || head.iter().any(|m| m.late),
             approximate: self.rough || head.iter().any(|m| m.also > 0),

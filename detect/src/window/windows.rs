@@ -494,6 +494,7 @@ fn flood(rule: &Correlation, m: &Match, hour: i64) -> Finding {
     Finding {
         id,
         episode: id,
+        episodic: true,
         rule_id: KEY_FLOOD.into(),
         title: format_compact!(
             "Too many groups for \"{}\": some are not watched",

@@ -149,7 +149,7 @@ impl Outcome {
     pub(super) fn take_episodes(&mut self, bus: &dyn Bus) {
         let mut last: BTreeMap<event::Id, Finding> = BTreeMap::new();
         for finding in findings(bus) {
-            if finding.is_correlation() {
+            if finding.episodic {
                 let known = last.get(&finding.id).map(|f| f.revision);
                 if known.is_none_or(|revision| finding.revision >= revision) {
                     last.insert(finding.id, finding);
