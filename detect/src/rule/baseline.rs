@@ -1,5 +1,6 @@
 //! Baseline documents: which metric, in which buckets, and what is too small to be said (DESIGN §5.3).
 
+use super::correlation::{generate, list, once, timespan};
 use super::{BaselineRule, SeriesTest, Stretch, expected, info};
 use crate::baseline::{AtLeast, Direction, Params, SeasonLength};
 use crate::error::{Mistake, nearest};
@@ -70,7 +71,7 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
             info,
             subject: Subject::New(new),
             rules,
-            generate: generate(body, mistakes),
+            generate: generate(body, node, mistakes),
             tests: Vec::new(),
             event_tests,
             place: node.place,
@@ -103,7 +104,7 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
         info,
         subject,
         rules,
-        generate: generate(body, mistakes),
+        generate: generate(body, node, mistakes),
         tests,
         event_tests: Vec::new(),
         place: node.place,
@@ -120,7 +121,7 @@ fn new(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> (New, Vec<(Strin
         None => 24 * 3_600_000_000,
         Some(found) => {
             let text = found.scalar().unwrap_or_default();
-            super::correlation::timespan(&text).unwrap_or_else(|why| {
+            timespan(&text).unwrap_or_else(|why| {
                 let message = format!("learn: {why}");
                 mistakes.push(Mistake::new(found.place, message).hint("such as `learn: 24h`"));
                 0
@@ -160,15 +161,10 @@ fn names(
     key: &Node,
     mistakes: &mut Vec<Mistake>,
 ) -> Vec<(String, Place)> {
-    let placed = |n: &Node| n.scalar().map(|text| (text, n.place));
-    let found: Vec<_> = match body.get(name) {
-        None => Vec::new(),
-        Some(Node {
-            yaml: Yaml::List(items),
-            ..
-        }) => items.iter().filter_map(placed).collect(),
-        Some(one) => placed(one).into_iter().collect(),
-    };
+    let mut found = list(body, name, mistakes);
+    if name == "rules" {
+        once(&mut found, mistakes);
+    }
     if found.is_empty() {
         let message = format!("`{name}` of the baseline is missing");
         mistakes.push(Mistake::new(key.place, message).hint(hint));
@@ -178,21 +174,6 @@ fn names(
 
 fn texts(list: Vec<(String, Place)>) -> Vec<String> {
     list.into_iter().map(|(text, _)| text).collect()
-}
-
-/// Do the rules give findings of their own all the same?
-fn generate(body: &Node, mistakes: &mut Vec<Mistake>) -> bool {
-    let Some(found) = body.get("generate") else {
-        return false;
-    };
-    let text = found.scalar().unwrap_or_default();
-    if text != "true" && text != "false" {
-        mistakes.push(Mistake::new(
-            found.place,
-            "`generate` must be true or false",
-        ));
-    }
-    text == "true"
 }
 
 fn metric(body: &Node, key: &Node, mistakes: &mut Vec<Mistake>) -> Option<Metric> {
@@ -239,7 +220,7 @@ fn group_by(body: &Node, mistakes: &mut Vec<Mistake>) {
 fn params(body: &Node, mistakes: &mut Vec<Mistake>) -> Params {
     let mut params = Params::default();
     if let Some(found) = body.get("bucket") {
-        match super::correlation::timespan(&found.scalar().unwrap_or_default()) {
+        match timespan(&found.scalar().unwrap_or_default()) {
             Ok(bucket) => params.bucket = bucket,
             Err(why) => mistakes.push(
                 Mistake::new(found.place, format!("bucket: {why}")).hint("such as `bucket: 5m`"),
@@ -385,7 +366,7 @@ fn tests(node: &Node, mistakes: &mut Vec<Mistake>) -> Vec<SeriesTest> {
 
 fn stretch(node: &Node, mistakes: &mut Vec<Mistake>) -> Stretch {
     let length = node.get("for").and_then(Node::scalar).unwrap_or_default();
-    let minutes = match super::correlation::timespan(&length) {
+    let minutes = match timespan(&length) {
         Ok(length) => length / MINUTE,
         Err(why) => {
             mistakes.push(
@@ -538,7 +519,7 @@ mod tests {
         );
         check(
             "  rules: [a]\n  group-by: [b]\n  generate: perhaps\n",
-            "`generate` must be true or false",
+            "`generate` is a text",
         );
         check(
             "  metric: function.errors\n  windows: 3\n",

@@ -161,7 +161,7 @@ fn kind(body: &Node) -> Result<String, Option<Mistake>> {
 }
 
 /// The texts at a key: one or a list of them.
-fn list(body: &Node, name: &str, mistakes: &mut Vec<Mistake>) -> Vec<(String, Place)> {
+pub(super) fn list(body: &Node, name: &str, mistakes: &mut Vec<Mistake>) -> Vec<(String, Place)> {
     let text = |node: &Node, mistakes: &mut Vec<Mistake>| match node.scalar() {
         Some(text) if !text.is_empty() => Some((text, node.place)),
         _ => {
@@ -183,7 +183,7 @@ fn list(body: &Node, name: &str, mistakes: &mut Vec<Mistake>) -> Vec<(String, Pl
     }
 }
 
-fn once(rules: &mut Vec<(String, Place)>, mistakes: &mut Vec<Mistake>) {
+pub(super) fn once(rules: &mut Vec<(String, Place)>, mistakes: &mut Vec<Mistake>) {
     let mut seen: Vec<String> = Vec::new();
     rules.retain(|(word, place)| {
         let new = !seen.contains(word);
@@ -197,7 +197,7 @@ fn once(rules: &mut Vec<(String, Place)>, mistakes: &mut Vec<Mistake>) {
     });
 }
 
-fn generate(body: &Node, document: &Node, mistakes: &mut Vec<Mistake>) -> bool {
+pub(super) fn generate(body: &Node, document: &Node, mistakes: &mut Vec<Mistake>) -> bool {
     let nodes = [body.get("generate"), document.get("generate")];
     let mut generate = false;
     for node in nodes.into_iter().flatten() {
