@@ -141,3 +141,188 @@ impl<W> Crew<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::Mutex;
+
+    use event::Time;
+
+    use super::*;
+    use crate::{Batch, Commit, Entry, Record};
+
+    /// A log of which only the assignment can be asked.
+    #[derive(Default)]
+    struct Assigning(Mutex<Vec<u32>>);
+
+    fn away() -> BusError {
+        BusError::Unavailable {
+            action: "ask".into(),
+            reason: "nobody is there".into(),
+        }
+    }
+
+    impl Bus for Assigning {
+        fn assigned(&self, _: &str, _: Topic) -> Result<Vec<u32>, BusError> {
+            let assigned = self.0.lock().unwrap().clone();
+            if assigned == [99] {
+                Err(away())
+            } else {
+                Ok(assigned)
+            }
+        }
+        fn wait(&self, _: Topic, from: &[(u32, Offset)], _: Duration) -> Result<bool, BusError> {
+            match from {
+                [] => Err(away()),
+                [(7, _)] => Err(BusError::Refused("7".into())),
+                _ => Ok(true),
+            }
+        }
+        fn partitions(&self, _: Topic) -> u32 {
+            0
+        }
+        fn append(&self, _: Topic, _: Vec<Record>) -> Result<(), BusError> {
+            Err(away())
+        }
+        fn read(&self, _: Topic, _: u32, _: Offset, _: usize) -> Result<Batch, BusError> {
+            Err(away())
+        }
+        fn bounds(&self, _: Topic, _: u32) -> Result<Range<Offset>, BusError> {
+            Err(away())
+        }
+        fn commit(&self, _: Commit) -> Result<(), BusError> {
+            Err(away())
+        }
+        fn position(&self, _: &str, _: Topic, _: u32) -> Result<Option<Offset>, BusError> {
+            Err(away())
+        }
+        fn state_get(
+            &self,
+            _: &str,
+            _: u32,
+            _: &[Vec<u8>],
+        ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
+            Err(away())
+        }
+        fn state_scan(&self, _: &str, _: u32, _: &[u8]) -> Result<Vec<Entry>, BusError> {
+            Err(away())
+        }
+        fn retain(&self, _: Time) -> Result<(), BusError> {
+            Err(away())
+        }
+    }
+
+    /// What a round did: which workers were opened and which worked, the kinds of trouble, and what came of it.
+    type Told = (
+        Vec<u32>,
+        Vec<u32>,
+        Vec<&'static str>,
+        Result<bool, BusError>,
+    );
+
+    /// A round in which the partitions in `failing` fail in this way.
+    fn round(
+        crew: &mut Crew<u32>,
+        bus: &Assigning,
+        failing: &[u32],
+        error: fn() -> BusError,
+    ) -> Told {
+        let (mut opened, mut worked, mut trouble) = (Vec::new(), Vec::new(), Vec::new());
+        let result = crew.round(
+            bus,
+            |partition| {
+                opened.push(partition);
+                Ok(partition)
+            },
+            |worker| {
+                worked.push(*worker);
+                if failing.contains(worker) {
+                    return Err(error());
+                }
+                Ok(*worker == 2)
+            },
+            |error: &BusError| Some(error),
+            |kind| trouble.push(kind),
+        );
+        (opened, worked, trouble, result)
+    }
+
+    #[test]
+    fn workers_come_and_go_with_their_partitions() {
+        let bus = Assigning::default();
+        let mut crew = Crew::new("c", Topic::Events);
+        let mut check = |assigned: &[u32], opened: &[u32], moved: bool| {
+            *bus.0.lock().unwrap() = assigned.to_vec();
+            let told = round(&mut crew, &bus, &[], away);
+            let expected = (opened.to_vec(), assigned.to_vec(), vec![], Ok(moved));
+            assert_eq!(
+                (told.0, told.1, told.2, told.3.map_err(|e| e.to_string())),
+                expected
+            );
+            let at: Vec<u32> = crew.workers().map(|(partition, _)| partition).collect();
+            assert_eq!(at, assigned);
+        };
+        check(&[], &[], false);
+        check(&[0, 1], &[0, 1], false);
+        check(&[0, 1, 2], &[2], true);
+        check(&[2], &[], true);
+        // What was given up is begun anew when it comes back: another process may have worked on it.
+        check(&[0, 2], &[0], true);
+    }
+
+    #[test]
+    fn a_worker_that_failed_rests_and_is_opened_again_and_the_others_go_on() {
+        let bus = Assigning(Mutex::new(vec![0, 2]));
+        let mut crew = Crew::new("c", Topic::Events);
+        let told = round(&mut crew, &bus, &[0], away);
+        assert_eq!((told.1, told.2), (vec![0, 2], vec!["unavailable"]));
+        assert!(told.3.unwrap(), "the other one had work");
+        let told = round(&mut crew, &bus, &[], away);
+        assert_eq!((told.0, told.1), (vec![], vec![2]), "0 rests");
+        std::thread::sleep(REST);
+        let told = round(&mut crew, &bus, &[], away);
+        assert_eq!((told.0, told.1), (vec![0], vec![0, 2]));
+
+        // Who was overtaken begins again at once.
+        let fenced = || BusError::Fenced {
+            consumer: "c".into(),
+            topic: Topic::Events,
+            partition: 0,
+            from: 1,
+            stored: 2,
+        };
+        let told = round(&mut crew, &bus, &[0], fenced);
+        assert_eq!(told.2, ["fenced"]);
+        let told = round(&mut crew, &bus, &[], away);
+        assert_eq!(told.0, [0]);
+
+        // What waiting does not mend is handed on.
+        let told = round(&mut crew, &bus, &[0], || BusError::Refused("no".into()));
+        assert!(matches!(told.3, Err(BusError::Refused(_))));
+    }
+
+    #[test]
+    fn brokers_that_are_away_stop_nobody() {
+        let bus = Assigning(Mutex::new(vec![1]));
+        let mut crew = Crew::new("c", Topic::Events);
+        round(&mut crew, &bus, &[], away).3.unwrap();
+        *bus.0.lock().unwrap() = vec![99];
+        let told = round(&mut crew, &bus, &[], away);
+        assert_eq!((told.1, told.2), (vec![], vec!["unavailable"]));
+        assert!(!told.3.unwrap());
+        assert_eq!(crew.workers().count(), 1, "nobody has taken it away");
+
+        let mut trouble = Vec::new();
+        let mut wait = |crew: &Crew<u32>| {
+            let next = |_: &u32| 0;
+            crew.wait(&bus, next, Duration::ZERO, |kind| trouble.push(kind))
+        };
+        wait(&crew).unwrap();
+        wait(&Crew::new("c", Topic::Events)).unwrap();
+        let mut seven = Crew::new("c", Topic::Events);
+        seven.workers.insert(7, 7);
+        assert!(wait(&seven).is_err());
+        assert_eq!(trouble, ["unavailable"]);
+    }
+}
