@@ -27,6 +27,8 @@ struct Level {
     keys: Vec<Key>,
     /// Places in `keys` plus one, by hash; 0 is empty. The length is a power of two.
     table: Vec<u16>,
+    /// Does a path go on behind one of the keys?
+    goes_on: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ impl FieldSet {
             } else if self.levels[level].keys[key].level == NONE {
                 let next = self.levels.len();
                 self.levels[level].keys[key].level = next as u32;
+                self.levels[level].goes_on = true;
                 self.levels.push(Level::default());
                 level = next;
             } else {
@@ -100,7 +103,7 @@ impl FieldSet {
                 for child in value.children() {
                     if let Some(key) = self.levels[level].find(&child) {
                         self.found(key, child, slots);
-                    } else if level > 0 || self.levels[0].keys.len() > 1 {
+                    } else if self.levels[level].goes_on {
                         self.dotted(level, child, slots);
                     }
                 }
@@ -246,17 +249,20 @@ mod tests {
     fn check(record: &str, path: &str, expected: &[&str]) {
         let text = record.as_bytes();
         let doc = Doc::parse(text).unwrap();
-        let mut set = FieldSet::new();
-        set.slot("eventName");
-        set.slot("a.b.other");
-        let slot = set.slot(path);
-        let mut slots = Slots::new();
-        set.extract(doc.root(text), &mut slots);
-        let found: Vec<_> = slots
-            .all(slot)
-            .map(|n| String::from_utf8_lossy(doc.value(text, n).raw()).into_owned())
-            .collect();
-        assert_eq!(found, expected, "{path} in {record}");
+        for others in [&["eventName", "a.b.other"][..], &[]] {
+            let mut set = FieldSet::new();
+            for other in others {
+                set.slot(other);
+            }
+            let slot = set.slot(path);
+            let mut slots = Slots::new();
+            set.extract(doc.root(text), &mut slots);
+            let found: Vec<_> = slots
+                .all(slot)
+                .map(|n| String::from_utf8_lossy(doc.value(text, n).raw()).into_owned())
+                .collect();
+            assert_eq!(found, expected, "{path} beside {others:?} in {record}");
+        }
     }
 
     #[test]
