@@ -11,6 +11,7 @@ mod explain;
 mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use event::json::Value;
 use event::path::{FieldSet, Slot, Slots};
@@ -23,7 +24,7 @@ use crate::meter::{Cell, Counted, Group, MINUTE, Reading};
 use crate::rule::Logsource;
 use crate::tracker::{Sighting, Sightings, known_as};
 use crate::window::{Contribution, contributed, group_value};
-use look::Look;
+use look::{Cover, Look};
 
 pub use explain::{Explained, Explanation};
 
@@ -155,9 +156,10 @@ pub struct Scratch {
     matched: Vec<u32>,
     /// What filters took away from this event: the filter and the rule.
     cut: Vec<(u32, u32)>,
-    /// Which logsources cover the source of the last event.
+    /// The source of the last event, and what concerns it.
     source: Str,
-    covered: Vec<bool>,
+    cover: Arc<Cover>,
+    covers: FxHashMap<Str, Arc<Cover>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -249,7 +251,7 @@ impl Engine {
         let candidates = std::mem::take(&mut look.scratch.candidates);
         for &number in &candidates {
             let rule = &self.rules[number as usize];
-            if look.scratch.covered[rule.logsource]
+            if look.scratch.cover.logsources[rule.logsource]
                 && look.holds(&rule.expression)
                 && !look.is_cut(number, &rule.filters)
             {

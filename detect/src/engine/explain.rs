@@ -92,7 +92,7 @@ impl Engine {
             .filter(|f| look.cuts(*f))
             .collect();
         Some(Explanation {
-            covered: look.scratch.covered[rule.logsource],
+            covered: look.scratch.cover.logsources[rule.logsource],
             held: look.holds(&rule.expression),
             selections,
             lines,

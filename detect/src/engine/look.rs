@@ -4,12 +4,43 @@
 //! expressions, and reads the values of a slot the first time that anybody asks: the original and the lower-cased text
 //! go behind one another into two strings of the [`Scratch`], which is used again for the next event.
 
+use std::sync::Arc;
+
 use event::json::{Kind, Value};
 use event::path::Slot;
 use event::{Event, Normalized, Str, Time};
 
 use super::{Engine, Expression, Predicate, Read, Scratch, Text};
 use crate::item::{Relation, Test, TimePart};
+
+/// For so many sources it is remembered which rules concern them.
+const MOST_SOURCES: usize = 64;
+
+/// Which rules concern events of one source: those of other systems cost nothing.
+#[derive(Debug, Default)]
+pub(super) struct Cover {
+    /// By logsource: do its rules look at them?
+    pub(super) logsources: Vec<bool>,
+    /// Rules without keys that do.
+    unkeyed: Vec<u32>,
+    /// The places in the engine's index at which there are rules that do.
+    index: Vec<usize>,
+}
+
+impl Cover {
+    fn new(engine: &Engine, source: &str) -> Cover {
+        let logsources: Vec<bool> = engine.logsources.iter().map(|l| l.covers(source)).collect();
+        let looks = |rule: &u32| logsources[engine.rules[*rule as usize].logsource];
+        let unkeyed = engine.unkeyed.iter().copied().filter(looks);
+        let index = engine.index.iter().enumerate();
+        let index = index.filter(|(_, (_, rules))| rules.values().flatten().any(looks));
+        Cover {
+            unkeyed: unkeyed.collect(),
+            index: index.map(|(at, _)| at).collect(),
+            logsources,
+        }
+    }
+}
 
 /// One event looked at by one engine.
 pub(super) struct Look<'a, 's> {
@@ -30,7 +61,8 @@ impl<'a> Look<'a, '_> {
             s.offered = vec![0; engine.rules.len()];
             s.read = vec![Read::default(); engine.fields.len()];
             s.source = Str::default();
-            s.covered.clear();
+            s.cover = Arc::default();
+            s.covers.clear();
         }
         s.event += 1;
         s.values.clear();
@@ -40,13 +72,13 @@ impl<'a> Look<'a, '_> {
         s.candidates.clear();
         s.matched.clear();
         s.cut.clear();
-        if s.covered.is_empty() || s.source != self.event.source {
+        if s.source != self.event.source || s.cover.logsources.len() != engine.logsources.len() {
             s.source = self.event.source.clone();
-            s.covered = engine
-                .logsources
-                .iter()
-                .map(|l| l.covers(&s.source))
-                .collect();
+            if s.covers.len() >= MOST_SOURCES {
+                s.covers.clear();
+            }
+            let cover = s.covers.entry(s.source.clone());
+            s.cover = Arc::clone(cover.or_insert_with(|| Arc::new(Cover::new(engine, &s.source))));
         }
         if let Some(root) = self.json {
             engine.fields.extract(root, &mut s.slots);
@@ -55,8 +87,9 @@ impl<'a> Look<'a, '_> {
 
     pub(super) fn candidates(&mut self) {
         let engine = self.engine;
-        self.scratch.candidates.extend_from_slice(&engine.unkeyed);
-        for (slot, rules) in &engine.index {
+        let cover = Arc::clone(&self.scratch.cover);
+        self.scratch.candidates.extend_from_slice(&cover.unkeyed);
+        for (slot, rules) in cover.index.iter().map(|at| &engine.index[*at]) {
             let read = self.read(*slot);
             for at in read.from..read.to {
                 let (from, to) = self.scratch.values[at as usize].lower;
