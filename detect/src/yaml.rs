@@ -139,10 +139,13 @@ pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|e| YamlError {
-            place: Place {
-                line: e.marker().line(),
-                column: e.marker().col() + 1,
-            },
+            place: within(
+                text,
+                Place {
+                    line: e.marker().line(),
+                    column: e.marker().col() + 1,
+                },
+            ),
             message: format!("not valid yaml: {}", e.info()),
         })?;
         builder.event(event, place_of(&span))?;
@@ -152,6 +155,19 @@ pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
         .into_iter()
         .filter(|d| d.yaml != Yaml::Null)
         .collect())
+}
+
+/// A text that ends too early is found to be wrong behind its last line; people look at its end.
+fn within(text: &str, place: Place) -> Place {
+    let lines = text.matches(['\n', '\r']).count() + 1;
+    if place.line <= lines {
+        return place;
+    }
+    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    Place {
+        line: lines,
+        column: last.chars().count() + 1,
+    }
 }
 
 fn place_of(span: &Span) -> Place {
@@ -397,6 +413,12 @@ mod tests {
             "2026-01-01"
         ]]);
         assert_eq!(json(text), expected);
+    }
+
+    #[test]
+    fn a_text_that_ends_too_early_is_wrong_at_its_end() {
+        let error = documents("a:\n  b: c\nfalsepositive").unwrap_err();
+        assert_eq!((error.place.line, error.place.column), (3, 14));
     }
 
     #[test]
