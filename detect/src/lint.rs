@@ -77,6 +77,10 @@ pub const CODES: &[(&str, &str)] = &[
         "the logsource names nothing: the rule looks at every event",
     ),
     (
+        "name-twice",
+        "another rule has the same name: a reference means the first",
+    ),
+    (
         "negation-only",
         "the condition holds for events that fit no selection",
     ),

@@ -319,6 +319,14 @@ fn cases() -> Vec<(String, Vec<&'static str>)> {
             vec!["correlation-logsource"],
         ),
         (
+            correlation(
+                "group-by: [userName],",
+                "[stopped]",
+                &format!("---\nname: stopped\n{other}"),
+            ),
+            vec!["name-twice"],
+        ),
+        (
             exception(&EXCEPTION.replace("condition: not selection", "condition: selection")),
             vec!["filter-direction"],
         ),

@@ -1,8 +1,8 @@
-//! Rules side by side: the same logic twice, correlations over different logs, exceptions near their end.
+//! Rules side by side: the same logic or name twice, correlations over different logs, exceptions near their end.
 
 use std::collections::BTreeMap;
 
-use event::Time;
+use event::{RuleInfo, Time};
 
 use crate::condition::Condition;
 use crate::error::Mistake;
@@ -36,6 +36,29 @@ pub(super) fn check(set: &RuleSet, today: Time, say: &mut dyn FnMut(&str, Mistak
             }
             None => {
                 known.insert(logic(rule), rule);
+            }
+        }
+    }
+    let rules = set.rules.iter();
+    let rules = rules.map(|r| (&r.name, &r.info, r.place));
+    let correlations = set.correlations.iter();
+    let named = rules.chain(correlations.map(|c| (&c.name, &c.info, c.place)));
+    let mut names: BTreeMap<&str, &RuleInfo> = BTreeMap::new();
+    for (name, info, place) in named {
+        let Some(name) = name else { continue };
+        match names.get(name.as_str()) {
+            Some(first) => {
+                let message = format!(
+                    "rule `{}` in `{}` is called `{name}`, too",
+                    first.title, first.file
+                );
+                let hint =
+                    "a reference to this name means that rule: refer to ids, or give another name";
+                let mistake = Mistake::new(place, message).hint(hint);
+                say(&info.file, mistake.advice("name-twice"));
+            }
+            None => {
+                names.insert(name, info);
             }
         }
     }
