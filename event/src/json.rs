@@ -389,6 +389,13 @@ impl<'a> Value<'a> {
         self.node().hash
     }
 
+    /// Has its key dots? An escaped key may have.
+    pub(crate) fn key_may_have_dots(&self) -> bool {
+        let node = self.node();
+        let key = &self.text[node.key_start as usize..node.key_end as usize];
+        node.flags & KEY_ESCAPED != 0 || key.contains(&b'.')
+    }
+
     /// The member `key` of an object; of duplicates the first.
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         let hash = key_hash(key.as_bytes());

@@ -103,7 +103,7 @@ impl FieldSet {
                 for child in value.children() {
                     if let Some(key) = self.levels[level].find(&child) {
                         self.found(key, child, slots);
-                    } else if self.levels[level].goes_on {
+                    } else if self.levels[level].goes_on && child.key_may_have_dots() {
                         self.dotted(level, child, slots);
                     }
                 }
@@ -127,9 +127,7 @@ impl FieldSet {
 
     /// A key such as `ec2.volume` stands for two steps of a path.
     fn dotted(&self, level: usize, child: Value<'_>, slots: &mut Slots) {
-        let Some(key) = child.key().filter(|k| k.contains('.')) else {
-            return;
-        };
+        let Some(key) = child.key() else { return };
         let mut level = level;
         let mut parts = key.split('.').peekable();
         while let Some(part) = parts.next() {
@@ -284,6 +282,7 @@ mod tests {
     #[test]
     fn keys_with_dots() {
         check(r#"{"a.b.c":1}"#, "a.b.c", &["1"]);
+        check(r#"{"a\u002eb.c":1}"#, "a.b.c", &["1"]);
         check(r#"{"a":{"b.c":1}}"#, "a.b.c", &["1"]);
         check(r#"{"a.b":{"c":1}}"#, "a.b.c", &["1"]);
         check(r#"{"a.b":{"c":1},"a":{"b":{"c":2}}}"#, "a.b.c", &["1", "2"]);
