@@ -158,7 +158,7 @@ fn indexed(
     );
     let mut reader = Reader {
         offline: Offline::new(setting.correlations.clone(), OFFLINE_MEMORY),
-        counters: Counters::new(0),
+        counters: Counters::of_whole(),
         told: Sightings::default(),
         setting: Arc::new(setting),
         scratch: Scratch::new(),
@@ -186,7 +186,7 @@ fn indexed(
     let Reader {
         setting,
         offline,
-        counters,
+        mut counters,
         mut totals,
         ..
     } = reader;
@@ -198,6 +198,7 @@ fn indexed(
         }
     })?;
     failed?;
+    totals.uncounted = counters.uncounted();
     for finding in detect::tracker::offline(counters, &setting.baselines) {
         totals.findings += 1;
         each(finding)?;

@@ -77,6 +77,8 @@ pub(crate) struct Totals {
     bytes: u64,
     files: u64,
     bad: u64,
+    /// Events that baselines do not know of, for want of room.
+    pub(crate) uncounted: u64,
     by_rule: BTreeMap<(std::cmp::Reverse<Severity>, String), u64>,
     /// What each filter took away, by its title.
     pub(crate) by_filter: BTreeMap<String, u64>,
@@ -89,6 +91,14 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
+    /// That baselines do not know of all events.
+    pub(crate) fn uncounted_words(&self) -> String {
+        format!(
+            "{} events were not counted for baselines: too many functions and groups for so much time; look at less at once, with --from and --to",
+            self.uncounted
+        )
+    }
+
     /// Takes note of an event.
     pub(crate) fn see(&mut self, time: Time) {
         self.events += 1;
@@ -315,7 +325,7 @@ fn collect_chunks(
 ) -> anyhow::Result<()> {
     let mut seen = Seen::new();
     let mut correlator = Offline::new(setting.correlations.clone(), OFFLINE_MEMORY);
-    let mut counters = Counters::new(0);
+    let mut counters = Counters::of_whole();
     for receiver in receivers {
         for chunk in receiver {
             let sinks = Sinks {
@@ -343,6 +353,7 @@ fn collect_chunks(
         }
     })?;
     failed?;
+    totals.uncounted = counters.uncounted();
     for finding in tracker::offline(counters, &setting.baselines) {
         count(totals, finding.severity, &finding.title, 1);
         tell(setting.format, &finding, say)?;

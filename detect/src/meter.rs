@@ -35,6 +35,9 @@ const KEPT_MINUTES: i64 = 120;
 /// beyond.
 const MOST_CELLS: usize = 200_000;
 
+/// The same for a whole input at once, of which no minute is forgotten on the way: about 230 bytes each, a gigabyte.
+const MOST_OF_WHOLE: usize = 4_000_000;
+
 /// The calls of CloudTrail that change what a function does.
 const DEPLOYING: [&str; 4] = [
     "UpdateFunctionCode",
@@ -360,6 +363,8 @@ pub fn reading(event: &Event, json: Option<Value<'_>>) -> Option<Reading> {
 #[derive(Debug, Clone)]
 pub struct Counters {
     partition: u32,
+    /// How many cells there may be of each kind.
+    most: usize,
     /// Region and counts.
     cells: BTreeMap<(i64, Counted), (Str, Cell)>,
     /// How many of them are groups'.
@@ -375,11 +380,20 @@ impl Counters {
     pub fn new(partition: u32) -> Counters {
         Counters {
             partition,
+            most: MOST_CELLS,
             cells: BTreeMap::new(),
             groups: 0,
             changed: BTreeSet::new(),
             told: Vec::new(),
             uncounted: 0,
+        }
+    }
+
+    /// No counts yet of a whole input, which ends with [`Counters::into_records`].
+    pub fn of_whole() -> Counters {
+        Counters {
+            most: MOST_OF_WHOLE,
+            ..Counters::new(0)
         }
     }
 
@@ -407,7 +421,7 @@ impl Counters {
             Counted::Group(_) => self.groups,
             Counted::Function(_) => self.cells.len() - self.groups,
         };
-        kept >= MOST_CELLS
+        kept >= self.most
     }
 
     /// How many counts were not taken for want of room since this was last asked.

@@ -177,6 +177,9 @@ impl<'a> Report<'a> {
                 writeln!(out, "{matches:>8}  {}", cut(title, 80))?;
             }
         }
+        if self.totals.uncounted > 0 {
+            writeln!(out, "\n{}", self.totals.uncounted_words())?;
+        }
         Ok(())
     }
 
@@ -191,6 +194,7 @@ impl<'a> Report<'a> {
             "findings": self.totals.findings,
             "alerts": self.alerts,
             "alerts_per_day": self.per_day(),
+            "uncounted": self.totals.uncounted,
         });
         writeln!(out, "{total}")?;
         for (name, day) in &self.days {

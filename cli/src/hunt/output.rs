@@ -183,6 +183,9 @@ pub(crate) fn summary(totals: &Totals, rules: usize, took: Duration) {
             totals.bad
         );
     }
+    if totals.uncounted > 0 {
+        eprintln!("{}", totals.uncounted_words());
+    }
     if !totals.by_filter.is_empty() {
         let sum: u64 = totals.by_filter.values().sum();
         eprintln!("\ntaken away by filters ({sum})");

@@ -268,7 +268,7 @@ impl<'a> Bench<'a> {
         };
         let text = records(test);
         let mut pushed = Ok(());
-        let (mut counters, mut told) = (Counters::new(0), Sightings::default());
+        let (mut counters, mut told) = (Counters::of_whole(), Sightings::default());
         let mut each = |item: Item<'_>| {
             let record = match item {
                 Item::Bad(bad) => {

@@ -167,3 +167,36 @@ fn every_partition_hears_of_a_watermark() {
         }
     }
 }
+
+#[test]
+fn a_flood_of_groups_takes_no_room_from_functions_and_is_said() {
+    let group = |n: i64| Reading::Count {
+        counted: Counted::Group(Group {
+            rule: "r".into(),
+            values: [("user".into(), Some(event::format_compact!("user-{n}")))].into(),
+        }),
+        minute: 5,
+        region: Str::default(),
+        cell: Cell {
+            matches: 1,
+            ..Cell::default()
+        },
+    };
+    let mut counters = Counters::new(0);
+    for n in 0..MOST_CELLS as i64 + 3 {
+        counters.take(group(n));
+    }
+    counters.take(group(0));
+    see(&mut counters, &report(5, "f", ""));
+    assert_eq!((counters.uncounted(), counters.uncounted()), (3, 0));
+    let (records, _) = counters.flush(Time(0));
+    assert_eq!(records.len(), MOST_CELLS + 1);
+    assert_eq!(meters(&records).len(), 1, "the function is counted");
+
+    // Hours later there is room again, also after a restart.
+    see(&mut counters, &report(5 + KEPT_MINUTES + 1, "f", ""));
+    let (_, state) = counters.flush(Time(0));
+    assert_eq!(state.len(), MOST_CELLS + 2, "the minute is forgotten");
+    counters.take(group(MOST_CELLS as i64 + 1));
+    assert_eq!(counters.uncounted(), 0);
+}
