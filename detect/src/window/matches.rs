@@ -289,7 +289,8 @@ pub struct Watermark {
     /// Up to which offset it had been read.
     pub next: Offset,
     /// Where every partition of `events` ended after that. A partition that was read to where any other has seen it end
-    /// is idle and holds nobody back.
+    /// is idle and holds nobody back. Nobody is idle by records of before this was told.
+    #[serde(default)]
     pub ends: Vec<Offset>,
 }
 
