@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 
 /// Where something stands in a file; both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
@@ -136,19 +136,14 @@ pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
         documents: Vec::new(),
         nodes: 0,
     };
+    let end = end_of(text);
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|e| YamlError {
-            place: within(
-                text,
-                Place {
-                    line: e.marker().line(),
-                    column: e.marker().col() + 1,
-                },
-            ),
+            place: place_of(e.marker()).min(end),
             message: format!("not valid yaml: {}", e.info()),
         })?;
-        builder.event(event, place_of(&span))?;
+        builder.event(event, place_of(&span.start).min(end))?;
     }
     Ok(builder
         .documents
@@ -157,23 +152,19 @@ pub fn documents(text: &str) -> Result<Vec<Node>, YamlError> {
         .collect())
 }
 
-/// A text that ends too early is found to be wrong behind its last line; people look at its end.
-fn within(text: &str, place: Place) -> Place {
-    let lines = text.matches(['\n', '\r']).count() + 1;
-    if place.line <= lines {
-        return place;
-    }
+/// Where a text ends. What ends too early is found to be wrong a line behind it; people look at its end.
+fn end_of(text: &str) -> Place {
     let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
     Place {
-        line: lines,
+        line: text.matches(['\n', '\r']).count() + 1,
         column: last.chars().count() + 1,
     }
 }
 
-fn place_of(span: &Span) -> Place {
+fn place_of(marker: &Marker) -> Place {
     Place {
-        line: span.start.line(),
-        column: span.start.col() + 1,
+        line: marker.line(),
+        column: marker.col() + 1,
     }
 }
 
@@ -419,6 +410,9 @@ mod tests {
     fn a_text_that_ends_too_early_is_wrong_at_its_end() {
         let error = documents("a:\n  b: c\nfalsepositive").unwrap_err();
         assert_eq!((error.place.line, error.place.column), (3, 14));
+        let nothing = documents("a:\n ? ").unwrap();
+        let inner = nothing[0].get("a").map(|node| node.place);
+        assert_eq!(inner.map(|place| place.line), Some(2));
     }
 
     #[test]
