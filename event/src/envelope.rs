@@ -136,6 +136,11 @@ impl Flags {
         self.0 |= 1 << flag as u8;
     }
 
+    /// Takes a flag away.
+    pub fn clear(&mut self, flag: Flag) {
+        self.0 &= !(1 << flag as u8);
+    }
+
     /// Is the flag set?
     pub fn has(self, flag: Flag) -> bool {
         self.0 & 1 << flag as u8 != 0
