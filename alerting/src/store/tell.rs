@@ -274,6 +274,15 @@ pub(super) fn unite(tx: &Tx<'_>, from: Id, to: Id) -> Result<(), StoreError> {
     )?;
     run(tx, "DELETE FROM told WHERE incident = ?1", &ids[..1])?;
     run(tx, "DELETE FROM numbers WHERE incident = ?1", &ids[..1])?;
+    // Where neither has been told yet, one word says the worse of both.
+    const WORSE: &str = "FROM outbox f WHERE f.incident = ?1 AND f.receiver = outbox.receiver AND f.delivery = 'pending' \
+                         AND f.attempts = 0 AND f.reason = 'first' AND f.severity > outbox.severity";
+    let raise = format!(
+        "UPDATE outbox SET severity = (SELECT MAX(f.severity) {WORSE}), alert = (SELECT f.alert {WORSE} ORDER BY f.severity DESC LIMIT 1) \
+         WHERE incident = ?2 AND delivery = 'pending' AND attempts = 0 AND message IS NULL AND reason = 'first' \
+         AND EXISTS (SELECT 1 {WORSE})"
+    );
+    run(tx, &raise, &ids)?;
     // A first word about the joined incident that has not gone out is not needed where the other was told already.
     run(
         tx,

@@ -251,6 +251,38 @@ fn an_episode_without_a_group_that_begins_with_one_event_is_one_alert() {
 }
 
 #[test]
+fn incidents_that_become_one_before_anybody_is_told_are_told_of_once() {
+    let one = || {
+        policy(
+            r#"{"group_wait_seconds": 30, "receivers": [{"name": "soc", "webhook": {}}], "route": {"receiver": "soc"}}"#,
+        )
+    };
+    let (medium, high) = (Severity::Medium, Severity::High);
+    for place in places() {
+        for severities in [(medium, high), (high, medium), (medium, medium)] {
+            let mut b = Bench::new(&place, one());
+            let of = |id, actor: &str, key: &str, severity| Finding {
+                rule_id: format!("rule {id}").into(),
+                access_key: key.into(),
+                ..single(id, actor, 0, severity)
+            };
+            b.apply(&[of(1, "ana", "", severities.0)], 1);
+            b.apply(&[of(2, "bob", "K", severities.1)], 2);
+            assert_eq!(b.store.incidents(true, None, 0).unwrap().len(), 2);
+            b.apply(&[of(3, "ana", "K", Severity::Low)], 3);
+            assert_eq!(b.store.incidents(true, None, 0).unwrap().len(), 1);
+            let leased = b.store.lease("soc", SECOND, Time(40 * SECOND)).unwrap();
+            let told = leased.unwrap().notification;
+            assert_eq!(told.severity, severities.0.max(severities.1));
+            b.store
+                .settle(&told, &Outcome::Sent, Time(41 * SECOND))
+                .unwrap();
+            assert_eq!(b.send("soc", 100 * SECOND), 0, "told once: {severities:?}");
+        }
+    }
+}
+
+#[test]
 fn a_merged_alert_is_over_and_never_told_again() {
     for place in places() {
         let mut b = Bench::new(&place, two_receivers());
