@@ -347,8 +347,6 @@ impl Worker {
             self.event(rules, *offset, event, begin, &mut outputs);
         }
         let (meters, counts) = self.counters.flush(begin);
-        let uncounted = metrics.dropped.with_label_values(&["uncounted"]);
-        uncounted.inc_by(self.counters.uncounted());
         outputs
             .records
             .extend(meters.into_iter().map(|r| (Topic::Meters, r)));
@@ -362,6 +360,8 @@ impl Worker {
         self.commit(batch.next, outputs, state)?;
         metrics.sent.inc_by(findings);
         metrics.matches.inc_by(matches);
+        let uncounted = metrics.dropped.with_label_values(&["uncounted"]);
+        uncounted.inc_by(self.counters.uncounted());
         for ((name, origin), findings) in automation {
             metrics
                 .automation

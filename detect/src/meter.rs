@@ -20,7 +20,7 @@ use event::{Event, Flag, Id, Outcome, Str, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::tracker::Sighting;
-use crate::window::Watermark;
+use crate::window::{Watermark, group_key};
 
 /// A minute in microseconds.
 pub const MINUTE: i64 = 60_000_000;
@@ -61,15 +61,7 @@ impl Counted {
     pub fn key(&self) -> Id {
         match self {
             Counted::Function(function) => function.key(),
-            Counted::Group(group) => {
-                let mut parts = vec![group.rule.as_bytes()];
-                for (name, value) in &group.values {
-                    parts.push(name.as_bytes());
-                    // No value is not the empty one.
-                    parts.push(value.as_ref().map_or(&b"\0"[..], |v| v.as_bytes()));
-                }
-                Id::of("group", &parts)
-            }
+            Counted::Group(group) => group_key(&group.rule, &group.values),
         }
     }
 

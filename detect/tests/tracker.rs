@@ -209,6 +209,43 @@ fn many_groups_at_once_are_one_finding() {
 }
 
 #[test]
+fn groups_of_no_rule_are_nothing_and_a_field_may_be_named_twice() {
+    let [rule] = &*rate_rules() else {
+        panic!("there is one");
+    };
+    let Subject::Rate(rate) = &rule.subject else {
+        panic!("it counts");
+    };
+    let twice = Rate {
+        group_by: vec!["user".into(), "account".into(), "user".into()],
+        ..rate.clone()
+    };
+    let other = Rate {
+        group_by: vec!["user".into()],
+        ..rate.clone()
+    };
+    let watched = |rule: Option<Baseline>| {
+        let mut tracker = Tracker::new(rule.into_iter().collect(), options());
+        let mut out = Vec::new();
+        tracker.take(matches("eve", START, 5), &mut out);
+        (tracker.series(), tracker.counts().crowded, out.len())
+    };
+    let with = |rate| {
+        Some(Baseline {
+            subject: Subject::Rate(rate),
+            ..rule.clone()
+        })
+    };
+    assert_eq!(watched(with(twice)), (1, 0, 0));
+    assert_eq!(
+        watched(with(other)),
+        (0, 0, 0),
+        "it is grouped otherwise now"
+    );
+    assert_eq!(watched(None), (0, 0, 0));
+}
+
+#[test]
 fn a_flood_of_groups_is_said_and_takes_no_place_from_known_ones() {
     let few = Options {
         max_series: 3,

@@ -8,21 +8,8 @@ use crate::meter::{Cell, MINUTE};
 use crate::tracker::{Measured, Metric, New, Rate, Subject};
 use crate::yaml::{Node, Place, Yaml};
 
-const KEYS: &[&str] = &[
-    "metric",
-    "group-by",
-    "bucket",
-    "season",
-    "direction",
-    "at-least",
-    "false-alarms",
-    "slow",
-];
-
-const RATE_KEYS: &[&str] = &[
-    "rules",
-    "group-by",
-    "generate",
+/// How something is judged that is measured.
+const MODEL_KEYS: &[&str] = &[
     "bucket",
     "season",
     "direction",
@@ -32,6 +19,18 @@ const RATE_KEYS: &[&str] = &[
 ];
 
 const NEW_KEYS: &[&str] = &["new", "rules", "group-by", "generate", "learn", "usual"];
+
+/// What may stand in a stretch of a test, for functions and for matches.
+const STRETCH_KEYS: &[&str] = &[
+    "for",
+    "doubles-every",
+    "invocations",
+    "errors",
+    "timeouts",
+    "duration_ms",
+    "billed_mb_ms",
+];
+const MATCHES_KEYS: &[&str] = &["for", "doubles-every", "matches"];
 
 /// What functions are told apart by.
 const GROUP: &[&str] = &["account", "region", "function"];
@@ -49,20 +48,11 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
     let watches = body.get("new").is_some();
     let counts = !watches && body.get("rules").is_some();
     let keys = match (watches, counts) {
-        (true, _) => NEW_KEYS,
-        (_, true) => RATE_KEYS,
-        _ => KEYS,
+        (true, _) => NEW_KEYS.to_vec(),
+        (_, true) => [&["rules", "group-by", "generate"], MODEL_KEYS].concat(),
+        _ => [&["metric", "group-by"], MODEL_KEYS].concat(),
     };
-    for (key, _) in entries {
-        let name = key.scalar().unwrap_or_default();
-        if !keys.contains(&name.as_str()) {
-            let hint = nearest(&name, keys.iter().copied()).map_or_else(
-                || format!("it has {}", keys.join(", ")),
-                |n| format!("did you mean `{n}`?"),
-            );
-            mistakes.push(Mistake::new(key.place, format!("unknown key `{name}`")).hint(hint));
-        }
-    }
+    known(entries, &keys, mistakes);
     info.correlation = Some("baseline".into());
     if watches {
         let event_tests = super::tests(node, mistakes);
@@ -77,7 +67,8 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
             place: node.place,
         });
     }
-    let tests = tests(node, mistakes);
+    let keys = if counts { MATCHES_KEYS } else { STRETCH_KEYS };
+    let tests = tests(node, keys, mistakes);
     let params = params(body, mistakes);
     if let Err(error) = params.check() {
         mistakes.push(Mistake::new(key.place, error.to_string()));
@@ -109,6 +100,20 @@ pub(super) fn baseline(node: &Node, mistakes: &mut Vec<Mistake>) -> Option<Basel
         event_tests: Vec::new(),
         place: node.place,
     })
+}
+
+/// A key that is not known is a mistake: it would be without effect.
+fn known(entries: &[(Node, Node)], keys: &[&str], mistakes: &mut Vec<Mistake>) {
+    for (key, _) in entries {
+        let name = key.scalar().unwrap_or_default();
+        if !keys.contains(&name.as_str()) {
+            let hint = nearest(&name, keys.iter().copied()).map_or_else(
+                || format!("it has {}", keys.join(", ")),
+                |n| format!("did you mean `{n}`?"),
+            );
+            mistakes.push(Mistake::new(key.place, format!("unknown key `{name}`")).hint(hint));
+        }
+    }
 }
 
 /// Which values of which rules' events are watched.
@@ -326,7 +331,7 @@ fn number(found: &Node, key: &str, default: f64, mistakes: &mut Vec<Mistake>) ->
 }
 
 /// The tests of a baseline: stretches of time with so many invocations or matches a minute.
-fn tests(node: &Node, mistakes: &mut Vec<Mistake>) -> Vec<SeriesTest> {
+fn tests(node: &Node, keys: &[&str], mistakes: &mut Vec<Mistake>) -> Vec<SeriesTest> {
     let Some((key, list)) = node.entry("tests") else {
         return Vec::new();
     };
@@ -351,7 +356,10 @@ fn tests(node: &Node, mistakes: &mut Vec<Mistake>) -> Vec<SeriesTest> {
             );
             continue;
         };
-        let series: Vec<Stretch> = stretches.iter().map(|n| stretch(n, mistakes)).collect();
+        let series: Vec<Stretch> = stretches
+            .iter()
+            .map(|n| stretch(n, keys, mistakes))
+            .collect();
         if let Some(expect) = expected(item, mistakes) {
             tests.push(SeriesTest {
                 name,
@@ -364,7 +372,10 @@ fn tests(node: &Node, mistakes: &mut Vec<Mistake>) -> Vec<SeriesTest> {
     tests
 }
 
-fn stretch(node: &Node, mistakes: &mut Vec<Mistake>) -> Stretch {
+fn stretch(node: &Node, keys: &[&str], mistakes: &mut Vec<Mistake>) -> Stretch {
+    if let Yaml::Map(entries) = &node.yaml {
+        known(entries, keys, mistakes);
+    }
     let length = node.get("for").and_then(Node::scalar).unwrap_or_default();
     let minutes = match timespan(&length) {
         Ok(length) => length / MINUTE,
@@ -516,6 +527,10 @@ mod tests {
         check(
             "  rules: [a]\n  group-by: [b]\n  metric: function.errors\n",
             "unknown key `metric`",
+        );
+        check(
+            "  rules: [a]\n  group-by: [b]\ntests:\n  - name: n\n    series: [{for: 1d, invocations: 3}]\n    expect: match\n",
+            "unknown key `invocations`",
         );
         check(
             "  rules: [a]\n  group-by: [b]\n  generate: perhaps\n",

@@ -18,6 +18,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Baseline, Subject};
+use crate::window::group_key;
 
 const HOUR: i64 = 3_600_000_000;
 
@@ -62,21 +63,12 @@ pub struct Sighting {
 impl Sighting {
     /// A hash of baseline and group: what is remembered of a group is found by it.
     pub fn key(&self) -> Id {
-        key(&self.rule, &self.group)
+        group_key(&self.rule, &self.group)
     }
 
     fn id(&self) -> Id {
         id(self.key(), &self.values)
     }
-}
-
-fn key(rule: &str, group: &BTreeMap<Str, Option<Str>>) -> Id {
-    let mut parts = vec![rule.as_bytes()];
-    for (name, value) in group {
-        parts.push(name.as_bytes());
-        parts.push(value.as_ref().map_or(&b"\0"[..], |v| v.as_bytes()));
-    }
-    Id::of("first", &parts)
 }
 
 fn id(key: Id, values: &[Str]) -> Id {
@@ -126,7 +118,7 @@ impl Sightings {
         values: &[Str],
         time: Time,
     ) -> bool {
-        let key = (id(key(rule, group), values), time.0.div_euclid(HOUR));
+        let key = (id(group_key(rule, group), values), time.0.div_euclid(HOUR));
         if self.told.get(&key).is_some_and(|told| *told <= time) {
             return false;
         }

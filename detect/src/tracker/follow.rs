@@ -117,8 +117,9 @@ impl Tracked {
         }
     }
 
-    pub(super) fn is_group(&self) -> bool {
-        matches!(self.counted, Counted::Group(_))
+    /// Is it a function, or a group of one of these baselines?
+    pub(super) fn is_wanted(&self, rules: &[Baseline]) -> bool {
+        matches!(self.counted, Counted::Function(_)) || rules.iter().any(|r| self.is_about(r))
     }
 
     /// The baseline whose group it is; empty for functions, which all of the others share.
@@ -135,9 +136,10 @@ impl Tracked {
             (Counted::Function(_), Subject::Metric(_)) => true,
             (Counted::Group(group), Subject::Rate(rate)) => {
                 let has = |name: &String| group.values.contains_key(name.as_str());
+                let asked = |name: &Str| rate.group_by.iter().any(|n| n == name);
                 group.rule == rule.rule_id
-                    && rate.group_by.len() == group.values.len()
                     && rate.group_by.iter().all(has)
+                    && group.values.keys().all(asked)
             }
             _ => false,
         }

@@ -236,7 +236,7 @@ impl Tracker {
             }
         }
         let rules = Arc::clone(&self.rules);
-        self.keep(|tracked| rules.iter().any(|rule| tracked.is_about(rule)) || !tracked.is_group());
+        self.keep(|tracked| tracked.is_wanted(&rules));
     }
 
     /// Forgets the other series.
@@ -298,6 +298,10 @@ impl Tracker {
         }
         if !self.series.contains_key(&key) {
             let tracked = Tracked::new(meter.counted, meter.minute);
+            // Another node may still count for a rule that has gone.
+            if !tracked.is_wanted(&self.rules) {
+                return;
+            }
             let watched = self.watched.entry(tracked.owner()).or_default();
             if *watched >= self.options.max_series {
                 self.counts.crowded += 1;
