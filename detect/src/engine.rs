@@ -380,7 +380,7 @@ impl Engine {
             let values = values.collect::<Option<Vec<Str>>>()?;
             // What belongs to nobody has no habits.
             let is_news = group.values().all(Option::is_some)
-                && told.is_news(&rule, &group, &values, event.time);
+                && told.is_news(&rule, &group, &values, (event.time, event.id));
             is_news.then(|| {
                 Reading::Sighting(Box::new(Sighting {
                     rule,

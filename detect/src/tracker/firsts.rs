@@ -71,6 +71,15 @@ impl Sighting {
     }
 }
 
+/// Its place in the order in which sightings are judged.
+type Rank = (Time, Id);
+
+/// The rank of what was `seen`, in this event. Of events of one time, which may lie in different partitions and come in
+/// any order, the same one is always the first.
+fn rank(seen: Id, time: Time, event: Id) -> Rank {
+    (time, Id(seen.0 ^ event.0))
+}
+
 fn id(key: Id, values: &[Str]) -> Id {
     let key = key.to_bytes();
     let mut parts = vec![&key[..]];
@@ -105,27 +114,29 @@ pub fn known_as(value: &str) -> Str {
 /// Which sightings the match stage has told of, so that it need not tell of each event.
 #[derive(Debug, Clone, Default)]
 pub struct Sightings {
-    told: FxHashMap<(Id, i64), Time>,
+    told: FxHashMap<(Id, i64), Rank>,
 }
 
 impl Sightings {
-    /// Is this worth telling: the first of its hour, or earlier than what was told? What it has forgotten is told again,
-    /// which is harmless.
+    /// Is this worth telling: the first of its hour, or before what was told? What it has forgotten is told again, which
+    /// is harmless.
     pub(crate) fn is_news(
         &mut self,
         rule: &str,
         group: &BTreeMap<Str, Option<Str>>,
         values: &[Str],
-        time: Time,
+        (time, event): (Time, Id),
     ) -> bool {
-        let key = (id(group_key(rule, group), values), time.0.div_euclid(HOUR));
-        if self.told.get(&key).is_some_and(|told| *told <= time) {
+        let seen = id(group_key(rule, group), values);
+        let rank = rank(seen, time, event);
+        let key = (seen, time.0.div_euclid(HOUR));
+        if self.told.get(&key).is_some_and(|told| *told <= rank) {
             return false;
         }
         if self.told.len() >= MOST_TOLD {
             self.told.clear();
         }
-        self.told.insert(key, time);
+        self.told.insert(key, rank);
         true
     }
 }
@@ -146,7 +157,7 @@ pub(super) struct Known {
 pub(super) struct Firsts {
     pub(super) groups: BTreeMap<Id, Known>,
     /// In order of time.
-    pub(super) waiting: BTreeMap<(Time, Id), Sighting>,
+    pub(super) waiting: BTreeMap<Rank, Sighting>,
     pub(super) changed: Changed,
     /// The hour in which room was looked for last.
     looked: i64,
@@ -155,7 +166,7 @@ pub(super) struct Firsts {
 #[derive(Debug, Default)]
 pub(super) struct Changed {
     pub(super) groups: BTreeSet<Id>,
-    pub(super) waiting: BTreeSet<(Time, Id)>,
+    pub(super) waiting: BTreeSet<Rank>,
 }
 
 impl Firsts {
@@ -166,7 +177,7 @@ impl Firsts {
             .first()
             .copied()
             .unwrap_or_default();
-        let key = (sighting.context.time, Id(sighting.id().0 ^ evidence.0));
+        let key = rank(sighting.id(), sighting.context.time, evidence);
         self.changed.waiting.insert(key);
         self.waiting.insert(key, sighting);
     }
@@ -316,7 +327,7 @@ mod tests {
                 values,
                 context,
             } = sighting;
-            if told.is_news(rule, group, values, context.time) {
+            if told.is_news(rule, group, values, (context.time, context.evidence[0])) {
                 firsts.take(sighting.clone());
             }
         }
@@ -339,6 +350,43 @@ mod tests {
         assert_eq!(found(&all), [605]);
         all.reverse();
         assert_eq!(found(&all), [605], "the order does not matter");
+    }
+
+    /// They may lie in one partition, where the second is only told of if it is to be judged first, or in two.
+    #[test]
+    fn of_events_of_one_time_it_is_always_the_same() {
+        let twins: Vec<_> = (0..6)
+            .map(|n| {
+                let mut twin = seen(605, "k", "198.51.100.1", "Boto3/1");
+                twin.context.evidence = vec![Id(n)];
+                twin
+            })
+            .collect();
+        let first = |partitions: &[&[Sighting]]| {
+            let mut firsts = Firsts::default();
+            for sightings in partitions {
+                let mut told = Sightings::default();
+                for s in sightings.iter() {
+                    let at = (s.context.time, s.context.evidence[0]);
+                    if told.is_news(&s.rule, &s.group, &s.values, at) {
+                        firsts.take(s.clone());
+                    }
+                }
+            }
+            let mut out = Vec::new();
+            firsts.judge_to(Time::MAX, &[rule()], &mut out);
+            assert_eq!(out.len(), 1);
+            out[0].evidence[0]
+        };
+        let usual = usual();
+        let expected = first(&[&usual, &twins]);
+        for turn in 0..6 {
+            let mut twins = twins.clone();
+            twins.rotate_left(turn);
+            assert_eq!(first(&[&usual, &twins]), expected);
+            let (some, others) = twins.split_at(turn);
+            assert_eq!(first(&[&usual, others, some]), expected);
+        }
     }
 
     #[test]
