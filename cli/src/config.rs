@@ -176,6 +176,11 @@ impl Config {
         self.data_dir.join("kafka")
     }
 
+    /// Where large objects wait until they are read.
+    pub(crate) fn spool_dir(&self) -> PathBuf {
+        self.data_dir.join("spool")
+    }
+
     /// The name of this node.
     pub(crate) fn node_name(&self) -> String {
         if !self.node.is_empty() {

@@ -19,6 +19,7 @@ mod heartbeat;
 mod hunt;
 mod live_rules;
 mod log;
+mod reconcile;
 mod role;
 mod rule;
 mod rules;
@@ -66,6 +67,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     DeadLetters(dead_letters::DeadLetterArgs),
+    Reconcile(reconcile::ReconcileArgs),
     Topics(topics::TopicArgs),
     Doctor(doctor::DoctorArgs),
     /// Makes the argon2id hash of a password that is read from standard input
@@ -121,6 +123,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
             Ok(Outcome::Clean)
         }
         Command::DeadLetters(args) => dead_letters::run(args),
+        Command::Reconcile(args) => reconcile::run(args),
         Command::Topics(args) => topics::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::HashPassword => {

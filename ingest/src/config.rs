@@ -5,9 +5,12 @@
 
 use std::path::PathBuf;
 
+use event::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Limits;
+use crate::source::bucket::Bucket;
+use crate::source::queue::Queue;
 
 /// Everything about intake.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -15,6 +18,10 @@ use crate::decode::Limits;
 pub struct Config {
     /// Files and folders that are watched.
     pub files: Files,
+    /// Queues of SQS that tell of objects in S3.
+    pub queues: Vec<Queue>,
+    /// Buckets of S3 that are looked through for what was not read.
+    pub buckets: Vec<Bucket>,
     /// The push endpoint `/api/v1/events`.
     pub push: Push,
     /// How much of one object is taken.
@@ -89,9 +96,9 @@ impl Default for ObjectLimits {
 #[error("`{key}` is {value}, must be {allowed}")]
 pub struct ConfigError {
     /// Which setting, as it stands in the file below the part of this crate.
-    pub key: &'static str,
+    pub key: String,
     /// What it is.
-    pub value: u64,
+    pub value: String,
     /// What it may be.
     pub allowed: &'static str,
 }
@@ -99,15 +106,7 @@ pub struct ConfigError {
 impl Config {
     /// All settings with which intake cannot work.
     pub fn check(&self) -> Vec<ConfigError> {
-        let within = |key, value: u64, low: u64, high: u64, allowed| {
-            let bad = !(low..=high).contains(&value);
-            bad.then_some(ConfigError {
-                key,
-                value,
-                allowed,
-            })
-        };
-        [
+        let mut errors: Vec<ConfigError> = [
             within(
                 "files.rescan_seconds",
                 self.files.rescan_seconds,
@@ -160,7 +159,27 @@ impl Config {
         ]
         .into_iter()
         .flatten()
-        .collect()
+        .collect();
+        for (n, queue) in self.queues.iter().enumerate() {
+            errors.extend(check_queue(queue).into_iter().map(|e| ConfigError {
+                key: format!("queues[{n}].{}", e.key),
+                ..e
+            }));
+            if self.queues[..n].iter().any(|q| q.name() == queue.name()) {
+                errors.push(ConfigError {
+                    key: format!("queues[{n}].name"),
+                    value: format!("`{}`", queue.name()),
+                    allowed: "another one for each queue",
+                });
+            }
+        }
+        for (n, bucket) in self.buckets.iter().enumerate() {
+            errors.extend(check_bucket(bucket).into_iter().map(|e| ConfigError {
+                key: format!("buckets[{n}].{}", e.key),
+                ..e
+            }));
+        }
+        errors
     }
 
     /// The limits for files and objects.
@@ -184,6 +203,92 @@ impl Config {
     }
 }
 
+fn within(
+    key: &str,
+    value: u64,
+    low: u64,
+    high: u64,
+    allowed: &'static str,
+) -> Option<ConfigError> {
+    let bad = !(low..=high).contains(&value);
+    bad.then(|| ConfigError {
+        key: key.to_owned(),
+        value: value.to_string(),
+        allowed,
+    })
+}
+
+fn check_queue(queue: &Queue) -> Vec<ConfigError> {
+    let url = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| queue.url.strip_prefix(scheme));
+    let bad_url = url.is_none_or(|rest| rest.splitn(3, '/').filter(|p| !p.is_empty()).count() < 3);
+    [
+        bad_url.then(|| ConfigError {
+            key: "url".to_owned(),
+            value: format!("`{}`", queue.url),
+            allowed: "the address of a queue, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+        }),
+        within(
+            "concurrency",
+            queue.concurrency as u64,
+            1,
+            64,
+            "between 1 and 64",
+        ),
+        within(
+            "visibility_seconds",
+            queue.visibility_seconds.into(),
+            2,
+            43_200,
+            "between 2 and 43200",
+        ),
+        within("tries", queue.tries.into(), 1, 1_000, "between 1 and 1000"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn check_bucket(bucket: &Bucket) -> Vec<ConfigError> {
+    let wrong = |key: &str, value: &str, allowed| ConfigError {
+        key: key.to_owned(),
+        value: format!("`{value}`"),
+        allowed,
+    };
+    let (name, from) = (bucket.bucket.as_str(), bucket.from.as_str());
+    let bad_name = name.is_empty() || name.contains(['/', ':']);
+    let bad_from = !from.is_empty() && Time::parse(from).is_err();
+    [
+        bad_name.then(|| wrong("bucket", name, "the bare name of a bucket")),
+        bad_from.then(|| wrong("from", from, "a time such as 2026-01-01T00:00:00Z")),
+        within(
+            "every_minutes",
+            bucket.every_minutes,
+            1,
+            10_080,
+            "between 1 and 10080",
+        ),
+        within(
+            "look_back_hours",
+            bucket.look_back_hours,
+            1,
+            8_784,
+            "between 1 and 8784",
+        ),
+        within(
+            "concurrency",
+            bucket.concurrency as u64,
+            1,
+            64,
+            "between 1 and 64",
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +305,18 @@ mod tests {
             keys,
             ["push.max_body_mib", "push.concurrency", "limits.record_kib"]
         );
+        let config: Config = serde_json::from_str(
+            r#"{"queues":[{"url":"https://sqs.eu-west-1.amazonaws.com/1/a"},{"url":"trail","tries":0},
+                {"url":"https://sqs.eu-west-1.amazonaws.com/2/a"}]}"#,
+        )
+        .unwrap();
+        let keys: Vec<_> = config.check().into_iter().map(|e| e.key).collect();
+        assert_eq!(keys, ["queues[1].url", "queues[1].tries", "queues[2].name"]);
+        let config: Config =
+            serde_json::from_str(r#"{"buckets":[{"bucket":"s3://b","from":"yesterday"}]}"#)
+                .unwrap();
+        let keys: Vec<_> = config.check().into_iter().map(|e| e.key).collect();
+        assert_eq!(keys, ["buckets[0].bucket", "buckets[0].from"]);
         assert!(serde_json::from_str::<Config>(r#"{"pushh":{}}"#).is_err());
     }
 

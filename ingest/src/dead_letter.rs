@@ -60,6 +60,16 @@ pub enum DeadLetterError {
     /// What is stored there is no letter of this version.
     #[error("cannot read the dead letter at {0}")]
     Unreadable(Place, #[source] serde_json::Error),
+    /// It tells of an object that could not be read.
+    #[error(
+        "the dead letter at {place} holds nothing: `{object}` could not be read; have it told of again"
+    )]
+    Unread {
+        /// Which letter.
+        place: Place,
+        /// What could not be read.
+        object: Str,
+    },
     /// Only a part of the piece was kept.
     #[error(
         "the dead letter at {place} keeps only {kept} of {size} bytes; replay `{object}` instead"
@@ -208,6 +218,12 @@ pub fn replay(
     now: Time,
 ) -> Result<Replayed, DeadLetterError> {
     let letter = show(bus, place)?;
+    if letter.reason.is_of_object() {
+        return Err(DeadLetterError::Unread {
+            place,
+            object: letter.object,
+        });
+    }
     let content = letter.content();
     if (content.len() as u64) < letter.size {
         return Err(DeadLetterError::Cut {

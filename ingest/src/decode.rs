@@ -157,9 +157,23 @@ pub enum Reason {
     BodyTooLarge,
     /// Nothing can be read from it.
     UnknownObject,
+    /// An object that was told of is not there.
+    ObjectMissing,
+    /// An object that was told of may not be read.
+    ObjectDenied,
+    /// An object that was told of cannot be read for another reason.
+    ObjectUnreadable,
 }
 
 impl Reason {
+    /// Is it about an object that could not be had, so that there is nothing of it?
+    pub fn is_of_object(self) -> bool {
+        matches!(
+            self,
+            Reason::ObjectMissing | Reason::ObjectDenied | Reason::ObjectUnreadable
+        )
+    }
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -170,6 +184,9 @@ impl Reason {
             Reason::BadBase64 => "bad_base64",
             Reason::BodyTooLarge => "body_too_large",
             Reason::UnknownObject => "unknown_object",
+            Reason::ObjectMissing => "object_missing",
+            Reason::ObjectDenied => "object_denied",
+            Reason::ObjectUnreadable => "object_unreadable",
         }
     }
 }

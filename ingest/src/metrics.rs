@@ -3,7 +3,7 @@
 //! [`Metrics`] is made once and given to every source; labels are closed sets of words from this code, never
 //! from what is read.
 
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::decode::Summary;
 
@@ -20,6 +20,10 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     /// What failed and is tried again, by kind.
     pub errors: IntCounterVec,
+    /// Objects that a queue or a backfill told of, by what became of them.
+    pub objects: IntCounterVec,
+    /// Messages that wait in a queue, by its name in the configuration.
+    pub waiting: IntGaugeVec,
     /// How far the time of the latest event taken in lies behind the clock, in seconds.
     pub lag: IntGauge,
     /// How long one object or request took.
@@ -49,6 +53,14 @@ impl Metrics {
             ]),
         )?;
         registry.register(Box::new(seconds.clone()))?;
+        let waiting = IntGaugeVec::new(
+            Opts::new(
+                "trailwarden_ingest_queue_messages",
+                "Messages that wait in a queue",
+            ),
+            &["queue"],
+        )?;
+        registry.register(Box::new(waiting.clone()))?;
         Ok(Metrics {
             events_received: counters(
                 "trailwarden_ingest_events_received_total",
@@ -75,6 +87,12 @@ impl Metrics {
                 "What failed and is tried again",
                 "kind",
             )?,
+            objects: counters(
+                "trailwarden_ingest_objects_total",
+                "Objects of S3 that were told of",
+                "outcome",
+            )?,
+            waiting,
             lag,
             seconds,
         })

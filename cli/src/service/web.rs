@@ -13,6 +13,7 @@ use detect::engine::Engine;
 use detect::match_stage;
 use event::Event;
 use event::json::Doc;
+use ingest::source::{bucket, object, queue};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Injections, Parts, Service, listen_to_signals, signals};
@@ -47,17 +48,38 @@ impl Service {
                 config.ingest.files.clone(),
                 config.ingest.file_limits(),
             );
-            let ended = self.stop.clone();
+            let (files_metrics, ended) = (ingest_metrics.clone(), self.stop.clone());
             self.spawn("files", move || {
                 Ok(ingest::source::files::run(
                     bus,
                     &files,
                     limits,
-                    ingest_metrics,
+                    files_metrics,
                     clock::clock(),
                     ended,
                 )?)
             })?;
+        }
+        let (queues, buckets) = (config.ingest.queues.clone(), config.ingest.buckets.clone());
+        if ingests && !(queues.is_empty() && buckets.is_empty()) {
+            let spool = config.spool_dir();
+            object::clear(&spool)
+                .with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
+            let shop = object::Shop {
+                bus: Arc::clone(&parts.bus),
+                limits: config.ingest.file_limits(),
+                spool,
+                metrics: ingest_metrics.clone(),
+                clock: clock::clock(),
+                stop: self.stop.clone(),
+            };
+            if !queues.is_empty() {
+                let shop = shop.clone();
+                self.spawn("queues", move || Ok(queue::run(&queues, &shop)?))?;
+            }
+            if !buckets.is_empty() {
+                self.spawn("buckets", move || Ok(bucket::run(&buckets, &shop)?))?;
+            }
         }
         let audit = self.audit(Arc::clone(&parts.bus))?;
         let rules = Arc::clone(&parts.rules);

@@ -10,6 +10,7 @@
 )]
 
 mod agree;
+mod aws;
 mod bad_input;
 mod baseline;
 mod cluster;

@@ -61,6 +61,17 @@ impl Service {
 
     /// The same with a name for its messages and more arguments.
     pub(crate) fn start_as(name: &str, config: &Path, data: &Path, args: &[&str]) -> Service {
+        Service::start_in(name, config, data, args, &[])
+    }
+
+    /// The same with more of an environment.
+    pub(crate) fn start_in(
+        name: &str,
+        config: &Path,
+        data: &Path,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Service {
         let begin = Instant::now();
         let mut child = command()
             .args(["run", "--listen", "127.0.0.1:0"])
@@ -70,6 +81,7 @@ impl Service {
             .arg("--data")
             .arg(data)
             .env("NO_COLOR", "1")
+            .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -158,17 +170,29 @@ impl Service {
 
     /// The same where people are told late.
     pub(crate) fn settle_within(&self, events: u64, patience: Duration) {
+        self.settle_stages(events, patience);
+        self.until("outbox", patience, &|| {
+            self.get("/api/v1/notifications?delivery=pending")["notifications"]
+                .as_array()
+                .unwrap()
+                .is_empty()
+        });
+    }
+
+    fn until(&self, what: &str, patience: Duration, done: &dyn Fn() -> bool) {
         let begin = Instant::now();
-        let until = |what: &str, done: &dyn Fn() -> bool| {
-            while !done() {
-                assert!(
-                    begin.elapsed() < patience,
-                    "not settled: {what}\n{:#}",
-                    self.get("/api/v1/health")
-                );
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        };
+        while !done() {
+            assert!(
+                begin.elapsed() < patience,
+                "not settled: {what}\n{:#}",
+                self.get("/api/v1/health")
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until every stage has read its input to the end and the index has all events.
+    pub(crate) fn settle_stages(&self, events: u64, patience: Duration) {
         let lag = |stage: &str| {
             let health = self.get("/api/v1/health");
             let stages = health["stages"].as_array().unwrap();
@@ -177,17 +201,11 @@ impl Service {
                 .unwrap()
         };
         for stage in ["index", "match", "correlate", "baseline", "alert"] {
-            until(stage, &|| lag(stage) == 0);
+            self.until(stage, patience, &|| lag(stage) == 0);
         }
-        until("index", &|| {
+        self.until("index", patience, &|| {
             self.get("/api/v1/search?q=source:aws.*&limit=1&count=true")["total"].as_u64()
                 >= Some(events)
-        });
-        until("outbox", &|| {
-            self.get("/api/v1/notifications?delivery=pending")["notifications"]
-                .as_array()
-                .unwrap()
-                .is_empty()
         });
     }
 }

@@ -117,7 +117,7 @@ fn check(brokers: u32, events: usize, faults: &[Fault]) {
     cluster.settle(load.events);
     eprintln!("settled after {:?}", begin.elapsed());
     let together = cluster.outcome();
-    let alone: Outcome = alone(&load, 0);
+    let (alone, _): (Outcome, _) = alone(&load, 0);
     alone.assert_same(&together, Told::InTheEnd);
     eprintln!("{}", together.counts());
 }

@@ -77,6 +77,15 @@ pub(super) fn config(
     path
 }
 
+/// Are brokers and a database to be had?
+pub(super) fn are_wanted() -> bool {
+    let wanted = std::env::var_os("TRAILWARDEN_KAFKA_TESTS").is_some() && postgres().is_some();
+    if !wanted {
+        eprintln!("skipped: TRAILWARDEN_KAFKA_TESTS and TRAILWARDEN_POSTGRES_URL are not set");
+    }
+    wanted
+}
+
 fn postgres() -> Option<String> {
     std::env::var("TRAILWARDEN_POSTGRES_URL").ok()
 }
@@ -115,8 +124,7 @@ impl Cluster {
 
     /// The same with more lines under `bus.kafka`.
     pub(super) fn start_with(brokers: u32, group_wait: u64, kafka_lines: &str) -> Option<Cluster> {
-        if std::env::var_os("TRAILWARDEN_KAFKA_TESTS").is_none() || postgres().is_none() {
-            eprintln!("skipped: TRAILWARDEN_KAFKA_TESTS and TRAILWARDEN_POSTGRES_URL are not set");
+        if !are_wanted() {
             return None;
         }
         static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -1,0 +1,419 @@
+//! Collecting from AWS: every event once, nothing deleted early, and what cannot be had is said.
+//!
+//! The program reads a queue of moto's server, through a proxy that writes every call down and can refuse some. The
+//! objects are those of the generator of CloudTrail files, told of in every shape that AWS has. The tests need
+//! `TRAILWARDEN_MOTO`, which `./test` sets, and the generator, which lies beside the checkout.
+
+mod load;
+mod moto;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::program::{PATIENCE, Service, command, count, text};
+use load::{Load, Random};
+use moto::{Fate, Moto, Proxy};
+
+/// With these moto is content, and nobody looks for others.
+const CREDENTIALS: &[(&str, &str)] = &[
+    ("AWS_ACCESS_KEY_ID", "test"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+];
+
+/// A service that reads a queue, and all that it needs.
+struct Place {
+    folder: tempfile::TempDir,
+    moto: Moto,
+    proxy: Proxy,
+    queue: String,
+}
+
+impl Place {
+    /// Where the load's objects are, and nobody has told of them yet.
+    fn new(load: &Load, attributes: &[(&str, &str)]) -> Option<Place> {
+        let moto = Moto::start()?;
+        let proxy = Proxy::before(&moto);
+        for bucket in load::BUCKETS {
+            moto.bucket(bucket);
+        }
+        for (place, content) in &load.objects {
+            moto.put(&place.bucket, &place.key, content);
+        }
+        let queue = moto.queue("trail", attributes);
+        Some(Place {
+            folder: tempfile::tempdir().unwrap(),
+            moto,
+            proxy,
+            queue,
+        })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Starts the service; `more` are lines of the queue's configuration.
+    fn start(&self, more: &str) -> Service {
+        let config = self.folder.path().join("config.yaml");
+        let proxy = self.proxy.address;
+        std::fs::write(
+            &config,
+            format!(
+                "rules: {{paths: [builtin]}}\nsearch: {{publish_after_ms: 300}}\ningest:\n  queues:\n    - url: http://{proxy}{}\n      aws: {{region: us-east-1, endpoint_url: 'http://{proxy}'}}\n{more}",
+                self.queue
+            ),
+        )
+        .unwrap();
+        Service::start_in("service", &config, &self.data(), &[], CREDENTIALS)
+    }
+
+    /// Waits until the queue is empty.
+    fn drained(&self) {
+        let begin = Instant::now();
+        while self.moto.waiting(&self.queue) != (0, 0) {
+            assert!(
+                begin.elapsed() < 4 * PATIENCE,
+                "left in the queue: {:?}",
+                self.moto.waiting(&self.queue)
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// The ids of all events in the index, each once.
+fn indexed(service: &Service) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    let mut cursor = String::new();
+    loop {
+        let answer = service.get(&format!("/api/v1/search?q=source:aws.*&limit=1000{cursor}"));
+        for hit in answer["hits"].as_array().unwrap() {
+            let id = hit["source_id"].as_str().unwrap().to_owned();
+            assert!(ids.insert(id.clone()), "{id} is in the index twice");
+        }
+        match answer["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return ids,
+        }
+    }
+}
+
+/// Every dead letter.
+fn letters(data: &Path) -> Vec<Value> {
+    let listed = command()
+        .args(["dead-letters", "list", "--limit", "1000", "--data"])
+        .arg(data)
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{}", text(&listed.stderr));
+    text(&listed.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// Object and reason of every dead letter.
+fn dead_letters(data: &Path) -> BTreeSet<(String, String)> {
+    letters(data)
+        .iter()
+        .map(|letter| {
+            let word = |key: &str| letter[key].as_str().unwrap().to_owned();
+            (word("object"), word("reason"))
+        })
+        .collect()
+}
+
+#[test]
+fn every_shape_of_notification_brings_each_event_once() {
+    let events = count("TRAILWARDEN_COLLECTED", 3_000);
+    let (accounts, regions) = if events > 10_000 { (3, 4) } else { (1, 3) };
+    let Some(load) = Load::generate(events, 3, accounts, regions) else {
+        return;
+    };
+    let Some(place) = Place::new(&load, &[]) else {
+        return;
+    };
+    let mut random = Random(5);
+    let mut messages = load.notifications(&mut random);
+    // One bucket is in another region.
+    place.proxy.judge(|call| {
+        let elsewhere = call.path.starts_with("/other-trail/") && call.region != "eu-west-1";
+        match elsewhere {
+            true => Fate::Elsewhere("eu-west-1"),
+            false => Fate::Through,
+        }
+    });
+    // Told of twice, and things that are no objects or none of ours.
+    let again: Vec<String> = messages.iter().step_by(20).cloned().collect();
+    messages.extend(again);
+    messages.extend(load::oddities());
+    random.shuffle(&mut messages);
+    place.moto.send(&place.queue, &messages);
+    let service = place.start("");
+    place.drained();
+    service.settle_stages(load.ids.len() as u64, PATIENCE);
+
+    assert_eq!(indexed(&service), load.ids);
+    let metrics = service.metrics();
+    assert!(metrics.contains("trailwarden_ingest_objects_total{outcome=\"repeated\"}"));
+    let deleted = place.proxy.of("sqs:DeleteMessage");
+    assert_eq!(deleted.len(), messages.len());
+    assert_eq!(service.stop(), Some(0));
+    let mut expected = load.bad.clone();
+    expected.insert(("sqs".to_owned(), "unknown_object".to_owned()));
+    let found = dead_letters(&place.data())
+        .into_iter()
+        .map(|(object, reason)| match object.starts_with("sqs://") {
+            true => ("sqs".to_owned(), reason),
+            false => (object, reason),
+        });
+    assert_eq!(found.collect::<BTreeSet<_>>(), expected);
+    policy_allows(&place.proxy);
+}
+
+/// Every call that was made is in the policy that the documentation shows.
+fn policy_allows(proxy: &Proxy) {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/collecting.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    let made: BTreeSet<String> = proxy.calls().into_iter().map(|c| c.action).collect();
+    for action in &made {
+        assert!(
+            docs.contains(&format!("\"{action}\"")),
+            "{action} is in no policy"
+        );
+    }
+    assert!(
+        made.contains("s3:GetObject") && made.contains("sqs:ReceiveMessage"),
+        "{made:?}"
+    );
+}
+
+#[test]
+fn killed_again_and_again_nothing_is_lost_or_deleted_early() {
+    let kills = count("TRAILWARDEN_KILLS", 20) / 2;
+    let Some(load) = Load::generate(1_500 + 50 * kills, 4, 1, 2) else {
+        return;
+    };
+    let Some(place) = Place::new(&load, &[]) else {
+        return;
+    };
+    let mut random = Random(6);
+    let messages = load.notifications(&mut random);
+    let per_kill = messages.len().div_ceil(kills + 1);
+    for some in messages.chunks(per_kill) {
+        place.moto.send(&place.queue, some);
+        let service = place.start("      visibility_seconds: 2\n      concurrency: 3\n");
+        std::thread::sleep(Duration::from_millis(100 + random.below(1_500)));
+        service.kill();
+        // What was deleted is on the log, whole.
+        let on_log = load::ids_on_log(&place.data());
+        for call in place.proxy.of("sqs:DeleteMessage") {
+            let body: Value = serde_json::from_str(&call.body).unwrap();
+            let receipt = body["ReceiptHandle"].as_str().unwrap();
+            let told = place.proxy.received(receipt).unwrap();
+            for object in load::told_of(&told) {
+                let ids = load.ids_of(&object);
+                let lost: Vec<_> = ids.difference(&on_log).take(3).collect();
+                assert!(
+                    lost.is_empty(),
+                    "{object:?} was deleted before {lost:?} were there"
+                );
+            }
+        }
+    }
+    let service = place.start("      visibility_seconds: 2\n");
+    place.drained();
+    service.settle_stages(load.ids.len() as u64, PATIENCE);
+    assert_eq!(indexed(&service), load.ids);
+    assert_eq!(service.stop(), Some(0));
+}
+
+#[test]
+fn while_aws_refuses_everything_waits_and_it_is_said_why() {
+    let Some(load) = Load::generate(600, 8, 1, 2) else {
+        return;
+    };
+    let Some(place) = Place::new(&load, &[]) else {
+        return;
+    };
+    place
+        .moto
+        .send(&place.queue, &load.notifications(&mut Random(1)));
+    let refusals: [(&str, u16, &str, &str); 4] = [
+        (
+            "s3:GetObject",
+            403,
+            "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>",
+            "denied",
+        ),
+        (
+            "s3:GetObject",
+            403,
+            "<Error><Code>AccessDenied</Code><Message>User is not authorized to perform: kms:Decrypt on this resource</Message></Error>",
+            "kms_key",
+        ),
+        (
+            "sqs:ReceiveMessage",
+            403,
+            r#"{"__type":"ExpiredTokenException","message":"The security token included in the request is expired"}"#,
+            "credentials",
+        ),
+        (
+            "s3:GetObject",
+            503,
+            "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+            "throttled",
+        ),
+    ];
+    let service = place.start("      visibility_seconds: 2\n");
+    for (action, status, answer, kind) in refusals {
+        let (action, answer) = (action.to_owned(), answer.to_owned());
+        place.proxy.judge(move |call| match call.action == action {
+            true => Fate::Answer(status, answer.clone()),
+            false => Fate::Through,
+        });
+        let begin = Instant::now();
+        let counted = format!("trailwarden_ingest_errors_total{{kind=\"{kind}\"}}");
+        while !service.metrics().contains(&counted) {
+            assert!(begin.elapsed() < PATIENCE, "{kind} is not counted");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+    // A connection that breaks is no broken object.
+    let cut = std::sync::atomic::AtomicU32::new(0);
+    place.proxy.judge(move |call| {
+        let nth = cut.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match call.action == "s3:GetObject" && nth < 40 && nth.is_multiple_of(3) {
+            true => Fate::Cut,
+            false => Fate::Through,
+        }
+    });
+    place.drained();
+    service.settle_stages(load.ids.len() as u64, PATIENCE);
+    assert_eq!(indexed(&service), load.ids);
+    assert_eq!(service.stop(), Some(0));
+    assert_eq!(dead_letters(&place.data()), load.bad);
+}
+
+#[test]
+fn what_is_not_there_becomes_a_dead_letter_after_its_tries() {
+    let Some(load) = Load::generate(200, 9, 1, 2) else {
+        return;
+    };
+    let Some(place) = Place::new(&load, &[]) else {
+        return;
+    };
+    let absent = json!({"s3Bucket": load::BUCKETS[0], "s3ObjectKey": ["AWSLogs/1/gone.json.gz"]});
+    let elsewhere = json!({"s3Bucket": load::BUCKETS[0], "s3ObjectKey": ["other/ignored.txt"]});
+    let mut messages = load.notifications(&mut Random(1));
+    messages.extend([absent.to_string(), elsewhere.to_string()]);
+    place.moto.send(&place.queue, &messages);
+    let service = place.start("      tries: 1\n      prefixes: [AWSLogs/, audit trail/]\n");
+    place.drained();
+    service.settle_stages(load.ids.len() as u64, PATIENCE);
+    assert!(
+        service
+            .metrics()
+            .contains("trailwarden_ingest_events_dropped_total{reason=\"foreign_object\"} 1")
+    );
+    assert_eq!(service.stop(), Some(0));
+    let gone = format!("s3://{}/AWSLogs/1/gone.json.gz", load::BUCKETS[0]);
+    let letters = letters(&place.data());
+    let letter = letters.iter().find(|l| l["object"] == gone.as_str());
+    let letter = letter.unwrap_or_else(|| panic!("{letters:?}"));
+    assert_eq!(letter["reason"], "object_missing");
+    // There is nothing of it that could be read again.
+    let replayed = command()
+        .args([
+            "dead-letters",
+            "replay",
+            letter["place"].as_str().unwrap(),
+            "--data",
+        ])
+        .arg(place.data())
+        .output()
+        .unwrap();
+    assert_eq!(replayed.status.code(), Some(3));
+    assert!(
+        text(&replayed.stderr).contains("could not be read"),
+        "{}",
+        text(&replayed.stderr)
+    );
+}
+
+#[test]
+fn what_no_queue_told_of_is_found_and_read() {
+    let Some(load) = Load::generate(600, 12, 1, 2) else {
+        return;
+    };
+    let Some(place) = Place::new(&load, &[]) else {
+        return;
+    };
+    let reconcile = |more: &[&str]| {
+        let proxy = place.proxy.address;
+        let config = place.folder.path().join("reconcile.yaml");
+        let buckets: Vec<String> = load::BUCKETS
+            .iter()
+            .map(|b| format!("    - bucket: {b}\n      aws: {{region: us-east-1, endpoint_url: 'http://{proxy}'}}\n"))
+            .collect();
+        std::fs::write(
+            &config,
+            format!("ingest:\n  buckets:\n{}", buckets.concat()),
+        )
+        .unwrap();
+        let output = command()
+            .arg("reconcile")
+            .arg("--config")
+            .arg(&config)
+            .arg("--data")
+            .arg(place.data())
+            .args(["--from", "2026-01-01"])
+            .args(more)
+            .envs(CREDENTIALS.iter().copied())
+            .output()
+            .unwrap();
+        let said: Vec<Value> = text(&output.stdout)
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
+        let tallies = said.iter().filter(|v| v["bucket"].is_string());
+        let sum = |key: &str| {
+            tallies
+                .clone()
+                .map(|t| t[key].as_u64().unwrap())
+                .sum::<u64>()
+        };
+        let missing = said
+            .iter()
+            .filter(|v| v["missing_object"].is_string())
+            .count() as u64;
+        assert_eq!(missing, sum("missing"), "{}", text(&output.stderr));
+        (output.status.code(), sum("listed"), missing, sum("fetched"))
+    };
+    let all = load.objects.len() as u64;
+    // The queue tells of every second object only.
+    let some: Vec<String> = load.notifications(&mut Random(2));
+    place.moto.send(&place.queue, &some[..some.len() / 2]);
+    let service = place.start("");
+    place.drained();
+    assert_eq!(service.stop(), Some(0));
+    let (code, listed, missing, fetched) = reconcile(&[]);
+    assert_eq!((code, listed, fetched), (Some(1), all, 0));
+    assert!(missing > all / 4 && missing < all, "{missing} of {all}");
+    assert_eq!(reconcile(&["--fetch"]), (Some(0), all, missing, missing));
+    assert_eq!(reconcile(&["--fetch"]), (Some(0), all, 0, 0));
+    // Nothing was written that long ago.
+    assert_eq!(
+        reconcile(&["--to", "2026-01-02", "--folder-days", "0"]),
+        (Some(0), 0, 0, 0)
+    );
+    let service = place.start("");
+    service.settle_stages(load.ids.len() as u64, PATIENCE);
+    assert_eq!(indexed(&service), load.ids);
+    assert_eq!(service.stop(), Some(0));
+    policy_allows(&place.proxy);
+}

@@ -1,0 +1,511 @@
+//! What a bucket holds against what was read of it: backfill and reconciliation in one.
+//!
+//! A [`Round`] lists a bucket, asks the manifest (see [`object`](super::object)) for every object, and takes those that
+//! it does not know. So a first round over a long time is a backfill, a later one over the last days finds what a queue
+//! never told of, and one that was cut off goes on where it was, since what is read is known. Nothing follows from the
+//! order of keys: an object that lands late under an earlier key is found like any other. [`run`] makes rounds by
+//! itself, over [`Bucket::look_back_hours`] each time, and once a day over a week. Of layouts with a folder for each
+//! year, month and day, as CloudTrail's, only the folders of the time asked for are listed; other services' folders
+//! beside those of CloudTrail are left out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use bus::BusError;
+use event::{Str, Time};
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use super::notification::Object;
+use super::object::{Objects, Outcome, Shop, Trouble};
+use crate::aws::Access;
+
+/// In seconds.
+const DAY: i64 = 86_400;
+
+/// Every so many rounds look a week back.
+const LONG_EVERY: u64 = 24;
+
+/// How far the long rounds look back.
+const LONG_SECONDS: i64 = 7 * DAY;
+
+/// What lands late may stand in the folder of an earlier day: so many days earlier in a common round, and in a long one.
+const LATE_DAYS: (u16, u16) = (2, 90);
+
+/// How often to look whether to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A bucket that is looked through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bucket {
+    /// The bucket.
+    pub bucket: String,
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// As whom it is read.
+    pub aws: Access,
+    /// Read everything from this time on once (RFC 3339); empty: only what came lately.
+    pub from: String,
+    /// How often it is looked through.
+    pub every_minutes: u64,
+    /// How far back.
+    pub look_back_hours: u64,
+    /// How many objects are read at once.
+    pub concurrency: usize,
+}
+
+impl Default for Bucket {
+    fn default() -> Bucket {
+        Bucket {
+            bucket: String::new(),
+            prefix: String::new(),
+            aws: Access::default(),
+            from: String::new(),
+            every_minutes: 60,
+            look_back_hours: 48,
+            concurrency: 4,
+        }
+    }
+}
+
+/// What a round has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Tally {
+    /// Objects that the bucket holds.
+    pub listed: u64,
+    /// Their size as they are stored.
+    pub bytes: u64,
+    /// How many of them were read before.
+    pub known: u64,
+    /// How many were not.
+    pub missing: u64,
+    /// How many of those are read now.
+    pub fetched: u64,
+    /// Their size.
+    pub fetched_bytes: u64,
+    /// Events that they had.
+    pub events: u64,
+    /// Dead letters that they had.
+    pub letters: u64,
+    /// How many could not be read.
+    pub failed: u64,
+}
+
+/// What a round is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    /// Objects written at or after this time.
+    pub from: Time,
+    /// And before this one.
+    pub to: Time,
+    /// How many days what was written then may be away from the day that its folder names.
+    pub folder_days: u16,
+    /// Read what is missing, or only tell of it.
+    pub fetch: bool,
+}
+
+/// What is told while a round goes on.
+pub enum Told<'t> {
+    /// So far.
+    Tally(&'t Tally),
+    /// An object that was never read.
+    Missing(&'t str),
+    /// An object that cannot be read.
+    Failed(&'t Trouble),
+}
+
+/// One look through a bucket.
+pub struct Round<'b> {
+    bucket: &'b Bucket,
+    objects: Arc<Objects>,
+    shop: &'b Shop,
+}
+
+impl<'b> Round<'b> {
+    /// Prepares for rounds over a bucket.
+    pub async fn new(bucket: &'b Bucket, shop: &'b Shop) -> Round<'b> {
+        let config = bucket.aws.load().await;
+        Round {
+            objects: Arc::new(Objects::new(shop.clone(), bucket.aws.clone(), config)),
+            bucket,
+            shop,
+        }
+    }
+
+    /// Looks through the bucket once.
+    pub async fn go(
+        &self,
+        range: Range,
+        told: &mut (dyn FnMut(Told<'_>) + Send),
+    ) -> Result<Tally, Trouble> {
+        let mut tally = Tally::default();
+        let mut reading = Reading {
+            objects: &self.objects,
+            tasks: JoinSet::new(),
+            most: self.bucket.concurrency.max(1),
+        };
+        let mut folders = VecDeque::from([self.bucket.prefix.clone()]);
+        while let Some(folder) = folders.pop_front() {
+            // Below a day there is nothing to leave out any more.
+            let is_day = date_of(&folder).is_some_and(|date| date.len() == 3);
+            let mut page: Option<String> = None;
+            loop {
+                if self.shop.stop.is_stopped() {
+                    return Err(Trouble::Stopped);
+                }
+                let objects = &self.objects;
+                let answer = objects
+                    .list(&self.bucket.bucket, &folder, page.as_deref(), !is_day)
+                    .await?;
+                let below = answer.common_prefixes().iter().filter_map(|p| p.prefix());
+                folders.extend(below.filter(|p| is_wanted(p, range)).map(str::to_owned));
+                self.objects_of(&answer, range, &mut tally, &mut reading, told)
+                    .await?;
+                told(Told::Tally(&tally));
+                page = answer.next_continuation_token;
+                if page.is_none() {
+                    break;
+                }
+            }
+        }
+        while reading.one(&mut tally, told).await? {}
+        told(Told::Tally(&tally));
+        Ok(tally)
+    }
+
+    /// Compares a page with the manifest, and has read what it does not know.
+    async fn objects_of(
+        &self,
+        page: &ListObjectsV2Output,
+        range: Range,
+        tally: &mut Tally,
+        reading: &mut Reading<'_>,
+        told: &mut (dyn FnMut(Told<'_>) + Send),
+    ) -> Result<(), Trouble> {
+        let mut found: Vec<(Object, u64)> = Vec::new();
+        for object in page.contents() {
+            let (Some(key), Some(written)) = (object.key(), object.last_modified()) else {
+                continue;
+            };
+            let written = Time::from_seconds(written.secs());
+            // A folder made by hand is an object without content.
+            if written < range.from || written >= range.to || key.ends_with('/') {
+                continue;
+            }
+            let etag = object.e_tag().map(|e| Str::from(e.trim_matches('"')));
+            let bucket = Str::from(self.bucket.bucket.as_str());
+            let (key, region) = (key.into(), None);
+            let size = object.size().and_then(|n| u64::try_from(n).ok());
+            let object = Object {
+                bucket,
+                key,
+                region,
+                etag,
+            };
+            found.push((object, size.unwrap_or(0)));
+        }
+        let known = self
+            .objects
+            .known_of(found.iter().map(|(object, _)| object))?;
+        for ((object, size), known) in found.into_iter().zip(known) {
+            tally.listed += 1;
+            tally.bytes += size;
+            if known {
+                tally.known += 1;
+                continue;
+            }
+            tally.missing += 1;
+            told(Told::Missing(&format!(
+                "s3://{}/{}",
+                object.bucket, object.key
+            )));
+            if range.fetch {
+                while reading.tasks.len() >= reading.most {
+                    reading.one(tally, told).await?;
+                }
+                reading.begin(object, size);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Objects that are being read.
+struct Reading<'o> {
+    objects: &'o Arc<Objects>,
+    tasks: JoinSet<(u64, Result<Outcome, Trouble>)>,
+    most: usize,
+}
+
+impl Reading<'_> {
+    fn begin(&mut self, object: Object, size: u64) {
+        let objects = Arc::clone(self.objects);
+        self.tasks
+            .spawn(async move { (size, objects.take(&object).await) });
+    }
+
+    /// Waits for one; `false` if none is being read. What one object has is no reason to end; what all have is.
+    async fn one(
+        &mut self,
+        tally: &mut Tally,
+        told: &mut (dyn FnMut(Told<'_>) + Send),
+    ) -> Result<bool, Trouble> {
+        let Some(done) = self.tasks.join_next().await else {
+            return Ok(false);
+        };
+        let Ok((size, outcome)) = done else {
+            tally.failed += 1;
+            return Ok(true);
+        };
+        match outcome {
+            Ok(Outcome::Read { events, letters }) => {
+                tally.fetched += 1;
+                tally.fetched_bytes += size;
+                tally.events += events;
+                tally.letters += letters;
+            }
+            // A queue was faster.
+            Ok(Outcome::Repeated) => tally.known += 1,
+            Err(trouble) if trouble.is_of_all() => return Err(trouble),
+            Err(trouble) => {
+                tally.failed += 1;
+                told(Told::Failed(&trouble));
+            }
+        }
+        told(Told::Tally(tally));
+        Ok(true)
+    }
+}
+
+/// Looks through buckets from time to time until told to stop.
+pub fn run(buckets: &[Bucket], shop: &Shop) -> Result<(), BusError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("buckets")
+        .enable_all()
+        .build()
+        .map_err(|source| BusError::Io {
+            action: "start threads for",
+            path: "buckets".to_owned(),
+            source,
+        })?;
+    runtime.block_on(async {
+        let mut readers = JoinSet::new();
+        for bucket in buckets {
+            let (bucket, shop) = (bucket.clone(), shop.clone());
+            readers.spawn(async move { rounds(&bucket, &shop).await });
+        }
+        readers.join_all().await;
+    });
+    Ok(())
+}
+
+async fn rounds(bucket: &Bucket, shop: &Shop) {
+    let round = Round::new(bucket, shop).await;
+    let mut backfill = Time::parse(&bucket.from).ok();
+    let mut nth = 0;
+    while !shop.stop.is_stopped() {
+        let now = (shop.clock)();
+        let common = bucket.look_back_hours as i64 * 3_600;
+        let (back, folder_days) = match nth % LONG_EVERY {
+            0 => (LONG_SECONDS.max(common), LATE_DAYS.1),
+            _ => (common, LATE_DAYS.0),
+        };
+        let range = Range {
+            from: backfill.unwrap_or(now.plus(-back * 1_000_000)),
+            to: Time::MAX,
+            folder_days,
+            fetch: true,
+        };
+        let wait = match once(&round, range).await {
+            Ok(()) => {
+                backfill = None;
+                nth += 1;
+                bucket.every_minutes * 60
+            }
+            Err(Trouble::Stopped) => return,
+            Err(trouble) => {
+                shop.metrics
+                    .errors
+                    .with_label_values(&[trouble.kind()])
+                    .inc();
+                tracing::error!(
+                    bucket = bucket.bucket,
+                    error = &trouble as &dyn std::error::Error,
+                    hint = trouble.hint(),
+                    "cannot look through the bucket, tried again"
+                );
+                60
+            }
+        };
+        let ticks = wait * 1_000 / TICK.as_millis() as u64;
+        for _ in 0..ticks {
+            if shop.stop.is_stopped() {
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+async fn once(round: &Round<'_>, range: Range) -> Result<(), Trouble> {
+    let name = round.bucket.bucket.as_str();
+    let metrics = &round.shop.metrics;
+    let mut said = (round.shop.clock)();
+    let mut told = |word: Told<'_>| match word {
+        Told::Tally(tally) => {
+            let now = (round.shop.clock)();
+            if now.0 - said.0 >= 60_000_000 {
+                said = now;
+                tracing::info!(
+                    bucket = name,
+                    listed = tally.listed,
+                    missing = tally.missing,
+                    fetched = tally.fetched,
+                    events = tally.events,
+                    "looking through the bucket"
+                );
+            }
+        }
+        Told::Missing(_) => {}
+        Told::Failed(trouble) => {
+            metrics.errors.with_label_values(&[trouble.kind()]).inc();
+            tracing::warn!(
+                bucket = name,
+                error = trouble as &dyn std::error::Error,
+                hint = trouble.hint(),
+                "an object waits, it is tried again in the next round"
+            );
+        }
+    };
+    let tally = round.go(range, &mut told).await?;
+    let outcomes = &metrics.objects;
+    outcomes.with_label_values(&["read"]).inc_by(tally.fetched);
+    outcomes.with_label_values(&["failed"]).inc_by(tally.failed);
+    if tally.missing > 0 {
+        tracing::info!(
+            bucket = name,
+            listed = tally.listed,
+            missing = tally.missing,
+            fetched = tally.fetched,
+            failed = tally.failed,
+            events = tally.events,
+            "looked through the bucket"
+        );
+    }
+    Ok(())
+}
+
+/// The date at the end of a folder's name: year, month and day, or as many of them as there are.
+fn date_of(folder: &str) -> Option<Vec<i64>> {
+    let parts: Vec<&str> = folder.trim_end_matches('/').split('/').collect();
+    let number = |part: &&str, digits: usize| {
+        let fits = part.len() == digits && part.bytes().all(|b| b.is_ascii_digit());
+        fits.then(|| part.parse::<i64>().ok()).flatten()
+    };
+    // The last year that is followed by nothing but a month and a day.
+    (1..=3.min(parts.len())).rev().find_map(|n| {
+        let tail = &parts[parts.len() - n..];
+        let year = number(&tail[0], 4).filter(|y| (1990..2200).contains(y))?;
+        let rest = tail[1..].iter().map(|part| number(part, 2));
+        std::iter::once(Some(year)).chain(rest).collect()
+    })
+}
+
+/// Can a folder hold anything of this time?
+fn is_wanted(folder: &str, range: Range) -> bool {
+    if let Some((_, below)) = folder.split_once("AWSLogs/") {
+        let mut parts = below.trim_end_matches('/').split('/');
+        let account = parts.by_ref().find(|p| !p.starts_with("o-"));
+        let of_account =
+            account.is_some_and(|a| a.len() == 12 && a.bytes().all(|b| b.is_ascii_digit()));
+        if of_account && parts.next().is_some_and(|s| !s.starts_with("CloudTrail")) {
+            return false;
+        }
+    }
+    let Some(date) = date_of(folder) else {
+        return true;
+    };
+    let day = |y, m, d| {
+        let date = chrono_day(y, m, d)?;
+        Some(Time::from_seconds(date * DAY))
+    };
+    let (first, last) = match date[..] {
+        [y] => (day(y, 1, 1), day(y + 1, 1, 1)),
+        [y, m] => (
+            day(y, m, 1),
+            if m == 12 {
+                day(y + 1, 1, 1)
+            } else {
+                day(y, m + 1, 1)
+            },
+        ),
+        [y, m, d, ..] => (day(y, m, d), day(y, m, d).map(|t| t.plus(DAY * 1_000_000))),
+        [] => (None, None),
+    };
+    let (Some(first), Some(last)) = (first, last) else {
+        return true;
+    };
+    let margin = i64::from(range.folder_days) * DAY * 1_000_000;
+    last.0.saturating_add(margin) > range.from.0 && first.0.saturating_sub(margin) < range.to.0
+}
+
+/// Days since 1970.
+fn chrono_day(year: i64, month: i64, day: i64) -> Option<i64> {
+    let text = format!("{year:04}-{month:02}-{day:02}T00:00:00Z");
+    Some(Time::parse(&text).ok()?.millis() / 86_400_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_name_dates() {
+        let check = |folder: &str, expected: Option<&[i64]>| {
+            assert_eq!(date_of(folder).as_deref(), expected, "{folder}");
+        };
+        check("AWSLogs/1/CloudTrail/eu-west-1/2026/", Some(&[2026]));
+        check("AWSLogs/1/CloudTrail/eu-west-1/2026/03/", Some(&[2026, 3]));
+        check("x/2026/03/02/", Some(&[2026, 3, 2]));
+        check("2026/03/02/", Some(&[2026, 3, 2]));
+        check("AWSLogs/123456789012/", None);
+        check("x/2026/03/02/17/", None);
+        check("", None);
+        check("x/0042/", None);
+    }
+
+    #[test]
+    fn only_what_can_hold_the_time_is_listed() {
+        let time = |t: &str| Time::parse(t).unwrap();
+        let range = Range {
+            from: time("2026-03-02T06:00:00Z"),
+            to: time("2026-03-04T00:00:00Z"),
+            folder_days: 1,
+            fetch: false,
+        };
+        let check = |folder: &str, expected: bool| {
+            assert_eq!(is_wanted(folder, range), expected, "{folder}");
+        };
+        let base = "p/AWSLogs/o-abc/123456789012/CloudTrail/eu-west-1";
+        check("p/AWSLogs/", true);
+        check("p/AWSLogs/o-abc/", true);
+        check("p/AWSLogs/o-abc/123456789012/", true);
+        check("p/AWSLogs/123456789012/CloudTrail-Digest/", true);
+        check("p/AWSLogs/123456789012/Config/", false);
+        check("p/AWSLogs/o-abc/123456789012/elasticloadbalancing/", false);
+        check(&format!("{base}/"), true);
+        check(&format!("{base}/2026/"), true);
+        check(&format!("{base}/2025/"), false);
+        check(&format!("{base}/2026/03/"), true);
+        check(&format!("{base}/2026/02/"), false);
+        check(&format!("{base}/2026/01/"), false);
+        check(&format!("{base}/2026/02/28/"), false);
+        check(&format!("{base}/2026/03/01/"), true);
+        check(&format!("{base}/2026/03/04/"), true);
+        check(&format!("{base}/2026/03/06/"), false);
+    }
+}
