@@ -101,7 +101,7 @@ fn stream(case: &Case, rule: &Correlation) -> Vec<Match> {
             },
             values: match rule.condition.measure {
                 Measure::Values | Measure::Sum | Measure::Percentile(_) => {
-                    contributed(&[vec![text]], numbers)
+                    contributed(&[vec![text]], numbers).0
                 }
                 _ => Vec::new(),
             },

@@ -308,12 +308,14 @@ impl Engine {
             let fields: Vec<Vec<Str>> = correlated.fields.iter().map(&mut texts).collect();
             let carried = correlated.carries.iter();
             let carried = carried.map(|(name, field)| (name.clone(), texts(field)));
+            let (values, cut) = contributed(&fields, correlated.numbers);
             CorrelationMatch {
                 correlation,
                 group,
                 contribution: Contribution {
                     carried: carried.collect(),
-                    values: contributed(&fields, correlated.numbers),
+                    values,
+                    cut,
                     rules: if correlated.rules { rules } else { 0 },
                 },
             }

@@ -210,6 +210,7 @@ impl Body {
         let carried = |(name, below): &(Str, Str)| (name.clone(), texts(below));
         let fields: Vec<Vec<Str>> = upper.fields.iter().map(texts).collect();
         let (time, id) = (l.at.0, l.at.1.id);
+        let (values, cut) = contributed(&fields, upper.numbers);
         Match {
             correlation: upper.rule_id.clone(),
             group: upper.group_by.iter().map(group).collect(),
@@ -224,10 +225,11 @@ impl Body {
                 event_ids: vec![l.shown.clone()],
                 evidence: vec![id],
                 late: l.late,
+                approximate: l.rough || cut,
                 ..Finding::clone(&l.context)
             },
             rules: upper.rules,
-            values: contributed(&fields, upper.numbers),
+            values,
             carried: upper.carries.iter().map(carried).collect(),
             chained: true,
         }

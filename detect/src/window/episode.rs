@@ -74,6 +74,7 @@ pub(super) struct Said {
     pub(super) by: Id,
     pub(super) first: Time,
     pub(super) last: Time,
+    pub(super) approximate: bool,
 }
 
 /// A run of firing matches, each at most a timespan after the one before.
@@ -141,7 +142,7 @@ impl Episode {
     pub(super) fn take(&mut self, terms: Terms<'_>, l: &Loose) {
         self.count += l.weight();
         self.late |= l.late;
-        self.rough |= l.also > 0;
+        self.rough |= !l.is_exact();
         let place = self.earliest.partition_point(|e| e.0 < l.at);
         if place < MAX_EVENT_IDS {
             self.earliest.insert(place, (l.at, l.shown.clone()));
@@ -176,6 +177,7 @@ impl Episode {
         self.said.is_none_or(|said| {
             (said.by, said.first, said.last, said.count)
                 != (self.first.1.id, first, self.last, count)
+                || (self.rough && !said.approximate)
         })
     }
 
@@ -203,6 +205,7 @@ impl Episode {
             first: head.first().map(|l| l.at.0),
             count: head.iter().map(|l| l.weight()).sum(),
         });
+        let approximate = self.rough || head.iter().any(|m| !m.is_exact());
         let said = Said {
             id: self.said.map_or(episode, |said| said.id),
             revision: self.said.map_or(0, |said| said.revision + 1),
@@ -210,6 +213,7 @@ impl Episode {
             by: self.first.1.id,
             first,
             last: self.last,
+            approximate,
         };
         self.said = Some(said);
         let evidence = || {
@@ -234,7 +238,7 @@ impl Episode {
             episodic: true,
             tags: rule.tags.clone(),
             late: self.late || head.iter().any(|m| m.late),
-            approximate: self.rough || head.iter().any(|m| m.also > 0),
+            approximate,
             revision: said.revision,
             ..Finding::clone(&self.context)
         }

@@ -63,7 +63,7 @@ impl Firing {
         let late = self.kept.reopen(terms, at.0);
         let what = new.what.clone();
         if known {
-            self.kept.add(terms, at, &new.what, &[]);
+            self.kept.add(terms, &new, &[]);
         } else {
             self.kept.insert(terms, new, &[]);
         }
@@ -71,9 +71,15 @@ impl Firing {
             self.kept.recount(terms, &[]);
         }
         for at in self.kept.firing(terms, at.0, &what, &[]) {
+            let from = at.0.plus(-terms.rule.timespan);
+            let rough = !self.kept.loose.is_exact(from, at.0);
             if let Some(firing) = self.kept.loose.get_mut(at) {
                 firing.fired = true;
-                out.push(firing.clone());
+                // What fires by matches that are not exact is not exact either.
+                out.push(Loose {
+                    rough,
+                    ..firing.clone()
+                });
             }
         }
         let len = self.kept.loose.len();

@@ -109,13 +109,14 @@ impl Group {
         let late = self.kept.reopen(terms, at.0);
         let what = new.what.clone();
         if is_loose {
-            self.kept.add(terms, at, &new.what, &self.episodes);
+            self.kept.add(terms, &new, &self.episodes);
         } else if let Some(i) = inside {
             // The same match by another way is not one more.
             if !known || terms.kind() != Kind::Events {
                 self.kept.spread(terms, at.0, &new.what, &self.episodes);
             }
             let episode = &mut self.episodes[i];
+            episode.rough |= new.rough;
             match terms.kind() {
                 _ if !known => episode.take(terms, &new),
                 Kind::Events => {}

@@ -205,13 +205,16 @@ impl Kept {
     }
 
     /// A match that is there satisfies another rule, or has another value.
-    pub(super) fn add(&mut self, terms: Terms<'_>, at: Point, what: &What, episodes: &[Episode]) {
-        let kind = terms.kind();
+    pub(super) fn add(&mut self, terms: Terms<'_>, new: &Loose, episodes: &[Episode]) {
+        let (kind, at) = (terms.kind(), new.at);
+        if new.rough {
+            self.loose.roughen(at);
+        }
         let Some(known) = self.loose.get_mut(at) else {
             return;
         };
         let rules = matches!(kind, Kind::Rules | Kind::Ordered);
-        let more = known.what.more(what, rules);
+        let more = known.what.more(&new.what, rules);
         if kind != Kind::Events && more != What::Nothing {
             known.what = known.what.with(&more, rules);
             self.spread(terms, at.0, &more, episodes);

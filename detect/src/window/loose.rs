@@ -83,6 +83,8 @@ pub(super) struct Loose {
     /// What a finding takes from the event if this becomes the first firing match.
     pub(super) context: Arc<Finding>,
     pub(super) late: bool,
+    /// It is not exact: values of it were left out.
+    pub(super) rough: bool,
     pub(super) what: What,
     /// The measure of the window that ends here: a number of matches or values, or a set of rules.
     pub(super) seen: u64,
@@ -114,6 +116,7 @@ impl Loose {
             event_ids: Vec::new(),
             evidence: Vec::new(),
             late: false,
+            approximate: false,
             ..m.context
         };
         Loose {
@@ -121,6 +124,7 @@ impl Loose {
             shown,
             context: Arc::new(context),
             late: late || m.context.late,
+            rough: m.context.approximate,
             what,
             seen: 0,
             also: 0,
@@ -132,6 +136,11 @@ impl Loose {
     /// How many matches it stands for.
     pub(super) fn weight(&self) -> u64 {
         1 + u64::from(self.also)
+    }
+
+    /// Is what a finding says of it all that there is to say?
+    pub(super) fn is_exact(&self) -> bool {
+        !self.rough && self.also == 0
     }
 }
 
@@ -153,6 +162,8 @@ pub(super) struct LooseSet {
     next: u32,
     /// Has any of them ever stood for others?
     stands_for_others: bool,
+    /// Was any of them ever not exact?
+    rough: bool,
     /// Chunks that are no more.
     gone: Vec<u32>,
     /// Have the chunks rows of their own?
@@ -192,6 +203,7 @@ impl LooseSet {
         LooseSet {
             len: chunks.iter().map(|c| c.items.len()).sum(),
             stands_for_others: chunks.iter().flat_map(|c| &c.items).any(|l| l.also > 0),
+            rough: chunks.iter().flat_map(|c| &c.items).any(|l| l.rough),
             next: chunks.iter().map(|c| c.number + 1).max().unwrap_or(0),
             in_rows,
             chunks,
@@ -320,6 +332,11 @@ impl LooseSet {
         )
     }
 
+    /// Are all of these matches exact?
+    pub(super) fn is_exact(&self, from: Time, to: Time) -> bool {
+        !(self.rough || self.stands_for_others) || self.range(from, to).all(Loose::is_exact)
+    }
+
     fn total(
         &self,
         from: Time,
@@ -348,6 +365,7 @@ impl LooseSet {
             place = self.chunks[chunk].items.len();
         }
         self.len += 1;
+        self.rough |= loose.rough;
         let Some(found) = self.chunks.get_mut(chunk) else {
             let items = vec![loose];
             return self.push_chunk(0, items);
@@ -419,6 +437,14 @@ impl LooseSet {
         Some(loose)
     }
 
+    /// Notes of a match that it is not exact.
+    pub(super) fn roughen(&mut self, at: Point) {
+        if let Some(found) = self.get_mut(at) {
+            found.rough = true;
+            self.rough = true;
+        }
+    }
+
     /// Leaves one match out, for which its neighbour `before` stands from now on.
     pub(super) fn merge(&mut self, before: Point, at: Point) {
         let Some(gone) = self.remove(at) else { return };
@@ -479,6 +505,7 @@ mod tests {
             shown: Str::default(),
             context: Arc::default(),
             late: false,
+            rough: false,
             what: What::One(id),
             seen: 0,
             also: 0,

@@ -110,6 +110,8 @@ pub struct Contribution {
     pub rules: u64,
     /// What its fields have, as [`contributed`] makes it.
     pub values: Vec<u64>,
+    /// Had some of them to be left out?
+    pub cut: bool,
     /// The fields that correlations above ask for.
     pub carried: Carried,
 }
@@ -117,7 +119,7 @@ pub struct Contribution {
 /// The values of fields by their names.
 pub type Carried = BTreeMap<Str, Vec<Str>>;
 
-/// How many values of one match are counted. More are left out, and said to be.
+/// How many values of one match are counted. More are left out, and findings that rest on it say so (`approximate`).
 pub const MOST_VALUES: usize = 100;
 
 /// What stands for a value, or for a combination of values of several fields, where different ones are counted.
@@ -133,40 +135,41 @@ fn number(text: &str) -> Option<u64> {
     number.is_finite().then(|| (number + 0.0).to_bits())
 }
 
-/// What stands for the values of the fields of one match: numbers of the one field, or every combination of values.
-pub fn contributed(fields: &[Vec<Str>], numbers: bool) -> Vec<u64> {
-    let mut all: Vec<u64> = match fields {
-        [one] if numbers => {
-            let numbers = one.iter().filter_map(|text| number(text));
-            return numbers.take(MOST_VALUES).collect();
-        }
-        [] => return Vec::new(),
-        [one] => one
-            .iter()
-            .take(MOST_VALUES)
-            .map(|text| value(&[text]))
-            .collect(),
-        many => {
-            let mut combinations: Vec<Vec<&str>> = vec![Vec::new()];
-            for texts in many {
-                combinations = combinations
-                    .iter()
-                    .flat_map(|known| {
-                        texts.iter().map(|text| {
-                            let mut longer = known.clone();
-                            longer.push(text);
-                            longer
-                        })
-                    })
-                    .take(MOST_VALUES)
-                    .collect();
-            }
-            combinations.iter().map(|texts| value(texts)).collect()
-        }
-    };
+/// What stands for the values of the fields of one match: numbers of the one field, or every combination of different
+/// values. Tells too whether there are more than [`MOST_VALUES`], which are left out.
+pub fn contributed(fields: &[Vec<Str>], numbers: bool) -> (Vec<u64>, bool) {
+    if let [one] = fields
+        && numbers
+    {
+        let mut numbers = one.iter().filter_map(|text| number(text));
+        let counted = numbers.by_ref().take(MOST_VALUES).collect();
+        return (counted, numbers.next().is_some());
+    }
+    if fields.is_empty() {
+        return (Vec::new(), false);
+    }
+    let fields: Vec<Vec<&str>> = fields.iter().map(|texts| different(texts)).collect();
+    let many = fields.iter().map(Vec::len).fold(1, usize::saturating_mul);
+    let mut combinations: Vec<Vec<&str>> = vec![Vec::new()];
+    for texts in &fields {
+        let longer = combinations.iter().flat_map(|known| {
+            let texts = texts.iter();
+            texts.map(|text| [known.as_slice(), &[*text]].concat())
+        });
+        combinations = longer.take(MOST_VALUES).collect();
+    }
+    let mut all: Vec<u64> = combinations.iter().map(|texts| value(texts)).collect();
     all.sort_unstable();
     all.dedup();
-    all
+    (all, many > MOST_VALUES)
+}
+
+/// The texts without repeats, in order.
+fn different(texts: &[Str]) -> Vec<&str> {
+    let mut texts: Vec<&str> = texts.iter().map(Str::as_str).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    texts
 }
 
 /// Names and values, each prefixed by its length; a missing value differs from an empty one.
@@ -208,7 +211,8 @@ pub struct Match {
     pub partition: u32,
     /// Its offset there. Matches of one partition come in order of it, so that one sent twice is known.
     pub offset: Offset,
-    /// What a finding takes from the event, as [`Finding::from_event`] makes it.
+    /// What a finding takes from the event, as [`Finding::from_event`] makes it; and whether it is `late`, or
+    /// `approximate` since not all of it could be counted, here or by a correlation below.
     pub context: Finding,
     /// Which of the correlation's rules it satisfies, as bits; 0 where only the number of matches is asked for.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -258,7 +262,8 @@ impl Match {
     }
 
     /// The same match with what it contributes to a measure.
-    pub fn with(self, contribution: Contribution) -> Match {
+    pub fn with(mut self, contribution: Contribution) -> Match {
+        self.context.approximate |= contribution.cut;
         Match {
             rules: contribution.rules,
             values: contribution.values,
@@ -482,6 +487,28 @@ mod tests {
     }
 
     #[test]
+    fn of_many_values_some_are_left_out_and_it_is_said() {
+        let check = |fields: &[Vec<Str>], numbers: bool, expected: (usize, bool)| {
+            let (values, cut) = contributed(fields, numbers);
+            assert_eq!((values.len(), cut), expected);
+        };
+        let texts = |many: usize| -> Vec<Str> { (0..many).map(|n| n.to_string().into()).collect() };
+        check(&[], false, (0, false));
+        check(&[texts(100)], false, (100, false));
+        check(&[texts(101)], false, (100, true));
+        let same = vec![Str::from("x"); 500];
+        check(&[[same.clone(), texts(99)].concat()], false, (100, false));
+        check(&[[same.clone(), texts(100)].concat()], false, (100, true));
+        check(&[texts(10), texts(10)], false, (100, false));
+        check(&[texts(10), texts(11)], false, (100, true));
+        check(&[texts(200), Vec::new()], false, (0, false));
+        // Equal numbers count each.
+        check(&[texts(100)], true, (100, false));
+        check(&[vec!["1".into(); 101]], true, (100, true));
+        check(&[[texts(100), same].concat()], true, (100, false));
+    }
+
+    #[test]
     fn every_partition_gets_its_watermark() {
         let watermark = Watermark {
             partition: 2,
@@ -522,7 +549,13 @@ mod tests {
             chain: Chain::default(),
             semantics: 0,
         };
-        let m = Match::new(&correlation, group(Some("x")), &event, 3, 11);
+        let contribution = Contribution {
+            values: vec![1],
+            cut: true,
+            ..Contribution::default()
+        };
+        let m = Match::new(&correlation, group(Some("x")), &event, 3, 11).with(contribution);
+        assert!(m.context.approximate);
         let record = m.clone().into_record(Time(1));
         assert_eq!(&record.key[..], group_key("r", &m.group).to_bytes());
         assert_eq!(

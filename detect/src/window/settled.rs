@@ -96,6 +96,11 @@ impl Settled {
     /// Takes a match in. One that is `known` is there already and only satisfies more rules or has more values now.
     pub(super) fn take(&mut self, terms: Terms<'_>, new: Loose, known: bool) -> Taken {
         let (at, rules) = (new.at, terms.rule.condition.has_rules());
+        if new.rough {
+            self.kept.roughen(at);
+            let covering = self.episode.iter_mut().filter(|e| e.covers(at.0));
+            covering.for_each(|e| e.rough = true);
+        }
         if let Some(there) = self.kept.get_mut(at) {
             let more = there.what.more(&new.what, rules);
             if !known || more == What::Nothing {
@@ -157,8 +162,14 @@ impl Settled {
             }
             self.done = time.plus(1);
             if slide.holds(&terms.rule.condition, time.plus(-timespan)) {
-                fired.extend(self.kept.range(time, time).cloned());
                 self.fire(terms, time, out);
+                // What rests on an episode that is not exact is not exact either.
+                let rough = self.episode.as_ref().is_some_and(|e| e.rough);
+                let firing = self.kept.range(time, time).cloned();
+                fired.extend(firing.map(|l| Loose {
+                    rough: rough || l.rough,
+                    ..l
+                }));
             }
         }
         self.done = self.done.max(terms.watermark);

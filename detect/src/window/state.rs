@@ -157,6 +157,8 @@ struct StoredLoose {
     context: usize,
     #[serde(rename = "l", default, skip_serializing_if = "is_false")]
     late: bool,
+    #[serde(rename = "r", default, skip_serializing_if = "is_false")]
+    rough: bool,
     #[serde(rename = "w", default, skip_serializing_if = "Vec::is_empty")]
     what: Vec<u64>,
     #[serde(rename = "a", default, skip_serializing_if = "is_zero")]
@@ -203,6 +205,8 @@ struct StoredSaid {
     by: Id,
     first: i64,
     last: i64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    approximate: bool,
 }
 
 /// The rows of one group that have to be written again or removed.
@@ -377,6 +381,7 @@ impl StoredGroup {
             shown,
             context,
             late,
+            rough: false,
             what: Vec::new(),
             also: 0,
             fired: false,
@@ -485,6 +490,7 @@ fn store_loose(l: &Loose, table: &mut Contexts) -> StoredLoose {
         shown: l.shown.clone(),
         context: table.number(&l.context),
         late: l.late,
+        rough: l.rough,
         what: l.what.all().to_vec(),
         also: l.also,
         fired: l.fired,
@@ -502,6 +508,7 @@ fn restore_set(
             shown: m.shown,
             context: context(contexts, m.context)?,
             late: m.late,
+            rough: m.rough,
             what: What::new(m.what),
             seen: 0,
             also: m.also,
@@ -542,6 +549,7 @@ fn store_episode(e: &Episode, context: usize) -> StoredEpisode {
             by: said.by,
             first: said.first.0,
             last: said.last.0,
+            approximate: said.approximate,
         }),
     }
 }
@@ -577,6 +585,7 @@ fn restore_episode(kind: Kind, context: Arc<Finding>, e: StoredEpisode) -> Episo
             by: said.by,
             first: Time(said.first),
             last: Time(said.last),
+            approximate: said.approximate,
         }),
     }
 }

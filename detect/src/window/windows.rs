@@ -503,6 +503,7 @@ fn flood(rule: &Correlation, m: &Match, hour: i64) -> Finding {
         severity: Severity::High,
         group: [("rule".into(), Some(rule.rule_id.clone()))].into(),
         tags: vec!["attack.defense-evasion".into()],
+        approximate: false,
         ..m.context.clone()
     }
 }
