@@ -30,10 +30,14 @@ fn correlation(name: &str, of: &str, what: &str) -> String {
     )
 }
 
-/// An event of a second with so many values in the list `v`.
+/// An event of a second with so many values in the list `v`, and 150 others in `w`.
 fn event(second: i64, values: usize) -> Event {
-    let list: Vec<String> = (0..values).map(|n| format!("{}", n + 1)).collect();
-    let raw = format!(r#"{{"a": 1, "user": "u", "v": [{}]}}"#, list.join(", "));
+    let list = |numbers: std::ops::RangeInclusive<usize>| {
+        let texts: Vec<String> = numbers.map(|n| n.to_string()).collect();
+        texts.join(", ")
+    };
+    let (v, w) = (list(1..=values), list(1_001..=1_150));
+    let raw = format!(r#"{{"a": 1, "user": "u", "v": [{v}], "w": [{w}]}}"#);
     Event {
         id: Id(second as u128),
         source: "unknown".into(),
@@ -223,4 +227,17 @@ fn so_is_what_fires_by_it() {
     let upper = correlation("y", "x", "type: event_count, condition: {gte: 2}");
     let events = [event(1, 100), event(2, 99), event(3, 99)];
     check(&(lower + &upper), &events, &[("y", 2, false)]);
+}
+
+/// The same event comes by two ways, and of only one of them it has too many values.
+#[test]
+fn what_shows_later_is_said_at_the_end() {
+    let lower = |name: &str| correlation(name, "a", "type: event_count, condition: {gte: 2}");
+    let aliases = "aliases: {f: {x: v, z: w}}";
+    let of = |rules: &str, least: u64| {
+        let what = format!("{aliases}, type: value_count, condition: {{field: f, gte: {least}}}");
+        lower("x") + &lower("z") + &correlation("y", rules, &what)
+    };
+    let events = [event(1, 5), event(2, 5)];
+    check(&of("x, z", 3), &events, &[("y", 1, true)]);
 }

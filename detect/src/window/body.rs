@@ -3,7 +3,9 @@
 //! A [`Body`] is chosen by the correlation. A monotone condition has a [`Group`] for the findings and, where other
 //! correlations refer to it, a [`Firing`] for what it hands on to them; any other condition has a [`Settled`] for
 //! both. The same event can reach a correlation of correlations twice, through two of those below it: it is one
-//! match, so such a body remembers which matches it has met.
+//! match, so such a body remembers which matches it has met. Of too many the earliest are forgotten. One that comes from
+//! then on, no later than those, is known by what is kept of the group, or else it may count twice: it is taken in as one
+//! that is not exact.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +19,8 @@ use super::loose::Loose;
 use super::matches::{Match, Upper, contributed};
 use super::settled::Settled;
 
-/// How many matches a correlation of correlations remembers to have met.
-const MOST_MET: usize = 10_000;
+/// How many matches a correlation of correlations remembers to have met. Few in tests, so that they get there.
+const MOST_MET: usize = if cfg!(test) { 50 } else { 10_000 };
 
 /// The run-time state of one group.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +29,20 @@ pub(super) struct Body {
     pub(super) run: Run,
     /// The matches that could come again through another correlation, with the rules through which they came.
     pub(super) met: BTreeMap<Point, u64>,
+    /// The last of those that were forgotten for want of room. None of them comes again once the watermark has passed.
+    pub(super) forgotten: Option<Point>,
+}
+
+/// What is known of a match that comes.
+enum Met {
+    /// It has not come before.
+    First,
+    /// It came through another correlation.
+    Known,
+    /// It came before, and there is nothing new.
+    Repeat,
+    /// It may be one of those that were forgotten.
+    Perhaps,
 }
 
 /// The algorithms that run a group.
@@ -59,6 +75,7 @@ impl Body {
             group,
             run,
             met: BTreeMap::new(),
+            forgotten: None,
         }
     }
 
@@ -106,9 +123,15 @@ impl Body {
     pub(super) fn take(&mut self, terms: Terms<'_>, m: Match, out: &mut Out) -> Taken {
         let late = m.time < terms.watermark;
         let rules = m.rules;
-        let new = Loose::new(terms.rule.condition.has_rules(), m, late);
-        let Some(known) = self.meet(terms, new.at, rules) else {
-            return Taken::Repeat;
+        let mut new = Loose::new(terms.rule.condition.has_rules(), m, late);
+        let known = match self.meet(terms, new.at, rules) {
+            Met::Repeat => return Taken::Repeat,
+            Met::First => false,
+            Met::Known => true,
+            Met::Perhaps => {
+                new.rough = true;
+                false
+            }
         };
         let mut fired = Vec::new();
         let taken = match &mut self.run {
@@ -134,21 +157,36 @@ impl Body {
         taken
     }
 
-    /// Is a match known already, because it came through another correlation? `None` if it is and there is nothing new.
-    fn meet(&mut self, terms: Terms<'_>, at: Point, rules: u64) -> Option<bool> {
+    /// Is a match known already, because it came through another correlation?
+    fn meet(&mut self, terms: Terms<'_>, at: Point, rules: u64) -> Met {
         if terms.rule.chain.level == 0 {
-            return Some(false);
+            return Met::First;
         }
-        let met = self.met.entry(at).or_default();
-        let known = *met != 0;
-        if known && rules & !*met == 0 {
-            return None;
+        let before = self.met.get(&at).copied().unwrap_or(0);
+        let met = match before {
+            0 if self.forgotten.is_none_or(|last| at > last) => Met::First,
+            0 if self.has(at) => Met::Known,
+            0 => Met::Perhaps,
+            _ if rules & !before == 0 => return Met::Repeat,
+            _ => Met::Known,
+        };
+        self.met.insert(at, before | rules.max(1));
+        if self.met.len() > MOST_MET
+            && let Some((earliest, _)) = self.met.pop_first()
+        {
+            self.forgotten = self.forgotten.max(Some(earliest));
         }
-        *met |= rules.max(1);
-        if self.met.len() > MOST_MET {
-            self.met.pop_first();
+        met
+    }
+
+    /// Is this match among what is kept?
+    fn has(&self, at: Point) -> bool {
+        match &self.run {
+            Run::Episodes(group) => group.has(at),
+            Run::Firing(firing) => firing.kept.loose.get(at).is_some(),
+            Run::Both(group, firing) => group.has(at) || firing.kept.loose.get(at).is_some(),
+            Run::Settled(settled) => settled.kept.get(at).is_some(),
         }
-        Some(known)
     }
 
     /// Lets go of what the watermark has settled, and says what has come of it.
@@ -176,6 +214,7 @@ impl Body {
             let rank = Rank::new("", event::Id(0));
             self.met = self.met.split_off(&(terms.watermark, rank));
         }
+        self.forgotten.take_if(|last| last.0 < terms.watermark);
     }
 
     /// Says a last time what has changed, for there is no room for the group any more.
@@ -244,3 +283,6 @@ pub(crate) fn group_value(mut texts: Vec<Str>) -> Option<Str> {
         _ => serde_json::to_string(&texts).ok().map(Str::from),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,11 @@ impl Group {
         (rank, newest.unwrap_or(Time::MIN))
     }
 
+    /// Is this match known to be here? Exact outside of episodes.
+    pub(super) fn has(&self, at: Point) -> bool {
+        self.kept.loose.get(at).is_some() || self.episodes.iter().any(|e| e.has(at))
+    }
+
     /// Takes a match in, and says which findings have become part of others. [`Group::say`] says the rest. One that is
     /// `known` is there already and only satisfies more rules or has more values now.
     pub(super) fn take(

@@ -83,7 +83,7 @@ pub(super) struct Loose {
     /// What a finding takes from the event if this becomes the first firing match.
     pub(super) context: Arc<Finding>,
     pub(super) late: bool,
-    /// It is not exact: values of it were left out.
+    /// It is not exact: values of it were left out, or it may be another one that comes again.
     pub(super) rough: bool,
     pub(super) what: What,
     /// The measure of the window that ends here: a number of matches or values, or a set of rules.

@@ -129,6 +129,8 @@ pub(super) struct StoredGroup {
     /// Time, order of the source's id, our id, rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     met: Vec<(i64, Id, Id, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forgotten: Option<(i64, Id, Id)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -229,6 +231,7 @@ pub(super) fn encode(key: Id, rule: &Str, namespace: Id, body: &mut Body) -> Vec
             .iter()
             .map(|((time, rank), rules)| (time.0, Id(rank.text), rank.id, *rules))
             .collect(),
+        forgotten: body.forgotten.map(to_row),
     };
     let mut store_group = |group: &mut Group, stored: &mut StoredGroup, rows: &mut Vec<Change>| {
         stored.matches = store_set(key, 0, &mut group.kept.loose, &mut table, rows);
@@ -374,6 +377,7 @@ impl StoredGroup {
             ((Time(time), Rank { text: text.0, id }), rules)
         };
         body.met = self.met.into_iter().map(point).collect();
+        body.forgotten = self.forgotten.map(from_row);
         let old = self.loose.into_iter();
         let old = old.map(|(time, id, shown, context, late)| StoredLoose {
             time,
