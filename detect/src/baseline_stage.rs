@@ -5,17 +5,18 @@
 //! one: after a kill -9 anywhere it stands where the last commit left it and says the same findings with the same ids
 //! and revisions again. It judges nothing itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::crew::Crew;
 use bus::{Bus, BusError, Commit, Offset, Position, Stop, Topic};
 use event::{Clock, Finding, Time};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::correlate::finding_record;
 use crate::meter::MeterRecord;
-use crate::tracker::{Baseline, Counts, Options, StateError, Tracker};
+use crate::tracker::{Baseline, Counts, Kept, Options, StateError, Tracker};
 
 /// The name under which positions and state are kept.
 pub const CONSUMER: &str = "baseline";
@@ -63,6 +64,8 @@ pub struct Metrics {
     errors: IntCounterVec,
     lag: IntGauge,
     series: IntGauge,
+    kept_series: IntGaugeVec,
+    kept_sightings: IntGaugeVec,
     judged_to: IntGauge,
 }
 
@@ -107,6 +110,20 @@ impl Metrics {
                 "trailwarden_baseline_series",
                 "Functions and groups under watch.",
             )?,
+            kept_series: IntGaugeVec::new(
+                Opts::new(
+                    "trailwarden_baseline_kept_series",
+                    "Functions or groups of which a baseline keeps what is usual, by rule: 1 or 2 KB each.",
+                ),
+                &["rule"],
+            )?,
+            kept_sightings: IntGaugeVec::new(
+                Opts::new(
+                    "trailwarden_baseline_kept_sightings",
+                    "Sightings that a baseline with new: keeps until they are judged, by rule: about 1 KB each.",
+                ),
+                &["rule"],
+            )?,
             judged_to: IntGauge::new(
                 "trailwarden_baseline_judged_timestamp_seconds",
                 "Event time up to which everything is judged; 0 before it is known.",
@@ -125,6 +142,8 @@ impl Metrics {
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.series.clone()))?;
+        registry.register(Box::new(metrics.kept_series.clone()))?;
+        registry.register(Box::new(metrics.kept_sightings.clone()))?;
         registry.register(Box::new(metrics.judged_to.clone()))?;
         Ok(metrics)
     }
@@ -148,6 +167,24 @@ impl Metrics {
             .set(whole(crew.workers().map(|(_, w)| w.lag).sum()));
         let series: usize = crew.workers().map(|(_, w)| w.tracker.series()).sum();
         self.series.set(whole(series as u64));
+        let mut all: BTreeMap<&str, Kept> = BTreeMap::new();
+        for (rule, kept) in crew.workers().flat_map(|(_, w)| w.tracker.kept()) {
+            let sum = all.entry(rule).or_default();
+            sum.series += kept.series;
+            if let Some(more) = kept.sightings {
+                *sum.sightings.get_or_insert(0) += more;
+            }
+        }
+        self.kept_series.reset();
+        self.kept_sightings.reset();
+        for (rule, kept) in all {
+            let gauge = self.kept_series.with_label_values(&[rule]);
+            gauge.set(whole(kept.series as u64));
+            if let Some(sightings) = kept.sightings {
+                let gauge = self.kept_sightings.with_label_values(&[rule]);
+                gauge.set(whole(sightings as u64));
+            }
+        }
         let judged = crew.workers().filter_map(|(_, w)| w.tracker.judged_to());
         self.judged_to
             .set(judged.min().map_or(0, |time| time.millis() / 1_000));

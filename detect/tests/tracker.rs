@@ -1,14 +1,23 @@
 //! Functions under watch: what is said of surges, fleets, deployments and silence, and that neither the order of counts
 //! nor a restart changes a word of it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where it is wrong")]
+
+mod memory;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bus::{Bus, Topic};
 use detect::baseline::{AtLeast, Params};
+use detect::baseline_stage;
 use detect::meter::{Cell, Counted, Deployment, Function, Group, MINUTE, Meter, MeterRecord};
-use detect::tracker::{Baseline, GRACE, Measured, Metric, Options, Rate, Subject, Tracker};
+use detect::tracker::{
+    Baseline, GRACE, Kept, Measured, Metric, New, Options, Rate, Sighting, Subject, Tracker,
+};
 use detect::window::{KEY_FLOOD, Watermark};
-use event::{Finding, Severity, Time};
+use event::{Clock, Finding, Id, Severity, Time};
+use memory::MemoryBus;
 
 /// A Monday, in minutes.
 const START: i64 = 29_373_120;
@@ -585,4 +594,135 @@ fn what_is_gone_is_forgotten() {
     assert_eq!(function_rows(&mut tracker).0, 1);
     tracker.set_rules(Arc::new([]));
     assert_eq!(function_rows(&mut tracker).0, 0);
+}
+
+/// A baseline of each kind.
+fn of_each_kind() -> Arc<[Baseline]> {
+    let (functions, groups) = (rules(Metric::Invocations), rate_rules());
+    let new = Baseline {
+        rule_id: "n".into(),
+        subject: Subject::New(New {
+            fields: vec!["ip".into()],
+            group_by: vec!["key".into()],
+            learn: 60 * MINUTE,
+            usual: 4,
+        }),
+        ..functions[0].clone()
+    };
+    let functions = Baseline {
+        rule_id: "f".into(),
+        ..functions[0].clone()
+    };
+    Arc::new([functions, new, groups[0].clone()])
+}
+
+fn sighting(key: &str, minute: i64) -> MeterRecord {
+    MeterRecord::Sighting(Box::new(Sighting {
+        rule: "n".into(),
+        group: [("key".into(), Some(key.into()))].into(),
+        values: vec!["203.0.113.0/24".into()],
+        context: Finding {
+            time: Time(minute * MINUTE),
+            evidence: vec![Id(minute as u128)],
+            ..Finding::default()
+        },
+    }))
+}
+
+/// Two functions, three groups of matches, and two groups with values, of one of which two sightings wait.
+fn some_of_each_kind() -> Vec<MeterRecord> {
+    let mut records: Vec<_> = ["f", "g"].map(|f| meter(f, START, 0, calls(5))).into();
+    records.extend(["a", "b", "c"].map(|user| matches(user, START, 1)));
+    records.extend(["k", "l"].map(|key| sighting(key, START)));
+    records.push(watermark(START + 1));
+    records.extend([2, 2, 3].map(|minute| sighting("k", START + minute)));
+    records
+}
+
+fn kept(tracker: &Tracker) -> Vec<(&str, usize, Option<usize>)> {
+    let kept = tracker.kept();
+    kept.map(|(rule, Kept { series, sightings })| (rule.as_str(), series, sightings))
+        .collect()
+}
+
+#[test]
+fn what_is_kept_is_told_by_rule() {
+    let rules = of_each_kind();
+    let mut tracker = Tracker::new(Arc::clone(&rules), options());
+    let mut out = Vec::new();
+    for record in some_of_each_kind() {
+        tracker.take(record, &mut out);
+    }
+    let expected = [("f", 2, None), ("n", 2, Some(2)), ("r", 3, None)];
+    assert_eq!(kept(&tracker), expected);
+
+    let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for change in tracker.changes(0) {
+        rows.extend(change.value.map(|value| (change.key, value)));
+    }
+    let restored = Tracker::restore(Arc::clone(&rules), options(), &rows).unwrap();
+    assert_eq!(kept(&restored), expected);
+
+    // Rows of before groups told their rule.
+    for (_, row) in rows.iter_mut().filter(|(key, _)| key[0] == b'n') {
+        let mut group: serde_json::Value = serde_json::from_slice(row).unwrap();
+        assert!(group.as_object_mut().unwrap().remove("rule").is_some());
+        *row = serde_json::to_vec(&group).unwrap();
+    }
+    let mut restored = Tracker::restore(Arc::clone(&rules), options(), &rows).unwrap();
+    assert_eq!(kept(&restored)[1], ("n", 0, Some(2)));
+    restored.take(watermark(START + 10), &mut out);
+    assert_eq!(kept(&restored)[1], ("n", 1, Some(0)), "one was seen again");
+
+    restored.set_rules(Arc::new([rules[0].clone()]));
+    assert_eq!(kept(&restored), [("f", 2, None)]);
+}
+
+#[test]
+fn the_stage_shows_what_is_kept() {
+    let bus = Arc::new(MemoryBus::default());
+    for record in some_of_each_kind() {
+        let watermark = match &record {
+            MeterRecord::Watermark(watermark) => watermark.clone(),
+            _ => {
+                let record = record.into_record(Time(1));
+                bus.append(Topic::Meters, vec![record]).unwrap();
+                continue;
+            }
+        };
+        for partition in 0..2 {
+            let watermark = Watermark {
+                partition,
+                ends: vec![u64::MAX; 2],
+                ..watermark.clone()
+            };
+            let records = detect::meter::watermark_records(&watermark, memory::PARTITIONS, Time(1));
+            bus.append(Topic::Meters, records).unwrap();
+        }
+    }
+    let registry = prometheus::Registry::new();
+    let metrics = baseline_stage::Metrics::new(&registry).unwrap();
+    let (log, rules): (Arc<dyn Bus>, _) = (Arc::clone(&bus) as _, of_each_kind());
+    let clock: Clock = Arc::new(|| Time(1));
+    let provider = || Arc::clone(&rules);
+    baseline_stage::run(log, provider, options(), &metrics, &clock, &bus.1).unwrap();
+    let shown = |name: &str| -> Vec<(String, i64)> {
+        let families = registry.gather();
+        let family = families.iter().find(|f| f.name() == name).unwrap();
+        let metrics = family.get_metric().iter();
+        let one = |m: &prometheus::proto::Metric| {
+            let rule = m.get_label()[0].value().to_owned();
+            (rule, m.get_gauge().get_value() as i64)
+        };
+        metrics.map(one).collect()
+    };
+    let pairs = |all: &[(&str, i64)]| -> Vec<(String, i64)> {
+        all.iter()
+            .map(|(rule, n)| ((*rule).to_owned(), *n))
+            .collect()
+    };
+    let series = shown("trailwarden_baseline_kept_series");
+    assert_eq!(series, pairs(&[("f", 2), ("n", 2), ("r", 3)]));
+    let sightings = shown("trailwarden_baseline_kept_sightings");
+    assert_eq!(sightings, pairs(&[("n", 2)]));
 }

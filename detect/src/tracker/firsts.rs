@@ -28,8 +28,8 @@ const REMEMBERED: i64 = 30 * 24 * HOUR;
 /// A group must have been seen in so many different hours.
 const HOURS: u32 = 2;
 
-/// How many groups of one rule are remembered.
-const MOST_GROUPS: usize = 100_000;
+/// How many groups are remembered, of all rules together. Few in tests, so that they get there.
+const MOST_GROUPS: usize = if cfg!(test) { 100 } else { 100_000 };
 
 /// How many groups, values and hours [`Sightings`] knows that it has told of.
 const MOST_TOLD: usize = 200_000;
@@ -144,6 +144,9 @@ impl Sightings {
 /// What is known of one group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
+    /// The `rule_id` of the baseline; empty where it was stored before it was told, until the group is seen again.
+    #[serde(default)]
+    rule: Str,
     since: Time,
     last: Time,
     /// In how many different hours it was seen.
@@ -155,12 +158,21 @@ pub(super) struct Known {
 /// The groups of all baselines with `new:`, and what is still to be judged.
 #[derive(Debug, Default)]
 pub(super) struct Firsts {
-    pub(super) groups: BTreeMap<Id, Known>,
+    groups: BTreeMap<Id, Known>,
     /// In order of time.
-    pub(super) waiting: BTreeMap<Rank, Sighting>,
+    waiting: BTreeMap<Rank, Sighting>,
+    /// How many of both each rule has.
+    kept: BTreeMap<Str, Tally>,
     pub(super) changed: Changed,
     /// The hour in which room was looked for last.
     looked: i64,
+}
+
+/// What is kept for one rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) groups: usize,
+    pub(super) waiting: usize,
 }
 
 #[derive(Debug, Default)]
@@ -179,7 +191,38 @@ impl Firsts {
             .unwrap_or_default();
         let key = rank(sighting.id(), sighting.context.time, evidence);
         self.changed.waiting.insert(key);
-        self.waiting.insert(key, sighting);
+        self.put_back_waiting(key, sighting);
+    }
+
+    /// As it was stored.
+    pub(super) fn put_back_waiting(&mut self, key: Rank, sighting: Sighting) {
+        let rule = sighting.rule.clone();
+        if self.waiting.insert(key, sighting).is_none() {
+            self.kept.entry(rule).or_default().waiting += 1;
+        }
+    }
+
+    /// As it was stored.
+    pub(super) fn put_back_group(&mut self, key: Id, known: Known) {
+        if !known.rule.is_empty() {
+            self.kept.entry(known.rule.clone()).or_default().groups += 1;
+        }
+        self.groups.insert(key, known);
+    }
+
+    /// What is known of a group.
+    pub(super) fn group(&self, key: Id) -> Option<&Known> {
+        self.groups.get(&key)
+    }
+
+    /// A sighting that is still to be judged.
+    pub(super) fn waiting(&self, key: Rank) -> Option<&Sighting> {
+        self.waiting.get(&key)
+    }
+
+    /// How much is kept for a rule.
+    pub(super) fn kept(&self, rule: &str) -> Tally {
+        self.kept.get(rule).copied().unwrap_or_default()
     }
 
     /// Judges what happened before `time`, in order.
@@ -189,6 +232,9 @@ impl Firsts {
         {
             let (key, sighting) = entry.remove_entry();
             self.changed.waiting.insert(key);
+            if let Some(kept) = self.kept.get_mut(&sighting.rule) {
+                kept.waiting -= 1;
+            }
             let rule = rules.iter().find(|r| r.rule_id == sighting.rule);
             if let Some(rule) = rule
                 && let Subject::New(new) = &rule.subject
@@ -207,9 +253,12 @@ impl Firsts {
         if self.looked < hour {
             self.looked = hour;
             let old = now.plus(-REMEMBERED);
-            let gone = self.groups.iter().filter(|(_, known)| known.last < old);
-            self.changed.groups.extend(gone.map(|(key, _)| *key));
-            self.groups.retain(|_, known| known.last >= old);
+            for (key, known) in self.groups.extract_if(.., |_, known| known.last < old) {
+                self.changed.groups.insert(key);
+                if let Some(kept) = self.kept.get_mut(&known.rule) {
+                    kept.groups -= 1;
+                }
+            }
         }
         self.groups.len() < MOST_GROUPS
     }
@@ -221,11 +270,16 @@ impl Firsts {
         }
         self.changed.groups.insert(key);
         let known = self.groups.entry(key).or_insert_with(|| Known {
+            rule: Str::default(),
             since: time,
             last: time,
             hours: 1,
             values: vec![BTreeMap::new(); new.fields.len()],
         });
+        if known.rule.is_empty() {
+            known.rule = rule.rule_id.clone();
+            self.kept.entry(rule.rule_id.clone()).or_default().groups += 1;
+        }
         known.values.resize(new.fields.len(), BTreeMap::new());
         if time.0.div_euclid(HOUR) != known.last.0.div_euclid(HOUR) {
             known.hours = known.hours.saturating_add(1);
@@ -415,6 +469,25 @@ mod tests {
             .collect();
         let roams = [usual(), roams, vec![seen(605, "k", "192.0.2.1", "Boto3/1")]].concat();
         assert_eq!(found(&roams), Vec::<i64>::new());
+    }
+
+    #[test]
+    fn what_is_kept_is_counted_as_it_comes_and_goes() {
+        let mut firsts = Firsts::default();
+        let minutes_a_day = 24 * 60;
+        let days = [(0, 70), (20, 150), (40, 20)];
+        for (day, groups) in days {
+            for n in 0..groups {
+                let key = format!("{day} {n}");
+                firsts.take(seen(day * minutes_a_day + n, &key, "203.0.113.7", "a"));
+            }
+            assert_eq!(firsts.kept("r").waiting, groups as usize);
+            firsts.judge_to(Time::MAX, &[rule()], &mut Vec::new());
+            let Tally { groups, waiting } = firsts.kept("r");
+            assert_eq!((groups, waiting), (firsts.groups.len(), 0));
+        }
+        // Of the first day none is left, of the second what there was room for.
+        assert_eq!(firsts.kept("r").groups, 30 + 20);
     }
 
     #[test]

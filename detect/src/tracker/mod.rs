@@ -157,6 +157,15 @@ pub struct Counts {
     pub crowded: u64,
 }
 
+/// What is kept for one baseline, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The functions or groups of which it knows what is usual.
+    pub series: usize,
+    /// The sightings that wait to be judged; `None` of a baseline that asks for none.
+    pub sightings: Option<usize>,
+}
+
 /// What the tracker allows for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -258,6 +267,22 @@ impl Tracker {
     /// How many functions and groups are watched.
     pub fn series(&self) -> usize {
         self.series.len()
+    }
+
+    /// What is kept for each baseline. Those that are about functions share them.
+    pub fn kept(&self) -> impl Iterator<Item = (&Str, Kept)> {
+        self.rules.iter().map(|rule| {
+            let watched = |owner: &str| self.watched.get(owner).copied().unwrap_or(0);
+            let (series, sightings) = match &rule.subject {
+                Subject::Metric(_) => (watched(""), None),
+                Subject::Rate(_) => (watched(&rule.rule_id), None),
+                Subject::New(_) => {
+                    let kept = self.firsts.kept(&rule.rule_id);
+                    (kept.groups, Some(kept.waiting))
+                }
+            };
+            (&rule.rule_id, Kept { series, sightings })
+        })
     }
 
     /// Every minute before this time is judged.

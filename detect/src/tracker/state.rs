@@ -78,11 +78,11 @@ pub(super) fn changes(
     }
     let firsts = std::mem::take(&mut tracker.firsts.changed);
     for key in firsts.groups {
-        let value = tracker.firsts.groups.get(&key).map(json);
+        let value = tracker.firsts.group(key).map(json);
         rows.push(change([b"n".as_slice(), &key.to_bytes()].concat(), value));
     }
     for (time, id) in firsts.waiting {
-        let value = tracker.firsts.waiting.get(&(time, id)).map(json);
+        let value = tracker.firsts.waiting((time, id)).map(json);
         rows.push(change(waiting_row(time, id), value));
     }
     if changed.stage {
@@ -134,7 +134,7 @@ pub(super) fn restore(
             Some(b'n') => {
                 let known = serde_json::from_slice(value).map_err(failed)?;
                 if let Some(id) = id(1) {
-                    tracker.firsts.groups.insert(id, known);
+                    tracker.firsts.put_back_group(id, known);
                 }
             }
             Some(b'w') => {
@@ -143,7 +143,7 @@ pub(super) fn restore(
                     .get(1..9)
                     .and_then(|b| Some(i64::from_be_bytes(b.try_into().ok()?)));
                 if let (Some(time), Some(id)) = (time, id(9)) {
-                    tracker.firsts.waiting.insert((Time(time), id), sighting);
+                    tracker.firsts.put_back_waiting((Time(time), id), sighting);
                 }
             }
             _ => {}

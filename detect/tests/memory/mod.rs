@@ -1,4 +1,4 @@
-//! A log in memory, for tests of the correlate stage.
+//! A log in memory, for tests of stages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
