@@ -18,3 +18,5 @@ pub mod push;
 pub mod source;
 
 mod append;
+mod body;
+mod refusal;

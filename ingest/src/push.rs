@@ -14,32 +14,30 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bus::{Bus, BusError};
-use bytes::Bytes;
+use bus::Bus;
 use event::{Clock, Id, Str, format_compact};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 
 use crate::append::{Appender, BATCH_BYTES};
+use crate::body::{Bodies, Body};
 use crate::config::Config;
 use crate::dead_letter::DeadLetter;
-use crate::decode::{self, Decoder, Item, Job, Limits, Reason};
+use crate::decode::{self, Decoder, Item, Job, Limits};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
+use crate::refusal::Refusal;
 
 struct Intake {
     bus: Arc<dyn Bus>,
     clock: Clock,
     limits: Limits,
-    timeout: Duration,
+    bodies: Bodies,
     metrics: Metrics,
-    /// One permit for each body that is in memory.
-    bodies: Semaphore,
     requests: AtomicU64,
 }
 
@@ -50,31 +48,21 @@ struct Accepted {
     dead_letters: u64,
 }
 
-/// Why a push is refused: the status, a word for programs, and texts for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    hint: &'static str,
-}
-
 /// The route of the push endpoint.
 pub fn router(bus: Arc<dyn Bus>, clock: Clock, config: &Config, metrics: Metrics) -> Router {
     let limits = config.body_limits();
+    let timeout = Duration::from_secs(config.push.timeout_seconds);
     let intake = Arc::new(Intake {
         bus,
         clock,
         limits,
-        timeout: Duration::from_secs(config.push.timeout_seconds),
+        bodies: Bodies::new(limits, config.push.concurrency, timeout),
         metrics,
-        bodies: Semaphore::new(config.push.concurrency.max(1)),
         requests: AtomicU64::new(0),
     });
-    let largest = usize::try_from(limits.object_bytes).unwrap_or(usize::MAX);
     Router::new()
         .route("/api/v1/events", post(events))
-        .layer(DefaultBodyLimit::max(largest))
+        .layer(intake.bodies.layer())
         .with_state(intake)
 }
 
@@ -82,7 +70,7 @@ async fn events(State(intake): State<Arc<Intake>>, request: Request) -> Response
     let request_id = request_id(&intake, request.headers());
     match take(intake, request).await {
         Ok(accepted) => Json(accepted).into_response(),
-        Err(refusal) => refusal.into_response(&request_id),
+        Err(refusal) => refused(refusal, &request_id),
     }
 }
 
@@ -106,85 +94,17 @@ fn request_id(intake: &Intake, headers: &HeaderMap) -> String {
 }
 
 async fn take(intake: Arc<Intake>, request: Request) -> Result<Accepted, Refusal> {
-    let gzip = is_gzip(request.headers())?;
-    let Ok(_permit) = intake.bodies.try_acquire() else {
-        return Err(Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            code: "busy",
-            message: "too many bodies at once".to_owned(),
-            hint: "send the request again after the time in Retry-After",
-        });
-    };
-    let body = tokio::time::timeout(intake.timeout, Bytes::from_request(request, &()))
+    let body = intake.bodies.receive(request).await?;
+    tokio::task::spawn_blocking(move || append(&intake, &body))
         .await
-        .map_err(|_| Refusal {
-            status: StatusCode::REQUEST_TIMEOUT,
-            code: "body_too_slow",
-            message: "the body did not arrive in time".to_owned(),
-            hint: "send smaller bodies",
-        })?
-        .map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(&format!(
-                "body passed {}",
-                decode::in_units(intake.limits.object_bytes)
-            )),
-            status => Refusal {
-                status,
-                code: "body_unreadable",
-                message: "the body could not be read".to_owned(),
-                hint: "send the request again",
-            },
-        })?;
-    let worker = Arc::clone(&intake);
-    tokio::task::spawn_blocking(move || append(&worker, &body, gzip))
-        .await
-        .unwrap_or_else(|_| {
-            Err(Refusal {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-                code: "internal",
-                message: "decoding stopped unexpectedly".to_owned(),
-                hint: "the server's log says more",
-            })
-        })
-}
-
-fn is_gzip(headers: &HeaderMap) -> Result<bool, Refusal> {
-    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else {
-        return Ok(false);
-    };
-    match encoding.to_str().map(|e| e.trim().to_ascii_lowercase()) {
-        Ok(e) if e == "identity" || e.is_empty() => Ok(false),
-        Ok(e) if e == "gzip" || e == "x-gzip" => Ok(true),
-        _ => Err(Refusal {
-            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            code: "unsupported_encoding",
-            message: "this content encoding is not supported".to_owned(),
-            hint: "send the body plain or with Content-Encoding: gzip",
-        }),
-    }
-}
-
-fn too_large(message: &str) -> Refusal {
-    Refusal {
-        status: StatusCode::PAYLOAD_TOO_LARGE,
-        code: Reason::BodyTooLarge.as_str(),
-        message: message.to_owned(),
-        hint: "send several smaller bodies",
-    }
+        .unwrap_or_else(|_| Err(Refusal::internal()))
 }
 
 /// Decodes a body and appends what it holds. Nothing is appended of a body that is refused for its own faults.
-fn append(intake: &Intake, body: &[u8], gzip: bool) -> Result<Accepted, Refusal> {
+fn append(intake: &Intake, body: &Body) -> Result<Accepted, Refusal> {
     let began = (intake.clock)();
-    if gzip && !body.starts_with(decode::GZIP) && !body.is_empty() {
-        return Err(unusable(Reason::CorruptGzip, "the body is not gzip"));
-    }
-    let content =
-        decode::unpacked(body, &intake.limits).map_err(|(reason, message)| match reason {
-            Reason::BodyTooLarge => too_large(&message),
-            _ => unusable(reason, &message),
-        })?;
-    let object: Str = format_compact!("push:{}", &decode::hex(&Sha256::digest(body))[..32]);
+    let content = body.unpacked()?;
+    let object: Str = format_compact!("push:{}", &decode::hex(&Sha256::digest(body.bytes()))[..32]);
     let context = Context {
         ingest_time: began,
         object: object.clone(),
@@ -215,13 +135,13 @@ fn append(intake: &Intake, body: &[u8], gzip: bool) -> Result<Accepted, Refusal>
         }
     });
     if let (0, Some(first)) = (accepted, letters.first()) {
-        return Err(unusable(first.reason, &first.message));
+        return Err(Refusal::unusable(first.reason, &first.message));
     }
     intake.metrics.count_dropped(&summary);
     let _ = letters.drain(..).try_for_each(|l| appender.letter(&l));
     let appended = appender
         .finish()
-        .map_err(|error| unavailable(intake, &error))?;
+        .map_err(|error| Refusal::unavailable(&error, &intake.metrics))?;
     let took = (intake.clock)().0 - began.0;
     intake.metrics.seconds.observe(took as f64 / 1e6);
     Ok(Accepted {
@@ -230,51 +150,20 @@ fn append(intake: &Intake, body: &[u8], gzip: bool) -> Result<Accepted, Refusal>
     })
 }
 
-fn unusable(reason: Reason, message: &str) -> Refusal {
-    Refusal {
-        status: StatusCode::BAD_REQUEST,
-        code: reason.as_str(),
-        message: message.to_owned(),
-        hint: match reason {
-            Reason::JsonTooDeep => "flatten the records: 64 levels are taken",
-            Reason::CorruptGzip => "compress the body again, or send it plain",
-            Reason::RecordTooLarge => "one record is larger than is taken",
-            _ => "send JSON lines, a JSON array, one JSON object, or {\"Records\": […]}",
-        },
+fn refused(refusal: Refusal, request_id: &str) -> Response {
+    let status = refusal.status;
+    let body = serde_json::json!({"error": {
+        "code": refusal.code,
+        "message": refusal.message,
+        "hint": refusal.hint,
+        "request_id": request_id,
+    }});
+    let mut response = (status, Json(body)).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let soon = axum::http::HeaderValue::from_static("5");
+        response.headers_mut().insert(header::RETRY_AFTER, soon);
     }
-}
-
-fn unavailable(intake: &Intake, error: &BusError) -> Refusal {
-    let kind = match error {
-        BusError::DiskFull { .. } => "disk_full",
-        BusError::Poisoned { .. } => "poisoned",
-        _ => "bus",
-    };
-    intake.metrics.errors.with_label_values(&[kind]).inc();
-    tracing::error!(%error, "cannot append pushed events");
-    Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        code: "log_unavailable",
-        message: "the log takes no writes at the moment".to_owned(),
-        hint: "send the request again after the time in Retry-After; nothing is counted twice",
-    }
-}
-
-impl Refusal {
-    fn into_response(self, request_id: &str) -> Response {
-        let body = serde_json::json!({"error": {
-            "code": self.code,
-            "message": self.message,
-            "hint": self.hint,
-            "request_id": request_id,
-        }});
-        let mut response = (self.status, Json(body)).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            let soon = axum::http::HeaderValue::from_static("5");
-            response.headers_mut().insert(header::RETRY_AFTER, soon);
-        }
-        response
-    }
+    response
 }
 
 #[cfg(test)]
@@ -283,8 +172,10 @@ mod tests {
     use std::ops::Range;
 
     use axum::body::Body;
+    use axum::extract::FromRequest;
     use bus::embedded::{EmbeddedBus, Options};
-    use bus::{Batch, Commit, Offset, Record, Topic};
+    use bus::{Batch, BusError, Commit, Offset, Record, Topic};
+    use bytes::Bytes;
     use event::{Event, Time};
     use flate2::Compression;
     use flate2::write::GzEncoder;
