@@ -24,6 +24,8 @@ pub struct Metrics {
     pub objects: IntCounterVec,
     /// Messages that wait in a queue, by its name in the configuration.
     pub waiting: IntGaugeVec,
+    /// Requests that were not taken, by endpoint and reason.
+    pub requests_refused: IntCounterVec,
     /// How far the time of the latest event taken in lies behind the clock, in seconds.
     pub lag: IntGauge,
     /// How long one object or request took.
@@ -33,11 +35,12 @@ pub struct Metrics {
 impl Metrics {
     /// Makes the counters and registers them.
     pub fn new(registry: &Registry) -> prometheus::Result<Metrics> {
-        let counters = |name: &str, help: &str, label: &str| {
-            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+        let labelled = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counters.clone()))?;
             Ok::<_, prometheus::Error>(counters)
         };
+        let counters = |name: &str, help: &str, label: &str| labelled(name, help, &[label]);
         let lag = IntGauge::new(
             "trailwarden_ingest_lag_seconds",
             "How far the latest event taken in lies behind the clock",
@@ -93,6 +96,11 @@ impl Metrics {
                 "outcome",
             )?,
             waiting,
+            requests_refused: labelled(
+                "trailwarden_ingest_requests_refused_total",
+                "Requests that were not taken",
+                &["source", "reason"],
+            )?,
             lag,
             seconds,
         })

@@ -68,9 +68,13 @@ pub fn router(bus: Arc<dyn Bus>, clock: Clock, config: &Config, metrics: Metrics
 
 async fn events(State(intake): State<Arc<Intake>>, request: Request) -> Response {
     let request_id = request_id(&intake, request.headers());
-    match take(intake, request).await {
+    match take(Arc::clone(&intake), request).await {
         Ok(accepted) => Json(accepted).into_response(),
-        Err(refusal) => refused(refusal, &request_id),
+        Err(refusal) => {
+            let counter = &intake.metrics.requests_refused;
+            counter.with_label_values(&["push", refusal.code]).inc();
+            refused(refusal, &request_id)
+        }
     }
 }
 
