@@ -372,6 +372,7 @@ fn fill(
 
 /// Names every secret that stands in the file as it is.
 fn inline_secrets(text: &str, problems: &mut Vec<String>) {
+    inline_keys(text, problems);
     for (number, line) in text.lines().enumerate() {
         let line = line.trim_start().trim_start_matches("- ");
         let Some((key, value)) = line.split_once(':') else {
@@ -385,15 +386,54 @@ fn inline_secrets(text: &str, problems: &mut Vec<String>) {
             .trim_matches(['"', '\'']);
         let secret = matches!(key.trim(), "secret" | "password" | "bearer_token")
             || key.trim() == "url" && has_password(value);
-        if secret && !value.is_empty() && value != "null" && value != "~" && !value.contains("${") {
-            problems.push(format!(
-                "  line {}: `{}` stands here in clear text: take it from a file (`{}_file`) or the environment (`${{NAME}}`), or set allow_inline_secrets: true",
-                number + 1,
-                key.trim(),
-                key.trim()
-            ));
+        if secret && is_clear(value) {
+            problems.push(in_clear_text(number, key.trim()));
         }
     }
+}
+
+/// Names every access key that stands in the file as it is, in brackets or as one item a line.
+fn inline_keys(text: &str, problems: &mut Vec<String>) {
+    const KEY: &str = "access_keys";
+    let (mut within, mut bracket) = (false, false);
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split(" #").next().unwrap_or_default().trim();
+        let items = match line.split_once(&format!("{KEY}:")) {
+            _ if line.starts_with('#') => continue,
+            Some((_, items)) => {
+                (within, bracket) = (true, items.contains('['));
+                items
+            }
+            None if within && (bracket || line.starts_with('-') || line.starts_with('[')) => {
+                bracket |= line.starts_with('[');
+                line.trim_start_matches('-')
+            }
+            None => {
+                within &= line.is_empty();
+                continue;
+            }
+        };
+        let (items, closed) = items
+            .split_once(']')
+            .map_or((items, false), |(items, _)| (items, true));
+        let mut items = items.split(['[', ',']).map(str::trim);
+        if items.any(|item| is_clear(item.trim_matches(['"', '\'', '}']))) {
+            problems.push(in_clear_text(number, KEY));
+        }
+        within &= !closed;
+    }
+}
+
+/// Is this a value of its own, and not one of the environment?
+fn is_clear(value: &str) -> bool {
+    !value.is_empty() && value != "null" && value != "~" && !value.contains("${")
+}
+
+fn in_clear_text(number: usize, key: &str) -> String {
+    format!(
+        "  line {}: `{key}` stands here in clear text: take it from a file (`{key}_file`) or the environment (`${{NAME}}`), or set allow_inline_secrets: true",
+        number + 1
+    )
 }
 
 /// Does the URL of a database hold its password?
@@ -519,6 +559,33 @@ mod tests {
             ))
             .is_ok()
         );
+    }
+
+    #[test]
+    fn access_keys_in_clear_text_stop_the_start() {
+        let read = |keys: &str| read(&format!("ingest:\n  firehose:\n    {keys}\n"));
+        let named = |keys: &str, line: usize| {
+            let error = read(keys).unwrap_err();
+            let expected = format!("line {line}: `access_keys` stands here in clear text");
+            assert!(error.contains(&expected), "{keys}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        };
+        named("access_keys: [hunter2]", 3);
+        named("access_keys: [\"${TOKEN}\", 'hunter2'] # both", 3);
+        named("access_keys:\n      - \"${TOKEN}\"\n      - hunter2", 5);
+        named("access_keys:\n    - hunter2", 4);
+        named("access_keys:\n      [\n        hunter2,\n      ]", 5);
+        named("access_keys: [\n      # old\n      hunter2]", 5);
+        let one_line = super::tests::read("ingest: {firehose: {access_keys: [hunter2]}}");
+        assert!(one_line.unwrap_err().contains("line 1"));
+        for keys in [
+            "access_keys: []",
+            "access_keys: [\"${TOKEN}\", '${TOKEN}']",
+            "access_keys:\n      - \"${TOKEN}\"\n    concurrency: 2",
+            "access_keys_file: /etc/x",
+        ] {
+            assert!(read(keys).is_ok(), "{keys}: {:?}", read(keys));
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The configuration of intake: watched files, the push endpoint, limits.
+//! The configuration of intake: watched files, the HTTP endpoints, limits.
 //!
-//! The program composes [`Config`] into its one file; every field has a default that loses nothing. Sources
-//! that need credentials will stand here too, with a `*_file` twin for every secret.
+//! The program composes [`Config`] into its one file; every field has a default that loses nothing. Secrets
+//! are never printed and have a `*_file` twin.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use event::Time;
@@ -24,6 +25,8 @@ pub struct Config {
     pub buckets: Vec<Bucket>,
     /// The push endpoint `/api/v1/events`.
     pub push: Push,
+    /// The endpoint for Amazon Data Firehose, `/api/v1/firehose`.
+    pub firehose: Firehose,
     /// How much of one object is taken.
     pub limits: ObjectLimits,
 }
@@ -72,6 +75,87 @@ impl Default for Push {
     }
 }
 
+/// The endpoint for Amazon Data Firehose. It is off while it has no key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Firehose {
+    /// The access keys that open it: two while one takes the place of the other.
+    pub access_keys: AccessKeys,
+    /// A file that holds them instead, one a line.
+    pub access_keys_file: Option<PathBuf>,
+    /// The largest body, as sent and decompressed, in MiB. Firehose sends at most 64.
+    pub max_body_mib: u64,
+    /// How many bodies are taken at once; further requests are asked to come back.
+    pub concurrency: usize,
+    /// A request is answered within this time. Firehose waits for three minutes.
+    pub timeout_seconds: u64,
+}
+
+impl Default for Firehose {
+    fn default() -> Firehose {
+        Firehose {
+            access_keys: AccessKeys::default(),
+            access_keys_file: None,
+            max_body_mib: 64,
+            concurrency: 4,
+            timeout_seconds: 150,
+        }
+    }
+}
+
+/// Access keys, which print and serialize as `***`.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct AccessKeys(Vec<String>);
+
+impl fmt::Debug for AccessKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|_| format_args!("***")))
+            .finish()
+    }
+}
+
+impl Serialize for AccessKeys {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|_| "***"))
+    }
+}
+
+impl Firehose {
+    /// The access keys, checked, from the configuration or their file.
+    pub(crate) fn keys(&self) -> Result<Vec<String>, ConfigError> {
+        let keys = match &self.access_keys_file {
+            None => self.access_keys.0.clone(),
+            Some(_) if !self.access_keys.0.is_empty() => return Err(ConfigError::KeysTwice),
+            Some(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|error| ConfigError::KeysFile {
+                        path: path.display().to_string(),
+                        reason: error.to_string(),
+                    })?;
+                let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+                let keys: Vec<String> = lines.map(str::to_owned).collect();
+                if keys.is_empty() {
+                    return Err(ConfigError::NoKeys(path.display().to_string()));
+                }
+                keys
+            }
+        };
+        // What cannot stand in a header would never be presented.
+        let good = |key: &String| {
+            (1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic())
+        };
+        match keys.iter().position(|key| !good(key)) {
+            None => Ok(keys),
+            Some(at) => Err(ConfigError::Key(at + 1)),
+        }
+    }
+}
+
+/// Firehose takes no longer access key.
+const MAX_KEY_BYTES: usize = 4_096;
+
 /// How much of one object is taken; what is beyond becomes a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,16 +175,40 @@ impl Default for ObjectLimits {
     }
 }
 
-/// A setting with which intake cannot work.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{key}` is {value}, must be {allowed}")]
-pub struct ConfigError {
-    /// Which setting, as it stands in the file below the part of this crate.
-    pub key: String,
-    /// What it is.
-    pub value: String,
-    /// What it may be.
-    pub allowed: &'static str,
+/// A setting with which intake cannot work. It is named as it stands in the file below the part of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value that it may not have.
+    #[error("`{key}` is {value}, must be {allowed}")]
+    Value {
+        /// Which setting.
+        key: String,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// Access keys in the configuration and in a file.
+    #[error(
+        "`firehose.access_keys` and `firehose.access_keys_file` are both set, must be one of them"
+    )]
+    KeysTwice,
+    /// A file of access keys that cannot be read.
+    #[error("`firehose.access_keys_file`: cannot read `{path}`: {reason}")]
+    KeysFile {
+        /// The file.
+        path: String,
+        /// The system's answer.
+        reason: String,
+    },
+    /// A file of access keys without one.
+    #[error("`firehose.access_keys_file`: there is no key in `{0}`")]
+    NoKeys(String),
+    /// An access key that Firehose cannot present; which one, counted from 1.
+    #[error(
+        "`firehose.access_keys`: key {0} must be 1 to 4096 visible ASCII characters without spaces"
+    )]
+    Key(usize),
 }
 
 impl Config {
@@ -143,6 +251,28 @@ impl Config {
                 "between 1 and 3600",
             ),
             within(
+                "firehose.max_body_mib",
+                self.firehose.max_body_mib,
+                1,
+                1_024,
+                "between 1 and 1024",
+            ),
+            within(
+                "firehose.concurrency",
+                self.firehose.concurrency as u64,
+                1,
+                1_024,
+                "between 1 and 1024",
+            ),
+            within(
+                "firehose.timeout_seconds",
+                self.firehose.timeout_seconds,
+                1,
+                170,
+                "between 1 and 170, since Firehose waits for 180",
+            ),
+            self.firehose.keys().err(),
+            within(
                 "limits.object_mib",
                 self.limits.object_mib,
                 1,
@@ -161,12 +291,9 @@ impl Config {
         .flatten()
         .collect();
         for (n, queue) in self.queues.iter().enumerate() {
-            errors.extend(check_queue(queue).into_iter().map(|e| ConfigError {
-                key: format!("queues[{n}].{}", e.key),
-                ..e
-            }));
+            errors.extend(check_queue(&format!("queues[{n}]"), queue));
             if self.queues[..n].iter().any(|q| q.name() == queue.name()) {
-                errors.push(ConfigError {
+                errors.push(ConfigError::Value {
                     key: format!("queues[{n}].name"),
                     value: format!("`{}`", queue.name()),
                     allowed: "another one for each queue",
@@ -174,10 +301,7 @@ impl Config {
             }
         }
         for (n, bucket) in self.buckets.iter().enumerate() {
-            errors.extend(check_bucket(bucket).into_iter().map(|e| ConfigError {
-                key: format!("buckets[{n}].{}", e.key),
-                ..e
-            }));
+            errors.extend(check_bucket(&format!("buckets[{n}]"), bucket));
         }
         errors
     }
@@ -201,6 +325,14 @@ impl Config {
             ..self.file_limits()
         }
     }
+
+    /// The limits for bodies that Firehose sends, and for each record in them once it is decompressed.
+    pub fn firehose_limits(&self) -> Limits {
+        Limits {
+            object_bytes: self.firehose.max_body_mib << 20,
+            ..self.file_limits()
+        }
+    }
 }
 
 fn within(
@@ -211,48 +343,54 @@ fn within(
     allowed: &'static str,
 ) -> Option<ConfigError> {
     let bad = !(low..=high).contains(&value);
-    bad.then(|| ConfigError {
+    bad.then(|| ConfigError::Value {
         key: key.to_owned(),
         value: value.to_string(),
         allowed,
     })
 }
 
-fn check_queue(queue: &Queue) -> Vec<ConfigError> {
+fn check_queue(place: &str, queue: &Queue) -> Vec<ConfigError> {
     let url = ["https://", "http://"]
         .iter()
         .find_map(|scheme| queue.url.strip_prefix(scheme));
     let bad_url = url.is_none_or(|rest| rest.splitn(3, '/').filter(|p| !p.is_empty()).count() < 3);
     [
-        bad_url.then(|| ConfigError {
-            key: "url".to_owned(),
+        bad_url.then(|| ConfigError::Value {
+            key: format!("{place}.url"),
             value: format!("`{}`", queue.url),
             allowed: "the address of a queue, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
         }),
         within(
-            "concurrency",
+            &format!("{place}.concurrency"),
             queue.concurrency as u64,
             1,
             64,
             "between 1 and 64",
         ),
         within(
-            "visibility_seconds",
+            &format!("{place}.visibility_seconds"),
             queue.visibility_seconds.into(),
             2,
             43_200,
             "between 2 and 43200",
         ),
-        within("tries", queue.tries.into(), 1, 1_000, "between 1 and 1000"),
+        within(
+            &format!("{place}.tries"),
+            queue.tries.into(),
+            1,
+            1_000,
+            "between 1 and 1000",
+        ),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-fn check_bucket(bucket: &Bucket) -> Vec<ConfigError> {
-    let wrong = |key: &str, value: &str, allowed| ConfigError {
-        key: key.to_owned(),
+fn check_bucket(place: &str, bucket: &Bucket) -> Vec<ConfigError> {
+    let wrong = |key: &str, value: &str, allowed| ConfigError::Value {
+        key: format!("{place}.{key}"),
         value: format!("`{value}`"),
         allowed,
     };
@@ -263,21 +401,21 @@ fn check_bucket(bucket: &Bucket) -> Vec<ConfigError> {
         bad_name.then(|| wrong("bucket", name, "the bare name of a bucket")),
         bad_from.then(|| wrong("from", from, "a time such as 2026-01-01T00:00:00Z")),
         within(
-            "every_minutes",
+            &format!("{place}.every_minutes"),
             bucket.every_minutes,
             1,
             10_080,
             "between 1 and 10080",
         ),
         within(
-            "look_back_hours",
+            &format!("{place}.look_back_hours"),
             bucket.look_back_hours,
             1,
             8_784,
             "between 1 and 8784",
         ),
         within(
-            "concurrency",
+            &format!("{place}.concurrency"),
             bucket.concurrency as u64,
             1,
             64,
@@ -293,31 +431,80 @@ fn check_bucket(bucket: &Bucket) -> Vec<ConfigError> {
 mod tests {
     use super::*;
 
+    fn check(json: &str, expected: &[&str]) {
+        let config: Config = serde_json::from_str(json).unwrap();
+        let problems: Vec<_> = config.check().iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), expected.len(), "{problems:?}");
+        for (problem, expected) in problems.iter().zip(expected) {
+            assert!(problem.contains(expected), "{problem}");
+        }
+    }
+
     #[test]
     fn every_bad_setting_is_named() {
-        assert_eq!(Config::default().check(), []);
-        let config: Config = serde_json::from_str(
+        check("{}", &[]);
+        check(
             r#"{"push":{"concurrency":0,"max_body_mib":5000},"limits":{"record_kib":1}}"#,
-        )
-        .unwrap();
-        let keys: Vec<_> = config.check().into_iter().map(|e| e.key).collect();
-        assert_eq!(
-            keys,
-            ["push.max_body_mib", "push.concurrency", "limits.record_kib"]
+            &["push.max_body_mib", "push.concurrency", "limits.record_kib"],
         );
-        let config: Config = serde_json::from_str(
+        check(
+            r#"{"firehose":{"timeout_seconds":180,"concurrency":0,"max_body_mib":0}}"#,
+            &[
+                "firehose.max_body_mib",
+                "firehose.concurrency",
+                "firehose.timeout_seconds",
+            ],
+        );
+        check(
             r#"{"queues":[{"url":"https://sqs.eu-west-1.amazonaws.com/1/a"},{"url":"trail","tries":0},
                 {"url":"https://sqs.eu-west-1.amazonaws.com/2/a"}]}"#,
-        )
-        .unwrap();
-        let keys: Vec<_> = config.check().into_iter().map(|e| e.key).collect();
-        assert_eq!(keys, ["queues[1].url", "queues[1].tries", "queues[2].name"]);
-        let config: Config =
-            serde_json::from_str(r#"{"buckets":[{"bucket":"s3://b","from":"yesterday"}]}"#)
-                .unwrap();
-        let keys: Vec<_> = config.check().into_iter().map(|e| e.key).collect();
-        assert_eq!(keys, ["buckets[0].bucket", "buckets[0].from"]);
+            &["queues[1].url", "queues[1].tries", "queues[2].name"],
+        );
+        check(
+            r#"{"buckets":[{"bucket":"s3://b","from":"yesterday"}]}"#,
+            &["buckets[0].bucket", "buckets[0].from"],
+        );
         assert!(serde_json::from_str::<Config>(r#"{"pushh":{}}"#).is_err());
+    }
+
+    #[test]
+    fn access_keys_come_from_the_file_or_from_a_file_of_their_own() {
+        let of = |json: &str| serde_json::from_str::<Firehose>(json).unwrap();
+        assert!(Firehose::default().keys().unwrap().is_empty());
+        let inline = of(r#"{"access_keys":["hunter2","hunter3"]}"#);
+        assert_eq!(inline.keys().unwrap(), ["hunter2", "hunter3"]);
+        let shown = format!("{inline:?} {}", serde_json::to_string(&inline).unwrap());
+        assert!(
+            !shown.contains("hunter") && shown.contains("***"),
+            "{shown}"
+        );
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let of_file = of(&format!(r#"{{"access_keys_file":"{path}"}}"#));
+        std::fs::write(file.path(), "old\n\n new \r\n").unwrap();
+        assert_eq!(of_file.keys().unwrap(), ["old", "new"]);
+
+        let problem = |json: &str, expected: &str| {
+            check(&format!(r#"{{"firehose":{json}}}"#), &[expected]);
+        };
+        problem(
+            &format!(r#"{{"access_keys":["a"],"access_keys_file":"{path}"}}"#),
+            "both set",
+        );
+        problem(r#"{"access_keys":["a",""]}"#, "key 2");
+        problem(r#"{"access_keys":["a b"]}"#, "key 1");
+        let long = "k".repeat(4_097);
+        problem(&format!(r#"{{"access_keys":["{long}"]}}"#), "key 1");
+        problem(
+            r#"{"access_keys_file":"/nowhere"}"#,
+            "cannot read `/nowhere`",
+        );
+        std::fs::write(file.path(), "\n").unwrap();
+        problem(
+            &format!(r#"{{"access_keys_file":"{path}"}}"#),
+            "there is no key in",
+        );
     }
 
     #[test]
@@ -325,5 +512,6 @@ mod tests {
         let config = Config::default();
         assert_eq!(config.file_limits(), Limits::of_files());
         assert_eq!(config.body_limits(), Limits::of_bodies());
+        assert_eq!(config.firehose_limits(), Limits::of_bodies());
     }
 }

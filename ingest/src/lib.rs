@@ -1,6 +1,6 @@
 //! From what sources deliver to events on the log.
 //!
-//! The way of a record: a source ([`source::files`], [`push`]) hands bytes to [`decode`], which tells by their
+//! The way of a record: a source ([`source::files`], [`push`], [`firehose`]) hands bytes to [`decode`], which tells by their
 //! content what they are and cuts them into records; [`normalize`] turns a record into an
 //! [`event::Event`]; the event is appended to the bus. What cannot become an event becomes a
 //! [`dead_letter`] with its reason, so that it can be looked at and replayed. Decoding and normalizing
@@ -12,6 +12,7 @@ pub mod aws;
 pub mod config;
 pub mod dead_letter;
 pub mod decode;
+pub mod firehose;
 pub mod metrics;
 pub mod normalize;
 pub mod push;
