@@ -5,7 +5,7 @@
 //! call the same functions of `search` and `alerting`, and no page can do what the API cannot. Every route
 //! stands in one table in `routes` with the role it needs; `guard` and `auth` let nobody else in. Nothing of
 //! a log reaches a page except through `inert`. The intake routes belong to `ingest`; they are handed in as
-//! a router of their own and guarded here.
+//! an [`Intake`] and guarded here, but for those that ask for a key of their own.
 
 mod api;
 mod app;
@@ -30,4 +30,4 @@ pub use config::{AuthConfig, Config, ConfigError, Hidden, Mode, Role, Token, Use
 pub use error::ApiError;
 pub use guard::Access;
 pub use metrics::Metrics;
-pub use routes::{router, table};
+pub use routes::{Intake, router, table};

@@ -128,8 +128,7 @@ fn routes() -> Vec<Route> {
     ]
 }
 
-/// Every route of the console: method, path and what it asks of the caller. Intake routes ask for
-/// [`Access::Ingest`].
+/// Every route of the console: method, path and what it asks of the caller. Those of an [`Intake`] come on top.
 pub fn table() -> Vec<(Method, &'static str, Access)> {
     routes()
         .into_iter()
@@ -137,11 +136,18 @@ pub fn table() -> Vec<(Method, &'static str, Access)> {
         .collect()
 }
 
-/// The whole console. `intake` are routes of `ingest` that push events: only callers with the role `ingest`, and
-/// anybody on an open console, reach them. They bring their own limits.
+/// Routes of `ingest` that take events in. They bring their own limits.
+pub struct Intake {
+    /// Routes for callers with the role `ingest` and, on an open console, for anybody.
+    pub guarded: Router,
+    /// Routes for callers without a login: they ask for a key of their own.
+    pub keyed: Router,
+}
+
+/// The whole console. A node that takes no events in has no `intake`.
 ///
 /// Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, so that failed logins are counted per address.
-pub fn router(app: App, intake: Option<Router>) -> Result<Router, ConfigError> {
+pub fn router(app: App, intake: Option<Intake>) -> Result<Router, ConfigError> {
     let shared = Shared::new(app)?;
     let mut router = Router::new();
     for route in routes() {
@@ -157,8 +163,13 @@ pub fn router(app: App, intake: Option<Router>) -> Result<Router, ConfigError> {
     let limit = DefaultBodyLimit::max(shared.app.config.max_body_bytes);
     let mut router = router.layer(limit).with_state(shared.clone());
     if let Some(intake) = intake {
-        let layer = from_fn_with_state((shared.clone(), Access::Ingest), guard);
-        router = router.merge(intake.route_layer(layer));
+        for (routes, access) in [
+            (intake.guarded, Access::Ingest),
+            (intake.keyed, Access::Public),
+        ] {
+            let layer = from_fn_with_state((shared.clone(), access), guard);
+            router = router.merge(routes.route_layer(layer));
+        }
     }
     Ok(router
         .fallback(not_found)

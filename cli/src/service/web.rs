@@ -34,14 +34,9 @@ impl Service {
     ) -> anyhow::Result<()> {
         let ingest_metrics = ingest::metrics::Metrics::new(&parts.registry)?;
         let ingests = roles.contains(&Role::Ingest);
-        let intake = ingests.then(|| {
-            ingest::push::router(
-                Arc::clone(&parts.bus),
-                clock::clock(),
-                &config.ingest,
-                ingest_metrics.clone(),
-            )
-        });
+        let intake = ingests
+            .then(|| intake(config, &parts.bus, &ingest_metrics))
+            .transpose()?;
         if ingests && !config.ingest.files.paths.is_empty() {
             let (bus, files, limits) = (
                 Arc::clone(&parts.bus),
@@ -229,6 +224,20 @@ impl Service {
             stop: self.stop.clone(),
         })
     }
+}
+
+/// The routes by which events come in.
+fn intake(
+    config: &Config,
+    bus: &Arc<dyn Bus>,
+    metrics: &ingest::metrics::Metrics,
+) -> anyhow::Result<console::Intake> {
+    let (config, now) = (&config.ingest, clock::clock());
+    let keyed = ingest::firehose::router(Arc::clone(bus), now.clone(), config, metrics.clone())
+        .context("ingest")
+        .context(Usage)?;
+    let guarded = ingest::push::router(Arc::clone(bus), now, config, metrics.clone());
+    Ok(console::Intake { guarded, keyed })
 }
 
 pub(super) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -126,6 +126,7 @@ async fn nobody_gets_in_unless_the_table_says_so() {
         .fetch_add(13 * HOUR, std::sync::atomic::Ordering::SeqCst);
     let mut table = console::table();
     table.push((Method::POST, "/api/v1/events", Access::Ingest));
+    table.push((Method::POST, "/api/v1/firehose", Access::Public));
     for (method, path, access) in table {
         let path = path
             .replace("{id}", "0123456789abcdef0123456789abcdef")

@@ -165,8 +165,11 @@ impl World {
             audit: Arc::new(move |event| audit.lock().unwrap().push(event)),
             stop: self.stop.clone(),
         };
-        let intake =
-            Router::new().route("/api/v1/events", axum::routing::post(|| async { "taken" }));
+        let takes = |path| Router::new().route(path, axum::routing::post(|| async { "taken" }));
+        let intake = console::Intake {
+            guarded: takes("/api/v1/events"),
+            keyed: takes("/api/v1/firehose"),
+        };
         console::router(app, Some(intake)).unwrap()
     }
 
