@@ -397,27 +397,32 @@ fn inline_keys(text: &str, problems: &mut Vec<String>) {
     const KEY: &str = "access_keys";
     let (mut within, mut bracket) = (false, false);
     for (number, line) in text.lines().enumerate() {
-        let line = line.split(" #").next().unwrap_or_default().trim();
-        let items = match line.split_once(&format!("{KEY}:")) {
-            _ if line.starts_with('#') => continue,
-            Some((_, items)) => {
+        let line = line.split(" #").next().unwrap_or_default();
+        let line = line.replace(['"', '\''], "");
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let after = line.split_once(KEY).map(|(_, after)| after.trim_start());
+        let items = match after.and_then(|after| after.strip_prefix(':')) {
+            Some(items) => {
                 (within, bracket) = (true, items.contains('['));
                 items
             }
-            None if within && (bracket || line.starts_with('-') || line.starts_with('[')) => {
+            None if within && (bracket || line.starts_with(['-', '['])) => {
                 bracket |= line.starts_with('[');
                 line.trim_start_matches('-')
             }
             None => {
-                within &= line.is_empty();
+                within = false;
                 continue;
             }
         };
-        let (items, closed) = items
-            .split_once(']')
-            .map_or((items, false), |(items, _)| (items, true));
-        let mut items = items.split(['[', ',']).map(str::trim);
-        if items.any(|item| is_clear(item.trim_matches(['"', '\'', '}']))) {
+        let (items, closed) = match items.split_once(']') {
+            Some((items, _)) => (items, true),
+            None => (items, false),
+        };
+        if items.split(['[', ',']).any(|item| is_clear(item.trim())) {
             problems.push(in_clear_text(number, KEY));
         }
         within &= !closed;
@@ -576,11 +581,18 @@ mod tests {
         named("access_keys:\n    - hunter2", 4);
         named("access_keys:\n      [\n        hunter2,\n      ]", 5);
         named("access_keys: [\n      # old\n      hunter2]", 5);
-        let one_line = super::tests::read("ingest: {firehose: {access_keys: [hunter2]}}");
-        assert!(one_line.unwrap_err().contains("line 1"));
+        named("access_keys : [hunter2]", 3);
+        for one_line in [
+            "ingest: {firehose: {access_keys: [hunter2]}}",
+            "{\"ingest\":{\"firehose\":{\"access_keys\":[\"hunter2\"]}}}",
+        ] {
+            let error = super::tests::read(one_line).unwrap_err();
+            assert!(error.contains("line 1: `access_keys`"), "{error}");
+        }
         for keys in [
             "access_keys: []",
-            "access_keys: [\"${TOKEN}\", '${TOKEN}']",
+            "access_keys: [${TOKEN}]",
+            "access_keys: [ \"x-${TOKEN}\" ]",
             "access_keys:\n      - \"${TOKEN}\"\n    concurrency: 2",
             "access_keys_file: /etc/x",
         ] {
