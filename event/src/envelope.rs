@@ -96,11 +96,13 @@ pub enum Flag {
     InvalidUtf8,
     /// The record amends an earlier one (CloudTrail addendum `UPDATED_DATA`) and is not counted.
     Addendum,
+    /// Secrets in the record were replaced by their fingerprints when it was taken in.
+    Redacted,
 }
 
 impl Flag {
     /// All flags.
-    pub const ALL: [Flag; 8] = [
+    pub const ALL: [Flag; 9] = [
         Flag::TsInferred,
         Flag::TsFuture,
         Flag::Truncated,
@@ -109,6 +111,7 @@ impl Flag {
         Flag::IdConflict,
         Flag::InvalidUtf8,
         Flag::Addendum,
+        Flag::Redacted,
     ];
 
     /// The word as it stands in JSON, queries and rules.
@@ -122,6 +125,7 @@ impl Flag {
             Flag::IdConflict => "id_conflict",
             Flag::InvalidUtf8 => "invalid_utf8",
             Flag::Addendum => "addendum",
+            Flag::Redacted => "redacted",
         }
     }
 }
@@ -324,7 +328,11 @@ pub struct Event {
     /// Did it come after the allowed lateness?
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
-    /// The original record.
+    /// The record before secrets in it were replaced, sealed or plain as configured; empty where nothing was replaced or
+    /// it was dropped.
+    #[serde(skip_serializing_if = "Str::is_empty")]
+    pub original: Str,
+    /// The original record; where it has the flag `redacted`, with the fingerprints of its secrets in their place.
     #[serde(skip)]
     pub raw: Bytes,
 }

@@ -190,8 +190,8 @@ pub(crate) fn key_hash(key: &[u8]) -> u32 {
     (mixed >> 32) as u32
 }
 
-/// The text of a JSON string's content. Lone surrogates and bytes that are not UTF-8 become U+FFFD.
-fn unescape(content: &[u8]) -> Cow<'_, str> {
+/// The text of the content of a JSON string, its escapes resolved. Lone surrogates and bytes that are not UTF-8 become U+FFFD.
+pub fn unescape(content: &[u8]) -> Cow<'_, str> {
     if !content.contains(&b'\\') {
         return lossy(content);
     }
