@@ -236,6 +236,11 @@ impl Config {
         }
         problems.extend(self.ingest.check().iter().map(|e| format!("ingest.{e}")));
         problems.extend(
+            ingest::redact::check(&self.ingest.redaction)
+                .iter()
+                .map(|e| format!("ingest.redaction.{e}")),
+        );
+        problems.extend(
             self.console
                 .check(loopback || insecure)
                 .iter()

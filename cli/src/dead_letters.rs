@@ -10,6 +10,7 @@ use ingest::dead_letter::{self, Place};
 use crate::config;
 use crate::exit::{Outcome, Usage};
 use crate::log::Log;
+use crate::redaction;
 
 /// Lists, shows and replays what could not become an event
 #[derive(Debug, clap::Args)]
@@ -103,13 +104,14 @@ pub(crate) fn run(args: &DeadLetterArgs) -> anyhow::Result<Outcome> {
         }
         DeadLetterCommand::Replay { places } => {
             let metrics = ingest::metrics::Metrics::new(&prometheus::Registry::new())?;
+            let redactor = redaction::open(&config, &metrics)?;
             let mut bad = 0;
             for place in places {
                 let replayed = dead_letter::replay(
                     bus,
                     *place,
                     &config.ingest.file_limits(),
-                    &metrics,
+                    (&metrics, &redactor),
                     crate::clock::now(),
                 )
                 .with_context(|| format!("cannot replay {place}"))?;

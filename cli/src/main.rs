@@ -15,11 +15,14 @@ mod demo_command;
 mod deployed;
 mod doctor;
 mod exit;
+mod fingerprint;
 mod heartbeat;
 mod hunt;
 mod live_rules;
 mod log;
 mod reconcile;
+mod redaction;
+mod reveal;
 mod role;
 mod rule;
 mod rules;
@@ -68,6 +71,8 @@ enum Command {
     Config(ConfigCommand),
     DeadLetters(dead_letters::DeadLetterArgs),
     Reconcile(reconcile::ReconcileArgs),
+    Reveal(reveal::RevealArgs),
+    Fingerprint(fingerprint::FingerprintArgs),
     Topics(topics::TopicArgs),
     Doctor(doctor::DoctorArgs),
     /// Makes the argon2id hash of a password that is read from standard input
@@ -124,6 +129,8 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         }
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Reconcile(args) => reconcile::run(args),
+        Command::Reveal(args) => reveal::run(args),
+        Command::Fingerprint(args) => fingerprint::run(args),
         Command::Topics(args) => topics::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::HashPassword => {

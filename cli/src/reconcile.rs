@@ -89,11 +89,13 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
     let spool = config.spool_dir();
     object::clear(&spool)
         .with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
+    let metrics = ingest::metrics::Metrics::new(&prometheus::Registry::new())?;
     let shop = Shop {
         bus,
+        redactor: crate::redaction::open(&config, &metrics)?,
         limits: config.ingest.file_limits(),
         spool,
-        metrics: ingest::metrics::Metrics::new(&prometheus::Registry::new())?,
+        metrics,
         clock: clock::clock(),
         stop: Stop::default(),
     };

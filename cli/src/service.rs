@@ -28,6 +28,7 @@ use crate::exit::Usage;
 use crate::heartbeat::{self, Heartbeat};
 use crate::live_rules::LiveRules;
 use crate::log::Log;
+use crate::redaction;
 use crate::role::{Role, Roles};
 use crate::rules::RuleArgs;
 use web::listen;
@@ -68,6 +69,9 @@ impl Service {
         accept_gap: bool,
         demo: Option<Injections>,
     ) -> anyhow::Result<Service> {
+        if roles.contains(&Role::Ingest) {
+            redaction::check(config)?;
+        }
         // The listener comes first: a second process must not even open the data.
         let listener = listen(config.listen)?;
         let address = listener

@@ -1,7 +1,7 @@
 //! How many events a second one core decodes and normalizes.
 //!
 //! `cargo bench -p ingest -- FOLDER` reads every file below FOLDER (made by a generator or real) five times,
-//! once without and with normalizing, and prints the best pass of each. Time on the processor counts where the
+//! without and with normalizing and redacting, and prints the best pass of each. Time on the processor counts where the
 //! system tells it, so that other work on the machine does not. It checks nothing.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its numbers")]
@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use event::Time;
+use ingest::config::Redaction;
 use ingest::decode::{Decoder, Item, Job, Limits};
+use ingest::metrics::Metrics;
 use ingest::normalize::{Context, Normalizer};
+use ingest::redact::{Key, Redactor};
 
 fn main() {
     let folder = std::env::args().skip(1).find(|a| !a.starts_with("--"));
@@ -23,19 +26,22 @@ fn main() {
     let mut files = Vec::new();
     collect(Path::new(&folder), &mut files);
     files.sort();
-    for (name, normalize, keep_raw, sha256) in [
-        ("decode", false, false, false),
-        ("decode + normalize", true, false, false),
+    let redactor = redactor();
+    let off = Redactor::off();
+    for (name, redactor, keep_raw, sha256) in [
+        ("decode", None, false, false),
+        ("decode + normalize", Some(&off), false, false),
         (
             "decode + normalize + copy of the original",
-            true,
+            Some(&off),
             true,
             false,
         ),
-        ("the same + sha256", true, true, true),
+        ("the same + redact", Some(&redactor), true, false),
+        ("the same without redact, + sha256", Some(&off), true, true),
     ] {
         let best = (0..5)
-            .map(|_| pass(&files, normalize, keep_raw, sha256))
+            .map(|_| pass(&files, redactor, keep_raw, sha256))
             .max_by(|a, b| a.0.total_cmp(&b.0));
         if let Some((rate, events, bad)) = best {
             println!(
@@ -56,7 +62,23 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-fn pass(files: &[PathBuf], normalize: bool, keep_raw: bool, sha256: bool) -> (f64, u64, u64) {
+/// The shipped set over every source, also over those that it leaves alone by default.
+fn redactor() -> Redactor {
+    let metrics = Metrics::new(&prometheus::Registry::new()).expect("a new registry is empty");
+    let config = Redaction {
+        except_sources: Vec::new(),
+        ..Redaction::default()
+    };
+    Redactor::new(&config, Key::new(b"a key for this bench"), &metrics)
+        .expect("the defaults are good")
+}
+
+fn pass(
+    files: &[PathBuf],
+    redactor: Option<&Redactor>,
+    keep_raw: bool,
+    sha256: bool,
+) -> (f64, u64, u64) {
     let mut decoder = Decoder::new(Limits::of_files());
     let mut normalizer = Normalizer::new();
     let job = Job {
@@ -73,9 +95,10 @@ fn pass(files: &[PathBuf], normalize: bool, keep_raw: bool, sha256: bool) -> (f6
         };
         let summary = decoder.file(path, &job, &mut |item| {
             if let Item::Record(record) = item
-                && normalize
+                && let Some(redactor) = redactor
             {
-                std::hint::black_box(normalizer.event(&record, &context));
+                let event = normalizer.redacted_event(&record, &context, redactor);
+                std::hint::black_box(event);
             }
             ControlFlow::Continue(())
         });

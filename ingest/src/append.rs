@@ -1,8 +1,9 @@
 //! Events and dead letters on their way to the log, in batches.
 //!
 //! [`Appender`] gathers what a source makes of one object and appends it when enough has come together, so that
-//! memory stays bounded and one fsync serves many events. After [`Appender::finish`] everything is durable, and
-//! only then may the source be told so. The first failure is kept and stops the decoder.
+//! memory stays bounded and one fsync serves many events. Every source passes here, so here secrets are replaced: only
+//! what is [`Ready`] is appended. After [`Appender::finish`] everything is durable, and only then may the source be told
+//! so. The first failure is kept and stops the decoder.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +12,10 @@ use bytes::Bytes;
 use event::Event;
 
 use crate::dead_letter::DeadLetter;
+use crate::decode;
 use crate::metrics::Metrics;
+use crate::normalize::{Context, Normalizer};
+use crate::redact::Redactor;
 
 /// A batch is appended when it holds this many bytes.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
@@ -23,10 +27,21 @@ pub(crate) struct Appended {
     pub(crate) letters: u64,
 }
 
+/// An event whose secrets are replaced.
+pub(crate) struct Ready(Event);
+
+impl Ready {
+    /// What is in it.
+    pub(crate) fn as_mut(&mut self) -> &mut Event {
+        &mut self.0
+    }
+}
+
 /// Gathers records and appends them.
 pub(crate) struct Appender<'b> {
     bus: &'b dyn Bus,
     metrics: &'b Metrics,
+    redactor: &'b Redactor,
     source: &'static str,
     events: Vec<Record>,
     letters: Vec<Record>,
@@ -39,11 +54,13 @@ impl<'b> Appender<'b> {
     pub(crate) fn new(
         bus: &'b dyn Bus,
         metrics: &'b Metrics,
+        redactor: &'b Redactor,
         source: &'static str,
     ) -> Appender<'b> {
         Appender {
             bus,
             metrics,
+            redactor,
             source,
             events: Vec::new(),
             letters: Vec::new(),
@@ -53,8 +70,29 @@ impl<'b> Appender<'b> {
         }
     }
 
+    /// Takes a record, as the event that it becomes.
+    pub(crate) fn record(
+        &mut self,
+        normalizer: &mut Normalizer,
+        record: &decode::Record<'_>,
+        context: &Context,
+    ) -> ControlFlow<()> {
+        let ready = self.ready(normalizer, record, context);
+        self.event(&ready)
+    }
+
+    /// The event that a record becomes, for whoever has something to add or to say about it first.
+    pub(crate) fn ready(
+        &self,
+        normalizer: &mut Normalizer,
+        record: &decode::Record<'_>,
+        context: &Context,
+    ) -> Ready {
+        Ready(normalizer.redacted_event(record, context, self.redactor))
+    }
+
     /// Takes an event.
-    pub(crate) fn event(&mut self, event: &Event) -> ControlFlow<()> {
+    pub(crate) fn event(&mut self, Ready(event): &Ready) -> ControlFlow<()> {
         self.metrics
             .events_received
             .with_label_values(&[self.source])
@@ -72,7 +110,8 @@ impl<'b> Appender<'b> {
     }
 
     /// Takes a dead letter.
-    pub(crate) fn letter(&mut self, letter: &DeadLetter) -> ControlFlow<()> {
+    pub(crate) fn letter(&mut self, mut letter: DeadLetter) -> ControlFlow<()> {
+        self.redactor.letter(&mut letter);
         self.metrics
             .dead_letters
             .with_label_values(&[letter.reason.as_str()])

@@ -29,6 +29,8 @@ pub struct Config {
     pub firehose: Firehose,
     /// How much of one object is taken.
     pub limits: ObjectLimits,
+    /// What is replaced in records before they become events.
+    pub redaction: Redaction,
 }
 
 /// Files and folders that are watched.
@@ -209,6 +211,84 @@ pub enum ConfigError {
         "`firehose.access_keys`: key {0} must be 1 to 4096 visible ASCII characters without spaces"
     )]
     Key(usize),
+}
+
+/// What is replaced in records before they become events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redaction {
+    /// Are secrets replaced?
+    pub enabled: bool,
+    /// Events of these sources are left as they are, but for `fields` that name them.
+    pub except_sources: Vec<String>,
+    /// Kinds of the shipped set that are not replaced.
+    pub except_kinds: Vec<String>,
+    /// Secrets of one's own.
+    pub patterns: Vec<OwnPattern>,
+    /// Fields that are dropped or replaced whatever is in them.
+    pub fields: Vec<MinimisedField>,
+    /// What becomes of the original of a record in which something was replaced.
+    pub original: Original,
+    /// The key of fingerprints and sealed originals; without it one is made in the data folder.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for Redaction {
+    fn default() -> Redaction {
+        Redaction {
+            enabled: true,
+            except_sources: vec!["aws.cloudtrail".to_owned()],
+            except_kinds: Vec::new(),
+            patterns: Vec::new(),
+            fields: Vec::new(),
+            original: Original::Seal,
+            key_file: None,
+        }
+    }
+}
+
+/// A secret of one's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnPattern {
+    /// What it is called in what replaces it: lower-case letters, digits and `_`.
+    pub name: String,
+    /// A regular expression. A group called `secret` is what is replaced, else all of the match.
+    pub pattern: String,
+}
+
+/// A field that is dropped or replaced whatever is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MinimisedField {
+    /// The source of the events, such as `aws.cloudtrail`.
+    pub source: String,
+    /// Where it stands in the original record, written with dots; elements of arrays have the path of the array.
+    pub path: String,
+    /// What becomes of it.
+    pub action: FieldAction,
+}
+
+/// What becomes of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldAction {
+    /// `[dropped]` takes its place.
+    Drop,
+    /// Its fingerprint takes its place.
+    Fingerprint,
+}
+
+/// What becomes of the original of a record in which something was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Original {
+    /// It is kept in the event, encrypted; `trailwarden reveal` opens it with the key.
+    Seal,
+    /// It is kept in the event as it is, beside what rules and search see.
+    Keep,
+    /// It is gone.
+    Drop,
 }
 
 impl Config {

@@ -16,6 +16,7 @@ use crate::append::Appender;
 use crate::decode::{Bad, Decoder, Item, Job, Limits, Reason};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
+use crate::redact::Redactor;
 
 /// The version of the letter's form.
 const VERSION: u8 = 1;
@@ -38,7 +39,7 @@ pub struct DeadLetter {
     pub position: u64,
     /// Where the piece begins in the uncompressed object.
     pub offset: u64,
-    /// How many bytes the piece had; `bytes` may hold fewer.
+    /// How many bytes the piece had, secrets counted as what replaced them; `bytes` may hold fewer.
     pub size: u64,
     /// The first bytes of the piece, as text or in base64.
     pub bytes: String,
@@ -118,11 +119,7 @@ impl std::str::FromStr for Place {
 impl DeadLetter {
     /// The letter of a bad piece of `object`.
     pub fn of(bad: &Bad<'_>, object: &str, time: Time) -> DeadLetter {
-        let (bytes, base64) = match std::str::from_utf8(bad.bytes) {
-            Ok(text) => (text.to_owned(), false),
-            Err(_) => (BASE64.encode(bad.bytes), true),
-        };
-        DeadLetter {
+        let mut letter = DeadLetter {
             version: VERSION,
             reason: bad.reason,
             message: bad.message.to_owned(),
@@ -130,10 +127,20 @@ impl DeadLetter {
             position: bad.position,
             offset: bad.offset,
             size: bad.size,
-            bytes,
-            base64,
+            bytes: String::new(),
+            base64: false,
             time,
-        }
+        };
+        letter.set_content(bad.bytes);
+        letter
+    }
+
+    /// Puts other bytes in place of those that were kept.
+    pub(crate) fn set_content(&mut self, content: &[u8]) {
+        (self.bytes, self.base64) = match std::str::from_utf8(content) {
+            Ok(text) => (text.to_owned(), false),
+            Err(_) => (BASE64.encode(content), true),
+        };
     }
 
     /// The bytes that were kept.
@@ -214,7 +221,7 @@ pub fn replay(
     bus: &dyn Bus,
     place: Place,
     limits: &Limits,
-    metrics: &Metrics,
+    (metrics, redactor): (&Metrics, &Redactor),
     now: Time,
 ) -> Result<Replayed, DeadLetterError> {
     let letter = show(bus, place)?;
@@ -243,10 +250,10 @@ pub fn replay(
         ..Job::default()
     };
     let mut replayed = Replayed::default();
-    let mut appender = Appender::new(bus, metrics, "replay");
+    let mut appender = Appender::new(bus, metrics, redactor, "replay");
     let mut normalizer = Normalizer::new();
     Decoder::new(*limits).bytes(&content, &job, &mut |item| match item {
-        Item::Record(record) => appender.event(&normalizer.event(&record, &context)),
+        Item::Record(record) => appender.record(&mut normalizer, &record, &context),
         Item::Bad(bad) => {
             replayed
                 .still_bad
@@ -298,7 +305,9 @@ mod tests {
         assert_eq!(bad.content(), b"\xff{");
 
         let now = Time::from_seconds(9);
-        let again = |place| replay(&bus, place, &Limits::of_files(), &metrics, now);
+        let redactor = Redactor::off();
+        let with = (&metrics, &redactor);
+        let again = |place| replay(&bus, place, &Limits::of_files(), with, now);
         assert_eq!(again(places[2]).unwrap().events, 1);
         let still = again(places[0]).unwrap();
         assert_eq!((still.events, still.still_bad.len()), (0, 1));

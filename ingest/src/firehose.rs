@@ -36,6 +36,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{Bad, Decoder, Item, Job, KEPT_BYTES, Limits};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
+use crate::redact::Redactor;
 use crate::refusal::Refusal;
 
 /// The word of this source in metrics and at the beginning of the names of objects.
@@ -54,6 +55,7 @@ struct Endpoint {
     /// A request is answered within this time.
     timeout: Duration,
     metrics: Metrics,
+    redactor: Arc<Redactor>,
 }
 
 /// The route of the endpoint. It asks for an access key of its own and needs no other guard.
@@ -62,9 +64,10 @@ pub fn router(
     clock: Clock,
     config: &Config,
     metrics: Metrics,
+    redactor: Arc<Redactor>,
 ) -> Result<Router, ConfigError> {
     let timeout = Duration::from_secs(config.firehose.timeout_seconds);
-    within(timeout, bus, clock, config, metrics)
+    within(timeout, bus, clock, config, (metrics, redactor))
 }
 
 fn within(
@@ -72,7 +75,7 @@ fn within(
     bus: Arc<dyn Bus>,
     clock: Clock,
     config: &Config,
-    metrics: Metrics,
+    (metrics, redactor): (Metrics, Arc<Redactor>),
 ) -> Result<Router, ConfigError> {
     let limits = config.firehose_limits();
     let keys = config.firehose.keys()?;
@@ -84,6 +87,7 @@ fn within(
         bodies: Bodies::new(limits, config.firehose.concurrency, timeout),
         timeout,
         metrics,
+        redactor,
     });
     Ok(Router::new()
         .route("/api/v1/firehose", post(deliver))
@@ -200,7 +204,12 @@ fn append(endpoint: &Endpoint, head: &Head, body: &Body, stop: &Stop) -> Result<
     let mut taking = Taking {
         decoder: Decoder::new(endpoint.limits),
         normalizer: Normalizer::new(),
-        appender: Appender::new(&*endpoint.bus, &endpoint.metrics, SOURCE),
+        appender: Appender::new(
+            &*endpoint.bus,
+            &endpoint.metrics,
+            &endpoint.redactor,
+            SOURCE,
+        ),
         metrics: &endpoint.metrics,
         labels: &head.labels,
         began,
@@ -253,7 +262,7 @@ impl Taking<'_> {
                 };
                 return self
                     .appender
-                    .letter(&DeadLetter::of(&bad, &object, self.began));
+                    .letter(DeadLetter::of(&bad, &object, self.began));
             }
         };
         if data.is_empty() {
@@ -273,11 +282,11 @@ impl Taking<'_> {
             .bytes(&data, &Job::default(), &mut |item| match item {
                 _ if stop.is_stopped() => ControlFlow::Break(()),
                 Item::Record(record) => {
-                    let mut event = normalizer.event(&record, &context);
-                    event.labels.clone_from(labels);
-                    appender.event(&event)
+                    let mut ready = appender.ready(normalizer, &record, &context);
+                    ready.as_mut().labels.clone_from(labels);
+                    appender.event(&ready)
                 }
-                Item::Bad(bad) => appender.letter(&DeadLetter::of(&bad, &context.object, began)),
+                Item::Bad(bad) => appender.letter(DeadLetter::of(&bad, &context.object, began)),
             });
         self.metrics.count_dropped(&summary);
         match summary.stopped {

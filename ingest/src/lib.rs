@@ -1,8 +1,8 @@
 //! From what sources deliver to events on the log.
 //!
-//! The way of a record: a source ([`source::files`], [`push`], [`firehose`]) hands bytes to [`decode`], which tells by their
-//! content what they are and cuts them into records; [`normalize`] turns a record into an
-//! [`event::Event`]; the event is appended to the bus. What cannot become an event becomes a
+//! The way of a record: a source ([`source::files`], [`source::queue`], [`push`], [`firehose`]) hands bytes to
+//! [`decode`], which tells by their content what they are and cuts them into records; [`redact`] replaces the secrets in
+//! a record and [`normalize`] turns it into an [`event::Event`], which is appended to the bus. What cannot become an event becomes a
 //! [`dead_letter`] with its reason, so that it can be looked at and replayed. Decoding and normalizing
 //! are plain functions without clock or bus, since `hunt` runs them over folders without any service.
 //!
@@ -16,6 +16,7 @@ pub mod firehose;
 pub mod metrics;
 pub mod normalize;
 pub mod push;
+pub mod redact;
 pub mod source;
 
 mod append;

@@ -18,6 +18,8 @@ pub struct Metrics {
     pub events_dropped: IntCounterVec,
     /// Dead letters appended, by reason.
     pub dead_letters: IntCounterVec,
+    /// Secrets and fields that were replaced, by kind.
+    pub redacted: IntCounterVec,
     /// What failed and is tried again, by kind.
     pub errors: IntCounterVec,
     /// Objects that a queue or a backfill told of, by what became of them.
@@ -84,6 +86,11 @@ impl Metrics {
                 "trailwarden_ingest_dead_letters_total",
                 "Dead letters appended",
                 "reason",
+            )?,
+            redacted: counters(
+                "trailwarden_ingest_redacted_total",
+                "Secrets and fields that were replaced in records and dead letters",
+                "kind",
             )?,
             errors: counters(
                 "trailwarden_ingest_errors_total",

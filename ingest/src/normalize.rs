@@ -16,6 +16,7 @@ use event::json::{Doc, Kind};
 use event::{Event, Flag, Id, Origin, Str, Time};
 
 use crate::decode::{LogEvent, Record, Wrapper};
+use crate::redact::Redactor;
 
 /// A record's time may be this far ahead of ours before the event is flagged.
 const MAX_AHEAD_MICROS: i64 = 5 * 60 * 1_000_000;
@@ -92,6 +93,36 @@ impl Normalizer {
             event.raw = Bytes::copy_from_slice(record.text);
         }
         event
+    }
+
+    /// The event of a record without the secrets in it. Its id and time are those of the record as it was: what is
+    /// replaced must not make another event of it.
+    pub fn redacted_event(
+        &mut self,
+        record: &Record<'_>,
+        context: &Context,
+        redactor: &Redactor,
+    ) -> Event {
+        let event = self.event(record, context);
+        let Some(text) = redactor.record(&event.source, record.text, record.doc.is_some()) else {
+            return event;
+        };
+        let doc = record.doc.and_then(|_| Doc::parse(&text).ok());
+        debug_assert_eq!(doc.is_some(), record.doc.is_some(), "json stays json");
+        let redacted = Record {
+            text: &text,
+            doc: doc.as_ref(),
+            ..*record
+        };
+        let mut flags = event.flags;
+        flags.set(Flag::Redacted);
+        Event {
+            id: event.id,
+            time: event.time,
+            flags,
+            original: redactor.original(record.text),
+            ..self.event(&redacted, context)
+        }
     }
 
     /// The time of a record without one: in a text log, where not every line has a time, that of the line before.

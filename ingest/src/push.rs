@@ -30,6 +30,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{self, Decoder, Item, Job, Limits};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
+use crate::redact::Redactor;
 use crate::refusal::Refusal;
 
 struct Intake {
@@ -38,6 +39,7 @@ struct Intake {
     limits: Limits,
     bodies: Bodies,
     metrics: Metrics,
+    redactor: Arc<Redactor>,
     requests: AtomicU64,
 }
 
@@ -49,7 +51,13 @@ struct Accepted {
 }
 
 /// The route of the push endpoint.
-pub fn router(bus: Arc<dyn Bus>, clock: Clock, config: &Config, metrics: Metrics) -> Router {
+pub fn router(
+    bus: Arc<dyn Bus>,
+    clock: Clock,
+    config: &Config,
+    metrics: Metrics,
+    redactor: Arc<Redactor>,
+) -> Router {
     let limits = config.body_limits();
     let timeout = Duration::from_secs(config.push.timeout_seconds);
     let intake = Arc::new(Intake {
@@ -58,6 +66,7 @@ pub fn router(bus: Arc<dyn Bus>, clock: Clock, config: &Config, metrics: Metrics
         limits,
         bodies: Bodies::new(limits, config.push.concurrency, timeout),
         metrics,
+        redactor,
         requests: AtomicU64::new(0),
     });
     Router::new()
@@ -115,14 +124,14 @@ fn append(intake: &Intake, body: &Body) -> Result<Accepted, Refusal> {
         keep_raw: true,
     };
     let mut normalizer = Normalizer::new();
-    let mut appender = Appender::new(&*intake.bus, &intake.metrics, "push");
+    let mut appender = Appender::new(&*intake.bus, &intake.metrics, &intake.redactor, "push");
     // Letters wait until there is an event beside them: without one the client is told instead.
     let (mut letters, mut waiting, mut accepted) = (Vec::new(), 0, 0_u64);
     let mut decoder = Decoder::new(intake.limits);
     let summary = decoder.bytes(&content, &Job::default(), &mut |item| match item {
         Item::Record(record) => {
             accepted += 1;
-            appender.event(&normalizer.event(&record, &context))
+            appender.record(&mut normalizer, &record, &context)
         }
         Item::Bad(bad) => {
             let letter = DeadLetter::of(&bad, &object, began);
@@ -135,14 +144,14 @@ fn append(intake: &Intake, body: &Body) -> Result<Accepted, Refusal> {
                 return ControlFlow::Break(());
             }
             waiting = 0;
-            letters.drain(..).try_for_each(|l| appender.letter(&l))
+            letters.drain(..).try_for_each(|l| appender.letter(l))
         }
     });
     if let (0, Some(first)) = (accepted, letters.first()) {
         return Err(Refusal::unusable(first.reason, &first.message));
     }
     intake.metrics.count_dropped(&summary);
-    let _ = letters.drain(..).try_for_each(|l| appender.letter(&l));
+    let _ = letters.drain(..).try_for_each(|l| appender.letter(l));
     let appended = appender
         .finish()
         .map_err(|error| Refusal::unavailable(&error, &intake.metrics))?;
@@ -210,7 +219,7 @@ mod tests {
         if let Some(encoding) = encoding {
             request = request.header(header::CONTENT_ENCODING, encoding);
         }
-        let response = router(bus, clock, &small(), metrics)
+        let response = router(bus, clock, &small(), metrics, Arc::new(Redactor::off()))
             .oneshot(request.body(Body::from(body)).unwrap())
             .await
             .unwrap();

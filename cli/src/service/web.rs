@@ -21,6 +21,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::exit::Usage;
 use crate::live_rules::LiveRules;
+use crate::redaction;
 use crate::role::{Role, Roles};
 
 impl Service {
@@ -34,8 +35,12 @@ impl Service {
     ) -> anyhow::Result<()> {
         let ingest_metrics = ingest::metrics::Metrics::new(&parts.registry)?;
         let ingests = roles.contains(&Role::Ingest);
+        let redactor = match ingests {
+            true => redaction::open(config, &ingest_metrics)?,
+            false => Arc::new(ingest::redact::Redactor::off()),
+        };
         let intake = ingests
-            .then(|| intake(config, &parts.bus, &ingest_metrics))
+            .then(|| intake(config, &parts.bus, &ingest_metrics, &redactor))
             .transpose()?;
         if ingests && !config.ingest.files.paths.is_empty() {
             let (bus, files, limits) = (
@@ -43,13 +48,16 @@ impl Service {
                 config.ingest.files.clone(),
                 config.ingest.file_limits(),
             );
-            let (files_metrics, ended) = (ingest_metrics.clone(), self.stop.clone());
+            let (tools, ended) = (
+                (ingest_metrics.clone(), Arc::clone(&redactor)),
+                self.stop.clone(),
+            );
             self.spawn("files", move || {
                 Ok(ingest::source::files::run(
                     bus,
                     &files,
                     limits,
-                    files_metrics,
+                    tools,
                     clock::clock(),
                     ended,
                 )?)
@@ -65,6 +73,7 @@ impl Service {
                 limits: config.ingest.file_limits(),
                 spool,
                 metrics: ingest_metrics.clone(),
+                redactor,
                 clock: clock::clock(),
                 stop: self.stop.clone(),
             };
@@ -231,12 +240,18 @@ fn intake(
     config: &Config,
     bus: &Arc<dyn Bus>,
     metrics: &ingest::metrics::Metrics,
+    redactor: &Arc<ingest::redact::Redactor>,
 ) -> anyhow::Result<console::Intake> {
     let (config, now) = (&config.ingest, clock::clock());
-    let keyed = ingest::firehose::router(Arc::clone(bus), now.clone(), config, metrics.clone())
+    let (bus, metrics, redactor) = (
+        || Arc::clone(bus),
+        || metrics.clone(),
+        || Arc::clone(redactor),
+    );
+    let keyed = ingest::firehose::router(bus(), now.clone(), config, metrics(), redactor())
         .context("ingest")
         .context(Usage)?;
-    let guarded = ingest::push::router(Arc::clone(bus), now, config, metrics.clone());
+    let guarded = ingest::push::router(bus(), now, config, metrics(), redactor());
     Ok(console::Intake { guarded, keyed })
 }
 

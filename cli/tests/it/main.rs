@@ -26,6 +26,7 @@ mod layers;
 mod mail;
 mod program;
 mod prometheus;
+mod redaction;
 mod reload;
 mod rule_tests;
 mod service;

@@ -28,6 +28,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{DecodeError, Decoder, GZIP, Item, Job, Limits, Summary};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
+use crate::redact::Redactor;
 
 /// The consumer name under which progress is kept.
 pub const CONSUMER: &str = "ingest/files";
@@ -97,7 +98,7 @@ pub fn run(
     bus: Arc<dyn Bus>,
     config: &Files,
     limits: Limits,
-    metrics: Metrics,
+    (metrics, redactor): (Metrics, Arc<Redactor>),
     clock: Clock,
     stop: Stop,
 ) -> Result<(), FilesError> {
@@ -106,7 +107,14 @@ pub fn run(
         // A notice that waits already says all there is to say.
         let _ = notice.try_send(());
     });
-    let mut source = Source::open(&*bus, config, limits, metrics, clock, stop.clone())?;
+    let mut source = Source::open(
+        &*bus,
+        config,
+        limits,
+        (metrics, redactor),
+        clock,
+        stop.clone(),
+    )?;
     while !stop.is_stopped() {
         match source.pass() {
             Ok(()) => {}
@@ -183,6 +191,7 @@ struct Source<'b> {
     bus: &'b dyn Bus,
     config: &'b Files,
     metrics: Metrics,
+    redactor: Arc<Redactor>,
     clock: Clock,
     stop: Stop,
     decoder: Decoder,
@@ -196,7 +205,7 @@ impl<'b> Source<'b> {
         bus: &'b dyn Bus,
         config: &'b Files,
         limits: Limits,
-        metrics: Metrics,
+        (metrics, redactor): (Metrics, Arc<Redactor>),
         clock: Clock,
         stop: Stop,
     ) -> Result<Source<'b>, BusError> {
@@ -215,6 +224,7 @@ impl<'b> Source<'b> {
             bus,
             config,
             metrics,
+            redactor,
             clock,
             stop,
             decoder: Decoder::new(limits),
@@ -238,9 +248,9 @@ impl<'b> Source<'b> {
         paths.dedup();
         self.unsettled
             .retain(|path, _| paths.binary_search(path).is_ok());
-        let metrics = self.metrics.clone();
+        let (metrics, redactor) = (self.metrics.clone(), Arc::clone(&self.redactor));
         let mut batch = Batch {
-            appender: Appender::new(self.bus, &metrics, "files"),
+            appender: Appender::new(self.bus, &metrics, &redactor, "files"),
             done: Vec::new(),
         };
         for path in paths {
@@ -440,8 +450,8 @@ fn taking<'t, 'b>(
             return ControlFlow::Break(());
         }
         match item {
-            Item::Record(record) => appender.event(&normalizer.event(&record, &context)),
-            Item::Bad(bad) => appender.letter(&DeadLetter::of(&bad, object, now)),
+            Item::Record(record) => appender.record(normalizer, &record, &context),
+            Item::Bad(bad) => appender.letter(DeadLetter::of(&bad, object, now)),
         }
     }
 }

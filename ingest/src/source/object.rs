@@ -31,6 +31,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{Bad, DecodeError, Decoder, Item, Job, Limits, Reason, Summary};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
+use crate::redact::Redactor;
 
 /// The consumer name under which the manifest is kept.
 pub const CONSUMER: &str = "ingest/objects";
@@ -168,6 +169,7 @@ pub(crate) struct Objects {
     limits: Limits,
     spool: PathBuf,
     metrics: Metrics,
+    redactor: Arc<Redactor>,
     clock: Clock,
     stop: Stop,
 }
@@ -183,6 +185,8 @@ pub struct Shop {
     pub spool: PathBuf,
     /// The counters.
     pub metrics: Metrics,
+    /// What replaces secrets.
+    pub redactor: Arc<Redactor>,
     /// The clock.
     pub clock: Clock,
     /// Whether to stop.
@@ -210,6 +214,7 @@ impl Objects {
             limits: shop.limits,
             spool: shop.spool,
             metrics: shop.metrics,
+            redactor: shop.redactor,
             clock: shop.clock,
             stop: shop.stop,
         }
@@ -307,8 +312,8 @@ impl Objects {
             offset: 0,
             position: 0,
         };
-        let mut appender = Appender::new(&*self.bus, &self.metrics, "s3");
-        let _ = appender.letter(&DeadLetter::of(&bad, object, (self.clock)()));
+        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.redactor, "s3");
+        let _ = appender.letter(DeadLetter::of(&bad, object, (self.clock)()));
         appender.finish().map(drop)
     }
 
@@ -500,7 +505,7 @@ impl Objects {
         };
         let (mut decoder, mut normalizer) =
             idle().unwrap_or_else(|| (Decoder::new(self.limits), Normalizer::new()));
-        let mut appender = Appender::new(&*self.bus, &self.metrics, "s3");
+        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.redactor, "s3");
         let context = Context {
             ingest_time: now,
             object: object.clone(),
@@ -512,14 +517,14 @@ impl Objects {
             }
             match item {
                 Item::Record(record) => {
-                    let event = normalizer.event(&record, &context);
-                    if of_cloudtrail && event.source == "unknown" {
+                    let mut ready = appender.ready(&mut normalizer, &record, &context);
+                    if of_cloudtrail && ready.as_mut().source == "unknown" {
                         let letter = no_record(record.text, record.position);
-                        return appender.letter(&DeadLetter::of(&letter, &object, now));
+                        return appender.letter(DeadLetter::of(&letter, &object, now));
                     }
-                    appender.event(&event)
+                    appender.event(&ready)
                 }
-                Item::Bad(bad) => appender.letter(&DeadLetter::of(&bad, &object, now)),
+                Item::Bad(bad) => appender.letter(DeadLetter::of(&bad, &object, now)),
             }
         };
         let read = match content {
@@ -531,7 +536,7 @@ impl Objects {
             source,
         })?;
         if of_cloudtrail && summary.consumed == 0 && summary.bad == 0 {
-            let _ = appender.letter(&DeadLetter::of(&no_record(b"", 0), &object, now));
+            let _ = appender.letter(DeadLetter::of(&no_record(b"", 0), &object, now));
         }
         let appended = appender.finish()?;
         if summary.stopped {

@@ -149,8 +149,12 @@ impl Cluster {
             .split(',')
             .map(|b| format!("'{b}'"))
             .collect();
+        // Every node must make the same of a record with a secret in it.
+        let key = cluster.folder.path().join("redaction.key");
+        std::fs::write(&key, "a key that all nodes of a test share").unwrap();
         cluster.extra = format!(
-            "bus:\n  partitions: {{events: 12, matches: 12, meters: 1, findings: 12, dead_letters: 1}}\n  kafka:\n    brokers: [{}]\n    prefix: c{}.\n    replication: {brokers}\n    session_timeout_seconds: 6\n    patience_seconds: 10\n{kafka_lines}",
+            "ingest: {{redaction: {{key_file: '{}'}}}}\nbus:\n  partitions: {{events: 12, matches: 12, meters: 1, findings: 12, dead_letters: 1}}\n  kafka:\n    brokers: [{}]\n    prefix: c{}.\n    replication: {brokers}\n    session_timeout_seconds: 6\n    patience_seconds: 10\n{kafka_lines}",
+            key.display(),
             list.join(", "),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );

@@ -52,8 +52,15 @@ impl Setup {
         let clock: Clock = Arc::new(move || Time(now.load(Ordering::SeqCst)));
         let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
         let limits = Limits::of_files();
-        let mut source =
-            Source::open(&bus, &self.config, limits, metrics, clock, Stop::default()).unwrap();
+        let mut source = Source::open(
+            &bus,
+            &self.config,
+            limits,
+            (metrics, Arc::new(Redactor::off())),
+            clock,
+            Stop::default(),
+        )
+        .unwrap();
         source.pass().unwrap();
         self.now.fetch_add(10_000_000, Ordering::SeqCst);
         source.pass().unwrap();
@@ -163,7 +170,7 @@ fn stopping_in_the_middle_repeats_and_loses_nothing() {
         Arc::clone(&bus),
         &setup.config,
         Limits::of_files(),
-        metrics,
+        (metrics, Arc::new(Redactor::off())),
         clock,
         stop,
     )
@@ -259,9 +266,16 @@ fn dying_at_any_write_loses_nothing() {
         let clock: Clock = Arc::new(|| Time(i64::MAX / 2));
         let limits = Limits::of_files();
         let (config, stop) = (&setup.config, Stop::default());
-        let died = Source::open(&dying, config, limits, metrics, clock, stop)
-            .and_then(|mut source| source.pass())
-            .is_err();
+        let died = Source::open(
+            &dying,
+            config,
+            limits,
+            (metrics, Arc::new(Redactor::off())),
+            clock,
+            stop,
+        )
+        .and_then(|mut source| source.pass())
+        .is_err();
         assert_eq!(
             died,
             writes < 3,
