@@ -490,7 +490,7 @@ fn is_value(found: &[u8]) -> bool {
         "string",
         "hidden_due_to_security_reasons",
     ];
-    let is_sign = |b: &u8| b"[](){}<>. ".contains(b);
+    let is_sign = |b: &u8| b"[](){}<>.: ".contains(b);
     let core: Vec<u8> = match found.iter().position(|b| !is_sign(b)) {
         None => Vec::new(),
         Some(start) => {
@@ -499,7 +499,7 @@ fn is_value(found: &[u8]) -> bool {
         }
     };
     let is_word = NONE.iter().any(|word| core == word.as_bytes());
-    // `/var/task`, `$X`, `${X}`, `{{X}}`, `<x>`, `%s`, `arn:…`, `[…]`: where a secret is, not the secret.
+    // `/var/task`, `$X`, `${X}`, `{{X}}`, `<x>`, `%X%`, `::x`, `arn:…`: where a secret is, not the secret.
     let is_reference = match found {
         [b'/', ..] => found[1..].contains(&b'/'),
         [b'$' | b'%', rest @ ..] => {
@@ -507,7 +507,7 @@ fn is_value(found: &[u8]) -> bool {
                 |b: &u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b"_%".contains(b);
             rest.first() == Some(&b'{') || rest.iter().all(in_name)
         }
-        [b'{', b'{', ..] => true,
+        [b'{', b'{', ..] | [b':', ..] => true,
         [b'<', .., b'>'] => true,
         _ => found.starts_with(b"arn:aws") || found.starts_with(b"alias/"),
     };

@@ -174,6 +174,7 @@ fn what_is_no_secret_stays() {
         "nextToken=AAAAKgAAAAEAAAAAAAAAAA continuation",
         "clientRequestToken: 5d4e7f2b-8f9b-4d4c-9a7e",
         "secretsmanager:GetSecretValue on arn:aws:secretsmanager:eu-west-1:1:secret:db-AbCdEf",
+        "def load(self, certfile, password=None): hash_password::<Sha256>(x)",
         "password=${DB_PASSWORD} password=*** password=null password=<hidden>",
         "commit 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12",
         "START RequestId: 8f5b1c1e-1b0e-4d2c-9a7e-0123456789ab Version: $LATEST",
