@@ -310,12 +310,13 @@ impl Redactor {
     }
 
     fn text(&self, text: &[u8], layer: u8) -> Option<Vec<u8>> {
-        let in_quotes = layer <= strings::MAX_LAYERS && text.contains(&b'"');
-        let mut new = in_quotes
-            .then(|| strings::text(self, text, layer))
-            .flatten();
+        let mut new: Option<Vec<u8>> = None;
         for _ in 0..ROUNDS {
-            match self.matched(new.as_deref().unwrap_or(text)) {
+            let now = new.as_deref().unwrap_or(text);
+            let in_quotes = layer <= strings::MAX_LAYERS && now.contains(&b'"');
+            let walked = in_quotes.then(|| strings::text(self, now, layer)).flatten();
+            let matched = self.matched(walked.as_deref().unwrap_or(now));
+            match matched.or(walked) {
                 Some(next) => new = Some(next),
                 None => break,
             }

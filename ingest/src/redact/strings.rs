@@ -15,7 +15,7 @@ use super::pattern::{self, Kind};
 use super::{Redactor, is_marked};
 
 /// Strings within strings are entered this deep; further ones are texts.
-pub(super) const MAX_LAYERS: u8 = 6;
+pub(super) const MAX_LAYERS: u8 = 4;
 
 /// A text that opens more brackets than this is no JSON that anybody reads.
 const MAX_OPEN: usize = 200;
