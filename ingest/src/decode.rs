@@ -21,7 +21,7 @@ use std::path::Path;
 use event::json::Doc;
 
 pub use content::Decoder;
-pub(crate) use content::{GZIP, hex, in_units, unpacked};
+pub(crate) use content::{GZIP, hex, in_units, is_damage, read_up_to, unpacked};
 
 /// How much of what is read is taken; everything beyond becomes a dead letter, never memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,6 +13,7 @@ pub mod config;
 pub mod dead_letter;
 pub mod decode;
 pub mod firehose;
+pub mod digest;
 pub mod metrics;
 pub mod normalize;
 pub mod push;

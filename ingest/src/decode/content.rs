@@ -263,7 +263,7 @@ pub(crate) fn in_units(bytes: u64) -> String {
     }
 }
 
-fn is_damage(error: &std::io::Error) -> bool {
+pub(crate) fn is_damage(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
@@ -276,7 +276,7 @@ fn shrunk(mut buffer: Vec<u8>) -> Vec<u8> {
     buffer
 }
 
-fn read_up_to(input: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+pub(crate) fn read_up_to(input: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match input.read(&mut buffer[filled..]) {

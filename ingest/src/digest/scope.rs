@@ -1,0 +1,436 @@
+//! One account in one region: its chains of digests, and its log files held against them.
+//!
+//! Log files do not say which trail wrote them, so all chains of an account and region are looked at together, and a
+//! log file is attested if any digest lists it. What is in memory at a time is the digests of one [`Scope`]; log files
+//! are only hashed. Objects are read by several workers, since most of the time goes into waiting or hashing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use event::Time;
+
+use super::chain::{self, Around, Digest, Signature};
+use super::content::{self, ContentError, Hash};
+use super::document::{Document, SIGNATURE_ALGORITHM, unhex};
+use super::keys::Fit;
+use super::kind::Kind;
+use super::name::{self, Chain};
+use super::report::{ChainReport, LogCounts, Violation};
+use super::{DELIVERY, DIGEST_BYTES, Job, Metadata, VerifyError};
+
+/// The objects of one account in one region, by name.
+#[derive(Debug, Default)]
+pub(super) struct Scope {
+    pub(super) digests: Vec<String>,
+    /// With the time of delivery that the name tells.
+    pub(super) logs: BTreeMap<String, Option<Time>>,
+}
+
+/// What is known of a scope.
+#[derive(Debug, Default)]
+pub(super) struct Verified {
+    pub(super) chains: Vec<ChainReport>,
+    pub(super) violations: Vec<Violation>,
+    /// Log files that no digest lists, while there is no digest that could.
+    pub(super) alone: Vec<(String, Option<Time>)>,
+}
+
+/// A log file may be named by a time a little before that of the digest that lists it.
+const NAMED_EARLY: i64 = 15 * 60 * 1_000_000;
+
+/// A digest's name tells its end; those that end further away than this need not be read.
+const NAMED_ABOUT: i64 = 86_400 * 1_000_000;
+
+/// What became of reading a digest.
+enum Loaded {
+    Read(Box<Digest>),
+    Unreadable {
+        name: String,
+        detail: String,
+    },
+    /// It ends before the time that is looked at.
+    Before {
+        name: String,
+        end: Time,
+    },
+    /// It begins after that time, or is gone.
+    Outside,
+}
+
+/// A log file that a digest lists.
+struct Entry {
+    name: String,
+    /// What the digests say that list it; more than one if they disagree.
+    hashes: BTreeSet<Hash>,
+    digest: String,
+    chain: usize,
+    proven: bool,
+}
+
+/// What became of a log file.
+enum Checked {
+    Same,
+    Changed(String),
+    Missing,
+}
+
+/// Verifies the digests and log files of a scope.
+pub(super) fn verify(
+    job: &Job<'_>,
+    account: &str,
+    region: &str,
+    scope: &Scope,
+) -> Result<Verified, VerifyError> {
+    let mut verified = Verified::default();
+    let mut chains: BTreeMap<Chain, Vec<Digest>> = BTreeMap::new();
+    let mut unreadable: BTreeMap<Chain, BTreeSet<String>> = BTreeMap::new();
+    let mut earlier: BTreeMap<Chain, (Time, String)> = BTreeMap::new();
+    for loaded in parallel(job, &scope.digests, |name| load(job, name))? {
+        match loaded {
+            Loaded::Read(digest) => {
+                let chain = chain_of(&digest.document.key).or_else(|| chain_of(&digest.name));
+                let chain = chain.unwrap_or_else(|| Chain::unnamed(account, region));
+                chains.entry(chain).or_default().push(*digest);
+            }
+            Loaded::Unreadable { name, detail } => {
+                let chain = chain_of(&name).unwrap_or_else(|| Chain::unnamed(account, region));
+                unreadable
+                    .entry(chain.clone())
+                    .or_default()
+                    .insert(name.clone());
+                chains.entry(chain.clone()).or_default();
+                verified.violations.push(Violation {
+                    chain,
+                    kind: Kind::DigestUnreadable,
+                    object: name,
+                    detail,
+                });
+            }
+            Loaded::Before { name, end } => {
+                if let Some(chain) = chain_of(&name) {
+                    chains.entry(chain.clone()).or_default();
+                    let last = earlier.entry(chain).or_default();
+                    *last = (end, name).max(std::mem::take(last));
+                }
+            }
+            Loaded::Outside => {}
+        }
+    }
+    let all_unreadable: BTreeSet<String> = unreadable.values().flatten().cloned().collect();
+    for (chain, digests) in &mut chains {
+        let found = chain::walk(
+            digests,
+            &Around {
+                chain,
+                unreadable: &all_unreadable,
+                locate: &|bucket, key| locate(job, bucket, key),
+                from: job.from,
+            },
+        );
+        let missing = found
+            .iter()
+            .filter(|v| v.kind == Kind::DigestMissing)
+            .count();
+        let broken = unreadable.get(chain).map_or(0, BTreeSet::len);
+        let believed = || digests.iter().filter(|d| d.is_believed());
+        let last = believed().map(|d| (d.document.end, d.name.clone())).max();
+        let last = last.or_else(|| earlier.remove(chain));
+        let (to, last_digest) = last.unzip();
+        verified.chains.push(ChainReport {
+            chain: chain.clone(),
+            from: believed().map(|d| d.document.start).min(),
+            to,
+            last_digest: last_digest.unwrap_or_default(),
+            digests: (digests.len() + missing + broken) as u64,
+            digests_proven: digests.iter().filter(|d| d.proven).count() as u64,
+            logs: LogCounts::default(),
+        });
+        verified.violations.extend(found);
+    }
+    let listed = listed(job, &chains);
+    check_logs(job, &listed, &mut verified)?;
+    unlisted(job, scope, &listed, &chains, &mut verified);
+    Ok(verified)
+}
+
+fn chain_of(name: &str) -> Option<Chain> {
+    let named = name::classify(name)?;
+    (named.digest && !named.chain.trail.is_empty()).then_some(named.chain)
+}
+
+/// The name in the store; of what cannot be in the store, a name that nothing there has.
+fn locate(job: &Job<'_>, bucket: &str, key: &str) -> String {
+    let found = job.objects.locate(bucket, key);
+    found.unwrap_or_else(|| format!("s3://{bucket}/{key}"))
+}
+
+fn load(job: &Job<'_>, name: &str) -> Result<Loaded, VerifyError> {
+    let named = name::classify(name).and_then(|n| n.time);
+    if let Some(end) = named
+        && !job.touches(end.plus(-NAMED_ABOUT), end.plus(NAMED_ABOUT))
+    {
+        return Ok(outside(job, name, end));
+    }
+    let Some(object) = job.get(name)? else {
+        // It was deleted since it was listed; whatever names it will say that it is missing.
+        return Ok(Loaded::Outside);
+    };
+    let unreadable = |detail: String| match named {
+        Some(end) if !job.touches(end, end) => outside(job, name, end),
+        _ => Loaded::Unreadable {
+            name: name.to_owned(),
+            detail,
+        },
+    };
+    let content = match content::whole(object.content, DIGEST_BYTES) {
+        Ok(content) => content,
+        Err(ContentError::Read(source)) => return Err(VerifyError::read(name, source)),
+        Err(damage) => return Ok(unreadable(damage.to_string())),
+    };
+    let document = match Document::parse(&content) {
+        Ok(document) => document,
+        Err(error) => return Ok(unreadable(error.to_string())),
+    };
+    let signature = signature(job, &document, &object.metadata);
+    let home = match signature {
+        // Nothing that it says is believed, and so neither where it belongs nor when.
+        Signature::Bad(_) => name.to_owned(),
+        _ if !job.touches(document.start, document.end) => {
+            return Ok(outside(job, name, document.end));
+        }
+        _ => locate(job, &document.bucket, &document.key),
+    };
+    Ok(Loaded::Read(Box::new(Digest {
+        name: name.to_owned(),
+        home,
+        document,
+        signature,
+        proven: false,
+    })))
+}
+
+fn outside(job: &Job<'_>, name: &str, end: Time) -> Loaded {
+    match job.from.is_some_and(|from| end <= from) {
+        true => Loaded::Before {
+            name: name.to_owned(),
+            end,
+        },
+        false => Loaded::Outside,
+    }
+}
+
+fn signature(job: &Job<'_>, document: &Document, metadata: &Metadata) -> Signature {
+    let (Some(signature), Some(algorithm)) = (&metadata.signature, &metadata.algorithm) else {
+        return Signature::Absent;
+    };
+    if algorithm != SIGNATURE_ALGORITHM {
+        return Signature::Bad(format!(
+            "the algorithm of its signature is not {SIGNATURE_ALGORITHM}"
+        ));
+    }
+    let Some(signature) = unhex(signature) else {
+        return Signature::Bad("its signature is not hexadecimal".to_owned());
+    };
+    let text = document.signed_text();
+    match job
+        .keys
+        .check(&document.fingerprint, text.as_bytes(), &signature)
+    {
+        Fit::Good => Signature::Good(signature),
+        Fit::UnknownKey => Signature::UnknownKey(signature),
+        Fit::Bad => Signature::Bad("its signature does not fit its content".to_owned()),
+    }
+}
+
+/// What the digests list that can be believed, each object once.
+fn listed(job: &Job<'_>, chains: &BTreeMap<Chain, Vec<Digest>>) -> BTreeMap<String, Entry> {
+    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+    for (chain, digests) in chains.values().enumerate() {
+        for digest in digests.iter().filter(|d| d.is_believed()) {
+            for log in &digest.document.logs {
+                let name = locate(job, &log.bucket, &log.key);
+                let entry = entries.entry(name.clone()).or_insert_with(|| Entry {
+                    name,
+                    hashes: BTreeSet::new(),
+                    digest: digest.name.clone(),
+                    chain,
+                    proven: false,
+                });
+                entry.hashes.insert(log.sha256);
+                entry.proven |= digest.proven;
+            }
+        }
+    }
+    entries
+}
+
+fn check_logs(
+    job: &Job<'_>,
+    listed: &BTreeMap<String, Entry>,
+    verified: &mut Verified,
+) -> Result<(), VerifyError> {
+    let entries: Vec<&Entry> = listed.values().collect();
+    let checked = parallel(job, &entries, |entry| check_log(job, entry))?;
+    for (entry, checked) in entries.iter().zip(checked) {
+        let report = &mut verified.chains[entry.chain];
+        let (kind, detail) = match checked {
+            Checked::Same if entry.proven => {
+                report.logs.proven += 1;
+                continue;
+            }
+            Checked::Same => {
+                report.logs.unproven += 1;
+                continue;
+            }
+            Checked::Changed(detail) => {
+                report.logs.changed += 1;
+                (Kind::LogChanged, detail)
+            }
+            Checked::Missing => {
+                report.logs.missing += 1;
+                (Kind::LogMissing, "it is not there".to_owned())
+            }
+        };
+        verified.violations.push(Violation {
+            chain: report.chain.clone(),
+            kind,
+            object: entry.name.clone(),
+            detail: format!("{detail}; listed in `{}`", entry.digest),
+        });
+    }
+    Ok(())
+}
+
+fn check_log(job: &Job<'_>, entry: &Entry) -> Result<Checked, VerifyError> {
+    let Some(object) = job.get(&entry.name)? else {
+        return Ok(Checked::Missing);
+    };
+    match content::sha256(object.content, job.limits.object_bytes) {
+        Ok(hash) if entry.hashes.iter().all(|h| *h == hash) => Ok(Checked::Same),
+        Ok(_) if entry.hashes.len() > 1 => Ok(Checked::Changed(
+            "digests list it with different hashes".to_owned(),
+        )),
+        Ok(_) => Ok(Checked::Changed("its SHA-256 is another one".to_owned())),
+        Err(ContentError::Read(source)) => Err(VerifyError::read(&entry.name, source)),
+        Err(damage) => Ok(Checked::Changed(damage.to_string())),
+    }
+}
+
+/// Log files that no digest lists.
+fn unlisted(
+    job: &Job<'_>,
+    scope: &Scope,
+    listed: &BTreeMap<String, Entry>,
+    chains: &BTreeMap<Chain, Vec<Digest>>,
+    verified: &mut Verified,
+) {
+    let outside =
+        |time: Time| job.from.is_some_and(|f| time < f) || job.to.is_some_and(|t| time >= t);
+    let logs = scope
+        .logs
+        .iter()
+        .filter(|(name, time)| !listed.contains_key(*name) && !time.is_some_and(outside));
+    // The chain that goes on longest speaks for the account and region.
+    let speaker = (0..verified.chains.len())
+        .filter(|i| !verified.chains[*i].chain.backfill)
+        .max_by_key(|i| verified.chains[*i].to);
+    let Some(speaker) = speaker else {
+        verified.alone = logs.map(|(name, time)| (name.clone(), *time)).collect();
+        return;
+    };
+    let newest = verified.chains[speaker].to.unwrap_or(Time::MIN);
+    let regular = chains.iter().filter(|(chain, _)| !chain.backfill);
+    let proven = || regular.clone().flat_map(|(_, d)| d).filter(|d| d.proven);
+    let covered = covered(proven());
+    let oldest = proven().min_by_key(|d| d.document.start);
+    let opens = oldest.is_some_and(|d| d.document.previous.is_some());
+    for (name, time) in logs {
+        let report = &mut verified.chains[speaker];
+        let detail = match time {
+            Some(time) if *time > job.now.plus(DELIVERY) => {
+                format!("it is named by {time}, which has not come yet")
+            }
+            Some(time) if *time >= newest.plus(-DELIVERY) => {
+                report.logs.not_yet_attested += 1;
+                continue;
+            }
+            Some(time) if !is_covered(&covered, *time, opens) => {
+                report.logs.unproven += 1;
+                continue;
+            }
+            Some(time) => format!("it is named by {time}, and no digest lists it"),
+            None => "its name has no time, and no digest lists it".to_owned(),
+        };
+        report.logs.unattested += 1;
+        verified.violations.push(Violation {
+            chain: report.chain.clone(),
+            kind: Kind::LogUnattested,
+            object: name.clone(),
+            detail,
+        });
+    }
+}
+
+/// The times that digests speak of, joined where they touch.
+fn covered<'d>(digests: impl Iterator<Item = &'d Digest>) -> Vec<(Time, Time)> {
+    let mut spans: Vec<_> = digests
+        .map(|d| (d.document.start, d.document.end))
+        .collect();
+    spans.sort();
+    let mut joined: Vec<(Time, Time)> = Vec::new();
+    for (start, end) in spans {
+        match joined.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => joined.push((start, end)),
+        }
+    }
+    joined
+}
+
+/// Should a log file of this time be in a digest that is proven? What is before all of them should, unless the oldest
+/// (`opens`) follows another one, which is not there or not proven.
+fn is_covered(covered: &[(Time, Time)], time: Time, opens: bool) -> bool {
+    match covered.iter().position(|(_, end)| time < *end) {
+        // Nothing is proven from here on.
+        None => false,
+        Some(0) if time < covered[0].0 => !opens,
+        Some(at) if time < covered[at].0 => false,
+        // The next digest may be missing, and list it.
+        Some(at) => at + 1 == covered.len() || time < covered[at].1.plus(-NAMED_EARLY),
+    }
+}
+
+/// Does the work for every item, by several workers, and gives what came of each in the order of the items.
+fn parallel<T: Sync, R: Send>(
+    job: &Job<'_>,
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, VerifyError> + Sync,
+) -> Result<Vec<R>, VerifyError> {
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let done = Mutex::new(Vec::with_capacity(items.len()));
+    let worker = || {
+        while let Some((at, item)) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            items.get(at).map(|item| (at, item))
+        } {
+            if failed.load(Ordering::Relaxed) {
+                return;
+            }
+            let result = work(item);
+            failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            (job.seen)();
+            let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
+            done.push((at, result));
+        }
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..job.workers.min(items.len()) {
+            threads.spawn(worker);
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, result)| result).collect()
+}
