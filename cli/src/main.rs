@@ -30,6 +30,7 @@ mod run;
 mod search;
 mod service;
 mod topics;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -66,6 +67,7 @@ enum Command {
     #[command(subcommand)]
     Rule(rule::RuleCommand),
     Baseline(baseline::BaselineArgs),
+    Verify(verify::VerifyArgs),
     /// Checks a configuration, or explains every key
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -118,6 +120,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Search(args) => search::run(args),
         Command::Rule(command) => rule::run(command),
         Command::Baseline(args) => baseline::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Config(ConfigCommand::Check { file }) => {
             config::load(Some(file), false)?;
             writeln!(std::io::stdout(), "`{}` is good", file.display())?;

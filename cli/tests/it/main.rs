@@ -30,3 +30,4 @@ mod redaction;
 mod reload;
 mod rule_tests;
 mod service;
+mod verify;

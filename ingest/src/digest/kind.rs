@@ -42,6 +42,25 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 15] = [
+        Kind::BadSignature,
+        Kind::DigestUnsigned,
+        Kind::UnknownKey,
+        Kind::DigestUnreadable,
+        Kind::DigestMoved,
+        Kind::DigestChanged,
+        Kind::ChainSignature,
+        Kind::DigestMissing,
+        Kind::Gap,
+        Kind::Restart,
+        Kind::EndsEarly,
+        Kind::NoDigests,
+        Kind::LogChanged,
+        Kind::LogMissing,
+        Kind::LogUnattested,
+    ];
+
     /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +89,7 @@ impl Kind {
                 "the digest or its signature was changed after CloudTrail wrote it"
             }
             Kind::DigestUnsigned => {
-                "the digest lies there without the signature that S3 keeps in its metadata"
+                "the digest is without the signature that S3 keeps in its metadata"
             }
             Kind::UnknownKey => "the digest is signed with a key that is not among the given ones",
             Kind::DigestUnreadable => {
@@ -89,7 +108,7 @@ impl Kind {
             Kind::Gap => "the chain skips a time for which there is no digest",
             Kind::Restart => "the chain begins anew: logging or validation was off in between",
             Kind::EndsEarly => {
-                "the chain ends while others go on: logging stopped, or the newest digests were deleted"
+                "the chain ends too early: logging stopped, or the newest digests were deleted"
             }
             Kind::NoDigests => "there are log files and not one digest about them",
             Kind::LogChanged => "the log file is not what CloudTrail delivered",
@@ -126,7 +145,7 @@ impl Kind {
                 "look for StopLogging, StartLogging, UpdateTrail, DeleteTrail and CreateTrail in that time"
             }
             Kind::EndsEarly => {
-                "look for StopLogging, UpdateTrail and DeleteTrail after its end, and whether newer digests did not come along"
+                "look for StopLogging, UpdateTrail and DeleteTrail about that time, and whether newer digests did not come along"
             }
             Kind::NoDigests => {
                 "turn on log file validation of the trail; if it is on, look for deleted digests"
@@ -156,7 +175,7 @@ mod tests {
 
     #[test]
     fn one_word_in_json_and_in_tables() {
-        for kind in [Kind::BadSignature, Kind::Gap, Kind::LogUnattested] {
+        for kind in Kind::ALL {
             let json = serde_json::to_value(kind).unwrap();
             assert_eq!(json, kind.as_str());
         }
