@@ -162,17 +162,16 @@ pub fn verify(job: &Job<'_>) -> Result<Report, VerifyError> {
             false => drop(scope.logs.insert(name, named.time)),
         }
     }
-    let (mut report, mut alone) = (Report::default(), Vec::new());
+    let (mut report, mut alone, mut newest) = (Report::default(), Vec::new(), None);
     for ((account, region), scope) in scopes {
         let mut verified = scope::verify(job, &account, &region, &scope)?;
+        newest = newest.max(verified.newest);
         report.chains.append(&mut verified.chains);
         report.violations.append(&mut verified.violations);
         if !verified.alone.is_empty() {
             alone.push((Chain::unnamed(&account, &region), verified.alone));
         }
     }
-    let regular = report.chains.iter().filter(|c| !c.chain.backfill);
-    let newest = regular.filter_map(|c| c.to).max();
     ends_early(job, newest, &mut report);
     for (chain, logs) in alone {
         no_digests(chain, &logs, newest, &mut report);

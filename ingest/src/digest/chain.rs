@@ -15,7 +15,7 @@ use event::Time;
 use super::content::Hash;
 use super::document::{Document, Previous, unhex};
 use super::kind::Kind;
-use super::name::Chain;
+use super::name::{self, Chain};
 use super::report::Violation;
 
 /// A digest that could be read.
@@ -53,8 +53,8 @@ impl Digest {
 /// What is known besides the digests themselves.
 pub(super) struct Around<'a> {
     pub(super) chain: &'a Chain,
-    /// Digests that are there and could not be read, by name.
-    pub(super) unreadable: &'a BTreeSet<String>,
+    /// Digests that are there and not among those given: they could not be read, or are of another time.
+    pub(super) others: &'a BTreeSet<String>,
     /// The name in the store of what a digest calls by bucket and key.
     pub(super) locate: &'a dyn Fn(&str, &str) -> String,
     /// Digests that end before this need not be there.
@@ -111,8 +111,8 @@ pub(super) fn walk(digests: &mut Vec<Digest>, around: &Around<'_>) -> Vec<Violat
                     link(digest, previous, &digests[*linked], around.chain, &mut say);
                 }
                 Some(_) => {}
-                None if around.unreadable.contains(&name) => {}
-                None => missing(digest, &name, prior, around.from, &mut say),
+                None if around.others.contains(&name) => {}
+                None => missing(digest, &name, prior, around, &mut say),
             },
         }
         if digest.is_believed() {
@@ -207,11 +207,14 @@ fn missing(
     digest: &Digest,
     name: &str,
     prior: Option<&Digest>,
-    from: Option<Time>,
+    around: &Around<'_>,
     say: &mut Say<'_>,
 ) {
     let to = digest.document.start;
-    if from.is_some_and(|from| to <= from) {
+    // Backfill digests do not touch one another; when the one before ended is told by its name alone.
+    let named = name::classify(name).and_then(|n| n.time);
+    let end = named.filter(|_| around.chain.backfill).unwrap_or(to);
+    if around.from.is_some_and(|from| end <= from) {
         return;
     }
     // What a changed digest says of its predecessor counts only where there is indeed a hole.

@@ -32,6 +32,8 @@ pub(super) struct Scope {
 pub(super) struct Verified {
     pub(super) chains: Vec<ChainReport>,
     pub(super) violations: Vec<Violation>,
+    /// Where the last proven digest ends, backfill apart.
+    pub(super) newest: Option<Time>,
     /// Log files that no digest lists, while there is no digest that could.
     pub(super) alone: Vec<(String, Option<Time>)>,
 }
@@ -84,8 +86,9 @@ pub(super) fn verify(
 ) -> Result<Verified, VerifyError> {
     let mut verified = Verified::default();
     let mut chains: BTreeMap<Chain, Vec<Digest>> = BTreeMap::new();
-    let mut unreadable: BTreeMap<Chain, BTreeSet<String>> = BTreeMap::new();
+    let mut unreadable: BTreeMap<Chain, usize> = BTreeMap::new();
     let mut earlier: BTreeMap<Chain, (Time, String)> = BTreeMap::new();
+    let mut others = BTreeSet::new();
     for loaded in parallel(job, &scope.digests, |name| load(job, name))? {
         match loaded {
             Loaded::Read(digest) => {
@@ -94,11 +97,9 @@ pub(super) fn verify(
                 chains.entry(chain).or_default().push(*digest);
             }
             Loaded::Unreadable { name, detail } => {
+                others.insert(name.clone());
                 let chain = chain_of(&name).unwrap_or_else(|| Chain::unnamed(account, region));
-                unreadable
-                    .entry(chain.clone())
-                    .or_default()
-                    .insert(name.clone());
+                *unreadable.entry(chain.clone()).or_default() += 1;
                 chains.entry(chain.clone()).or_default();
                 verified.violations.push(Violation {
                     chain,
@@ -108,6 +109,7 @@ pub(super) fn verify(
                 });
             }
             Loaded::Before { name, end } => {
+                others.insert(name.clone());
                 if let Some(chain) = chain_of(&name) {
                     chains.entry(chain.clone()).or_default();
                     let last = earlier.entry(chain).or_default();
@@ -117,13 +119,12 @@ pub(super) fn verify(
             Loaded::Outside => {}
         }
     }
-    let all_unreadable: BTreeSet<String> = unreadable.values().flatten().cloned().collect();
     for (chain, digests) in &mut chains {
         let found = chain::walk(
             digests,
             &Around {
                 chain,
-                unreadable: &all_unreadable,
+                others: &others,
                 locate: &|bucket, key| locate(job, bucket, key),
                 from: job.from,
             },
@@ -132,8 +133,12 @@ pub(super) fn verify(
             .iter()
             .filter(|v| v.kind == Kind::DigestMissing)
             .count();
-        let broken = unreadable.get(chain).map_or(0, BTreeSet::len);
+        let broken = unreadable.get(chain).copied().unwrap_or_default();
         let believed = || digests.iter().filter(|d| d.is_believed());
+        if !chain.backfill {
+            let proven = digests.iter().filter(|d| d.proven);
+            verified.newest = verified.newest.max(proven.map(|d| d.document.end).max());
+        }
         let last = believed().map(|d| (d.document.end, d.name.clone())).max();
         let last = last.or_else(|| earlier.remove(chain));
         let (to, last_digest) = last.unzip();
@@ -257,8 +262,16 @@ fn listed(job: &Job<'_>, chains: &BTreeMap<Chain, Vec<Digest>>) -> BTreeMap<Stri
                     chain,
                     proven: false,
                 });
+                // What is not proven counts only where nothing else is said.
+                if entry.proven && !digest.proven {
+                    continue;
+                }
+                if digest.proven && !entry.proven {
+                    entry.hashes.clear();
+                    (entry.chain, entry.proven) = (chain, true);
+                    entry.digest.clone_from(&digest.name);
+                }
                 entry.hashes.insert(log.sha256);
-                entry.proven |= digest.proven;
             }
         }
     }
@@ -331,10 +344,13 @@ fn unlisted(
         .logs
         .iter()
         .filter(|(name, time)| !listed.contains_key(*name) && !time.is_some_and(outside));
-    // The chain that goes on longest speaks for the account and region.
+    // The chain that goes on longest speaks for the account and region, if anything of it is proven.
     let speaker = (0..verified.chains.len())
         .filter(|i| !verified.chains[*i].chain.backfill)
-        .max_by_key(|i| verified.chains[*i].to);
+        .max_by_key(|i| {
+            let chain = &verified.chains[*i];
+            (chain.digests_proven > 0, chain.to)
+        });
     let Some(speaker) = speaker else {
         verified.alone = logs.map(|(name, time)| (name.clone(), *time)).collect();
         return;
@@ -426,7 +442,7 @@ fn parallel<T: Sync, R: Send>(
         }
     };
     std::thread::scope(|threads| {
-        for _ in 0..job.workers.min(items.len()) {
+        for _ in 0..job.workers.max(1).min(items.len()) {
             threads.spawn(worker);
         }
     });

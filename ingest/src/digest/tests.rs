@@ -448,4 +448,62 @@ fn backfill_chains_stand_beside() {
         |_| {},
         &[("log-changed", &late[1])],
     );
+    for from in [4, 5] {
+        let later = |job: &mut Job<'_>| job.from = Some(time(from));
+        check(&bucket, |_| {}, later, &[]);
+        check(&bucket, |b| b.delete(&first), later, &[]);
+    }
+}
+
+#[test]
+fn digests_that_somebody_made_up() {
+    // In a chain of its own, far ahead, and with lies about genuine log files.
+    let name = digest_of("eu-west-1", 9, "").replace("_trail_", "_another_");
+    let tamper = |b: &mut Bucket| {
+        put_digest(b, &name, None, (8, 9), &[log(3, 15)]);
+        b.edit(&name, |d| {
+            d["digestEndTime"] = json!("2030-01-01T00:00:00Z");
+            d["logFiles"][0]["hashValue"] = json!("0".repeat(64));
+        });
+        b.0.get_mut(&name).unwrap().1 = Metadata::default();
+        b.put(&log(8, 15), b"{}");
+    };
+    let report = of_day(tamper, &[("digest-unsigned", &name)]);
+    let genuine = report.chains.iter().find(|c| c.chain.trail == "trail");
+    let logs = genuine.unwrap().logs;
+    assert_eq!((logs.proven, logs.not_yet_attested), (16, 1));
+}
+
+#[test]
+fn on_disk_it_is_the_same() {
+    let mut bucket = day().clone();
+    bucket.delete(&digest(4));
+    bucket.put(&log(5, 15), b"{}");
+    bucket.put(&log(5, 16), b"{}");
+    // The folder begins above the bucket, or below the prefix in it.
+    for (key, path) in [
+        ("prefix", "mirror/b/prefix"),
+        ("prefix/AWSLogs/o-ab12cd34ef", "logs"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| name.replace(key, path);
+        for (name, (content, metadata)) in &bucket.0 {
+            let file = folder.path().join(place(name));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(&file, content).unwrap();
+            let sidecar =
+                json!({"signature": metadata.signature, "signature-algorithm": metadata.algorithm});
+            let file = file.to_str().unwrap().replace(".json.gz", ".sig.json");
+            if name.contains("Digest") {
+                std::fs::write(file, sidecar.to_string()).unwrap();
+            }
+        }
+        let keys = keys();
+        let on_disk = Folder::open(folder.path()).unwrap();
+        let on_disk = verify(&Job::new(&on_disk, &keys, time(23))).unwrap();
+        let in_memory = report(&bucket, |_| {});
+        assert_eq!(in_memory.violations.len(), 3);
+        let names = |r: &Report| serde_json::to_string(r).unwrap();
+        assert_eq!(names(&on_disk), place(&names(&in_memory)));
+    }
 }

@@ -117,7 +117,7 @@ pub(super) fn digest(hour: u32) -> String {
 
 pub(super) fn digest_of(region: &str, hour: u32, end: &str) -> String {
     format!(
-        "AWSLogs/{ACCOUNT}/CloudTrail-Digest/{region}/2026/03/02/{ACCOUNT}_CloudTrail-Digest_{region}_trail_us-east-1_20260302T{hour:02}0000Z{end}.json.gz"
+        "prefix/AWSLogs/o-ab12cd34ef/{ACCOUNT}/CloudTrail-Digest/{region}/2026/03/02/{ACCOUNT}_CloudTrail-Digest_{region}_trail_us-east-1_20260302T{hour:02}0000Z{end}.json.gz"
     )
 }
 
@@ -128,7 +128,7 @@ pub(super) fn log(hour: u32, minute: u32) -> String {
 
 pub(super) fn log_of(region: &str, hour: u32, minute: u32) -> String {
     format!(
-        "AWSLogs/{ACCOUNT}/CloudTrail/{region}/2026/03/02/{ACCOUNT}_CloudTrail_{region}_20260302T{hour:02}{minute:02}Z_x.json.gz"
+        "prefix/AWSLogs/o-ab12cd34ef/{ACCOUNT}/CloudTrail/{region}/2026/03/02/{ACCOUNT}_CloudTrail_{region}_20260302T{hour:02}{minute:02}Z_x.json.gz"
     )
 }
 
