@@ -22,6 +22,7 @@ mod report;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};

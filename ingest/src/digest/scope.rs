@@ -5,8 +5,6 @@
 //! are only hashed. Objects are read by several workers, since most of the time goes into waiting or hashing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use event::Time;
 
@@ -17,6 +15,7 @@ use super::keys::Fit;
 use super::kind::Kind;
 use super::name::{self, Chain};
 use super::report::{ChainReport, LogCounts, Violation};
+use super::workers::parallel;
 use super::{DELIVERY, DIGEST_BYTES, Job, Metadata, VerifyError};
 
 /// The objects of one account in one region, by name.
@@ -60,6 +59,18 @@ enum Loaded {
     Outside,
 }
 
+/// The digests of a scope by chain.
+#[derive(Default)]
+struct Gathered {
+    chains: BTreeMap<Chain, Vec<Digest>>,
+    /// How many could not be read.
+    unreadable: BTreeMap<Chain, usize>,
+    /// The last one before the time that is looked at.
+    earlier: BTreeMap<Chain, (Time, String)>,
+    /// Those that are there and in no chain.
+    others: BTreeSet<String>,
+}
+
 /// A log file that a digest lists.
 struct Entry {
     name: String,
@@ -84,41 +95,18 @@ pub(super) fn verify(
     region: &str,
     scope: &Scope,
 ) -> Result<Verified, VerifyError> {
+    let loaded = parallel(job, &scope.digests, |name| load(job, name))?;
     let mut verified = Verified::default();
-    let mut chains: BTreeMap<Chain, Vec<Digest>> = BTreeMap::new();
-    let mut unreadable: BTreeMap<Chain, usize> = BTreeMap::new();
-    let mut earlier: BTreeMap<Chain, (Time, String)> = BTreeMap::new();
-    let mut others = BTreeSet::new();
-    for loaded in parallel(job, &scope.digests, |name| load(job, name))? {
-        match loaded {
-            Loaded::Read(digest) => {
-                let chain = chain_of(&digest.document.key).or_else(|| chain_of(&digest.name));
-                let chain = chain.unwrap_or_else(|| Chain::unnamed(account, region));
-                chains.entry(chain).or_default().push(*digest);
-            }
-            Loaded::Unreadable { name, detail } => {
-                others.insert(name.clone());
-                let chain = chain_of(&name).unwrap_or_else(|| Chain::unnamed(account, region));
-                *unreadable.entry(chain.clone()).or_default() += 1;
-                chains.entry(chain.clone()).or_default();
-                verified.violations.push(Violation {
-                    chain,
-                    kind: Kind::DigestUnreadable,
-                    object: name,
-                    detail,
-                });
-            }
-            Loaded::Before { name, end } => {
-                others.insert(name.clone());
-                if let Some(chain) = chain_of(&name) {
-                    chains.entry(chain.clone()).or_default();
-                    let last = earlier.entry(chain).or_default();
-                    *last = (end, name).max(std::mem::take(last));
-                }
-            }
-            Loaded::Outside => {}
-        }
+    let mut gathered = Gathered::default();
+    for loaded in loaded {
+        gathered.add(loaded, account, region, &mut verified.violations);
     }
+    let Gathered {
+        mut chains,
+        mut earlier,
+        unreadable,
+        others,
+    } = gathered;
     for (chain, digests) in &mut chains {
         let found = chain::walk(
             digests,
@@ -129,26 +117,23 @@ pub(super) fn verify(
                 from: job.from,
             },
         );
-        let missing = found
-            .iter()
-            .filter(|v| v.kind == Kind::DigestMissing)
-            .count();
-        let broken = unreadable.get(chain).copied().unwrap_or_default();
-        let believed = || digests.iter().filter(|d| d.is_believed());
+        let proven = || digests.iter().filter(|d| d.proven);
         if !chain.backfill {
-            let proven = digests.iter().filter(|d| d.proven);
-            verified.newest = verified.newest.max(proven.map(|d| d.document.end).max());
+            let end = proven().map(|d| d.document.end).max();
+            verified.newest = verified.newest.max(end);
         }
+        let believed = || digests.iter().filter(|d| d.is_believed());
         let last = believed().map(|d| (d.document.end, d.name.clone())).max();
-        let last = last.or_else(|| earlier.remove(chain));
-        let (to, last_digest) = last.unzip();
+        let (to, last_digest) = last.or_else(|| earlier.remove(chain)).unzip();
+        let missing = found.iter().filter(|v| v.kind == Kind::DigestMissing);
+        let broken = unreadable.get(chain).copied().unwrap_or_default();
         verified.chains.push(ChainReport {
             chain: chain.clone(),
             from: believed().map(|d| d.document.start).min(),
             to,
             last_digest: last_digest.unwrap_or_default(),
-            digests: (digests.len() + missing + broken) as u64,
-            digests_proven: digests.iter().filter(|d| d.proven).count() as u64,
+            digests: (digests.len() + missing.count() + broken) as u64,
+            digests_proven: proven().count() as u64,
             logs: LogCounts::default(),
         });
         verified.violations.extend(found);
@@ -159,6 +144,46 @@ pub(super) fn verify(
     Ok(verified)
 }
 
+impl Gathered {
+    fn add(
+        &mut self,
+        loaded: Loaded,
+        account: &str,
+        region: &str,
+        violations: &mut Vec<Violation>,
+    ) {
+        match loaded {
+            Loaded::Read(digest) => {
+                let chain = chain_of(&digest.home).or_else(|| chain_of(&digest.name));
+                let chain = chain.unwrap_or_else(|| Chain::unnamed(account, region));
+                self.chains.entry(chain).or_default().push(*digest);
+            }
+            Loaded::Unreadable { name, detail } => {
+                self.others.insert(name.clone());
+                let chain = chain_of(&name).unwrap_or_else(|| Chain::unnamed(account, region));
+                *self.unreadable.entry(chain.clone()).or_default() += 1;
+                self.chains.entry(chain.clone()).or_default();
+                violations.push(Violation {
+                    chain,
+                    kind: Kind::DigestUnreadable,
+                    object: name,
+                    detail,
+                });
+            }
+            Loaded::Before { name, end } => {
+                self.others.insert(name.clone());
+                if let Some(chain) = chain_of(&name) {
+                    self.chains.entry(chain.clone()).or_default();
+                    let last = self.earlier.entry(chain).or_default();
+                    *last = (end, name).max(std::mem::take(last));
+                }
+            }
+            Loaded::Outside => {}
+        }
+    }
+}
+
+/// The chain of a digest with this name, if the name tells it.
 fn chain_of(name: &str) -> Option<Chain> {
     let named = name::classify(name)?;
     (named.digest && !named.chain.trail.is_empty()).then_some(named.chain)
@@ -415,38 +440,4 @@ fn is_covered(covered: &[(Time, Time)], time: Time, opens: bool) -> bool {
         // The next digest may be missing, and list it.
         Some(at) => at + 1 == covered.len() || time < covered[at].1.plus(-NAMED_EARLY),
     }
-}
-
-/// Does the work for every item, by several workers, and gives what came of each in the order of the items.
-fn parallel<T: Sync, R: Send>(
-    job: &Job<'_>,
-    items: &[T],
-    work: impl Fn(&T) -> Result<R, VerifyError> + Sync,
-) -> Result<Vec<R>, VerifyError> {
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let done = Mutex::new(Vec::with_capacity(items.len()));
-    let worker = || {
-        while let Some((at, item)) = {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            items.get(at).map(|item| (at, item))
-        } {
-            if failed.load(Ordering::Relaxed) {
-                return;
-            }
-            let result = work(item);
-            failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            (job.seen)();
-            let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
-            done.push((at, result));
-        }
-    };
-    std::thread::scope(|threads| {
-        for _ in 0..job.workers.max(1).min(items.len()) {
-            threads.spawn(worker);
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
 }

@@ -117,6 +117,7 @@ fn changed_digests() {
         |d| d["logFiles"][0]["hashValue"] = json!("0".repeat(64)),
         |d| d["logFiles"][0]["s3Object"] = json!("../../etc/passwd"),
         |d| d["digestS3Object"] = json!("elsewhere"),
+        |d| d["digestS3Object"] = json!(digest(9).replace("_trail_", "_another_")),
         |d| d["digestS3Bucket"] = json!("elsewhere"),
         |d| d["digestStartTime"] = json!("2020-01-01T00:00:00Z"),
         |d| d["digestEndTime"] = json!("2030-01-01T00:00:00Z"),

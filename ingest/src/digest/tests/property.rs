@@ -101,6 +101,21 @@ fn meaning(bucket: &Bucket, name: &str) -> Option<(Vec<u8>, Option<String>)> {
 
 proptest! {
     #[test]
+    fn a_changed_digest_accuses_nobody_else(hour in 1..9_u32, byte in any::<prop::sample::Index>(), bit in 0..8_u8) {
+        let mut bucket = day().clone();
+        let name = digest(hour);
+        let mut content = bucket.content(&name);
+        let at = byte.index(content.len());
+        content[at] ^= 1 << bit;
+        bucket.put(&name, &content);
+        let report = report(&bucket, |_| {});
+        prop_assert!(!report.violations.is_empty());
+        for violation in &report.violations {
+            prop_assert_eq!(&violation.object, &name, "{:#?}", report.violations);
+        }
+    }
+
+    #[test]
     fn every_deed_is_reported(deeds in prop::collection::vec(deeds(), 1..4)) {
         let mut bucket = day().clone();
         let touched: Vec<String> = deeds.iter().map(|d| d.done_to(&mut bucket)).collect();
