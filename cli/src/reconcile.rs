@@ -8,7 +8,8 @@ use bus::{BusError, Stop};
 use event::Time;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use ingest::source::bucket::{Bucket, Range, Round, Tally, Told};
-use ingest::source::object::{self, Shop, Trouble};
+use ingest::source::object::Shop;
+use ingest::source::s3::{self, Trouble};
 use serde_json::json;
 
 use crate::clock;
@@ -87,8 +88,7 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
         other => anyhow::Error::new(other),
     })?;
     let spool = config.spool_dir();
-    object::clear(&spool)
-        .with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
+    s3::clear(&spool).with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
     let metrics = ingest::metrics::Metrics::new(&prometheus::Registry::new())?;
     let shop = Shop {
         bus,
@@ -155,6 +155,7 @@ async fn one(bucket: &Bucket, shop: &Shop, range: Range) -> anyhow::Result<Tally
             bar.set_message(progress(tally, range.fetch, began));
             bar.tick();
         }
+        Told::Listed(_) => {}
         Told::Missing(object) => {
             shown += 1;
             bar.suspend(|| {

@@ -1,9 +1,10 @@
 //! `trailwarden verify`: are log files what CloudTrail delivered, and are they all there?
 //!
-//! [`run`] gathers the public keys, lets `ingest::digest` verify everything in a folder, and hands the report to
-//! `words`, which says it to people or to programs. Nothing is changed and nobody is asked: a copy on disk can be
-//! verified without AWS. [`Place`] is where other stores than folders come in.
+//! [`run`] gathers the public keys, lets `ingest::digest` verify everything in a folder or a bucket, and hands the report
+//! to `words`, which says it to people or to programs. Nothing is changed. For a copy on disk nobody is asked: it can be
+//! verified without AWS. Of a bucket, objects are fetched, and CloudTrail is asked for its keys where none are given.
 
+mod bucket;
 mod words;
 
 use std::fs;
@@ -24,15 +25,19 @@ use words::Words;
   trailwarden verify ./bucket                          with the keys in ./bucket/public_keys.json
   trailwarden verify ./bucket --keys a.json --keys b.json    with other keys
   trailwarden verify ./bucket --from -7d               the last week
+  trailwarden verify s3://org-trail/AWSLogs/ --from -7d      the bucket itself, with keys that CloudTrail gives
   trailwarden verify ./bucket --format jsonl           one JSON object a chain and a violation
 
 Keys are as `aws cloudtrail list-public-keys` prints them. The signature of the digest X.json.gz is
 read from X.sig.json beside it: the object's user metadata, as `aws s3api head-object --query
 Metadata` prints it. Exit code: 0 no violations, 1 violations, 2 usage, 3 failed.")]
 pub(crate) struct VerifyArgs {
-    /// A folder with digests and log files (read recursively)
+    /// A folder with digests and log files (read recursively), or s3://BUCKET/PREFIX
     #[arg(value_name = "PATH")]
     place: String,
+    /// The configuration of the service: a bucket that it has in `ingest.buckets` is read as it says
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Public keys; PATH/public_keys.json, if not said
     #[arg(long, value_name = "FILE")]
     keys: Vec<PathBuf>,
@@ -58,74 +63,59 @@ enum Format {
     Jsonl,
 }
 
-/// Where objects lie.
-enum Place<'a> {
-    Folder(&'a Path),
-    /// `s3://bucket/prefix`
-    Bucket(&'a str),
+/// A folder, and the keys that lie with what they verify.
+fn folder(path: &Path) -> anyhow::Result<Folder> {
+    let cannot = || format!("cannot read `{}`", path.display());
+    let metadata = fs::metadata(path).with_context(cannot).context(Usage)?;
+    ensure!(
+        metadata.is_dir(),
+        usage(format!(
+            "`{}` is a file; give the folder with the digests and log files",
+            path.display()
+        ))
+    );
+    Folder::open(path).with_context(cannot)
 }
 
-impl<'a> Place<'a> {
-    fn of(text: &'a str) -> Place<'a> {
-        match text.starts_with("s3://") {
-            true => Place::Bucket(text),
-            false => Place::Folder(Path::new(text)),
-        }
+/// The keys of these files.
+fn keys_of(files: &[PathBuf]) -> anyhow::Result<PublicKeys> {
+    let mut keys = PublicKeys::default();
+    for file in files {
+        let cannot = || format!("cannot load keys from `{}`", file.display());
+        let json = fs::read(file).with_context(cannot).context(Usage)?;
+        keys.add(&json).with_context(cannot).context(Usage)?;
     }
-
-    fn open(&self) -> anyhow::Result<Box<dyn Objects>> {
-        match self {
-            Place::Folder(path) => {
-                let cannot = || format!("cannot read `{}`", path.display());
-                let folder = fs::metadata(path).with_context(cannot).context(Usage)?;
-                ensure!(
-                    folder.is_dir(),
-                    usage(format!(
-                        "`{}` is a file; give the folder with the digests and log files",
-                        path.display()
-                    ))
-                );
-                Ok(Box::new(Folder::open(path).with_context(cannot)?))
-            }
-            Place::Bucket(name) => Err(usage(format!(
-                "cannot verify `{name}`: reading from S3 comes with the AWS collectors\n\nhint: copy it to a folder, and the user metadata of each digest X.json.gz to X.sig.json"
-            ))),
-        }
-    }
-
-    /// Keys that lie with what they verify.
-    fn own_keys(&self) -> Option<PathBuf> {
-        match self {
-            Place::Folder(path) => Some(path.join("public_keys.json")).filter(|p| p.is_file()),
-            Place::Bucket(_) => None,
-        }
-    }
+    Ok(keys)
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
     let now = crate::clock::now();
     let (from, to) = hunt::limits(args.from.as_deref(), args.to.as_deref(), now)?;
-    let place = Place::of(&args.place);
-    let objects = place.open()?;
-    let own_keys = place.own_keys().filter(|_| args.keys.is_empty());
-    let mut keys = PublicKeys::default();
-    for file in args.keys.iter().chain(&own_keys) {
-        let cannot = || format!("cannot load keys from `{}`", file.display());
-        let json = fs::read(file).with_context(cannot).context(Usage)?;
-        keys.add(&json).with_context(cannot).context(Usage)?;
-    }
-    ensure!(!keys.is_empty(), usage(no_keys()));
-    let bar = progress(objects.list()?.len() as u64);
-    let report = digest::verify(&Job {
-        from,
-        to,
-        workers: std::thread::available_parallelism().map_or(1, usize::from),
-        seen: &|| bar.inc(1),
-        ..Job::new(&*objects, &keys, now)
-    });
-    bar.finish_and_clear();
-    let report = report?;
+    let (report, own_keys) = match args.place.starts_with("s3://") {
+        true => (bucket::verify(args, from, to, now)?, None),
+        false => {
+            let path = Path::new(&args.place);
+            let objects = folder(path)?;
+            let own = Some(path.join("public_keys.json"));
+            let own = own.filter(|p| args.keys.is_empty() && p.is_file());
+            let mut keys = keys_of(&args.keys)?;
+            if let Some(file) = &own {
+                keys = keys_of(std::slice::from_ref(file))?;
+            }
+            ensure!(!keys.is_empty(), usage(no_keys()));
+            let bar = progress(objects.list()?.len() as u64);
+            let report = digest::verify(&Job {
+                from,
+                to,
+                workers: std::thread::available_parallelism().map_or(1, usize::from),
+                seen: &|| bar.inc(1),
+                ..Job::new(&objects, &keys, now)
+            });
+            bar.finish_and_clear();
+            (report?, own)
+        }
+    };
     ensure!(
         !report.chains.is_empty(),
         usage(format!(

@@ -24,7 +24,7 @@ mod scope;
 mod tests;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use event::Time;
@@ -53,6 +53,11 @@ pub trait Objects: Sync {
 
     /// An object; `None` if it is not there.
     fn get(&self, name: &str) -> io::Result<Option<Object<'_>>>;
+
+    /// The SHA-256 of an object's uncompressed content in hexadecimal, where it is known without reading the object.
+    fn sha256(&self, _name: &str) -> io::Result<Option<String>> {
+        Ok(None)
+    }
 
     /// The name here of what CloudTrail wrote to this bucket under this key, whether or not it is there; `None` if it
     /// cannot be here.
@@ -147,6 +152,22 @@ impl<'a> Job<'a> {
         self.from.is_none_or(|from| end > from)
             && self.to.is_none_or(|to| start < to.plus(DELIVERY))
     }
+}
+
+/// The regions of digests with these names: CloudTrail has keys of its own in each.
+pub fn regions<'n>(names: impl IntoIterator<Item = &'n str>) -> BTreeSet<String> {
+    let named = names.into_iter().filter_map(name::classify);
+    named.filter(|n| n.digest).map(|n| n.chain.region).collect()
+}
+
+/// When a log file was delivered or a digest ends, as far as the name tells it.
+pub fn time_of(name: &str) -> Option<Time> {
+    name::classify(name)?.time
+}
+
+/// Is an object with this name a digest or a log file?
+pub fn is_of_trail(name: &str) -> bool {
+    name::classify(name).is_some()
 }
 
 /// Verifies all digests and log files of a store.

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub errors: IntCounterVec,
     /// Objects that a queue or a backfill told of, by what became of them.
     pub objects: IntCounterVec,
+    /// What CloudTrail's digests do not vouch for, by its word, each counted when it is first seen.
+    pub violations: IntCounterVec,
     /// Messages that wait in a queue, by its name in the configuration.
     pub waiting: IntGaugeVec,
     /// Requests that were not taken, by endpoint and reason.
@@ -101,6 +103,11 @@ impl Metrics {
                 "trailwarden_ingest_objects_total",
                 "Objects of S3 that were told of",
                 "outcome",
+            )?,
+            violations: counters(
+                "trailwarden_ingest_integrity_violations_total",
+                "What the digests of CloudTrail do not vouch for",
+                "kind",
             )?,
             waiting,
             requests_refused: labelled(

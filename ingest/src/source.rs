@@ -4,8 +4,10 @@
 //! has done with in the state of the bus, under a consumer name of its own, and acknowledges nothing before its
 //! events are durable.
 
+pub mod attest;
 pub mod bucket;
 pub mod files;
 pub mod notification;
 pub mod object;
 pub mod queue;
+pub mod s3;

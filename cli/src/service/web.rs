@@ -13,7 +13,7 @@ use detect::engine::Engine;
 use detect::match_stage;
 use event::Event;
 use event::json::Doc;
-use ingest::source::{bucket, object, queue};
+use ingest::source::{bucket, object, queue, s3};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Injections, Parts, Service, listen_to_signals, signals};
@@ -66,7 +66,7 @@ impl Service {
         let (queues, buckets) = (config.ingest.queues.clone(), config.ingest.buckets.clone());
         if ingests && !(queues.is_empty() && buckets.is_empty()) {
             let spool = config.spool_dir();
-            object::clear(&spool)
+            s3::clear(&spool)
                 .with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
             let shop = object::Shop {
                 bus: Arc::clone(&parts.bus),

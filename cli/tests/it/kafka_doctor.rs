@@ -50,7 +50,7 @@ fn doctor_says_what_is_wrong_with_the_brokers() {
     let file = broker.path("c.yaml");
     let configure = |brokers: &str, more: &str| {
         let text = format!(
-            "data_dir: '{}'\nbus:\n  kafka:\n    brokers: [{brokers}]\n    replication: 1\n    patience_seconds: 20\n{more}",
+            "data_dir: '{}'\ningest: {{redaction: {{enabled: false}}}}\nbus:\n  kafka:\n    brokers: [{brokers}]\n    replication: 1\n    patience_seconds: 20\n{more}",
             broker.path("node").display()
         );
         std::fs::write(&file, text).unwrap();

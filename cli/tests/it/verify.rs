@@ -412,8 +412,8 @@ fn what_cannot_be_verified() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     check(
-        &["s3://bucket/prefix"],
-        "reading from S3 comes with the AWS collectors",
+        &["s3:///prefix"],
+        "is no address such as s3://BUCKET/PREFIX",
     );
     check(&[&format!("{path}/absent")], "cannot read");
     check(&[path], "there are no public keys");

@@ -341,10 +341,18 @@ fn check_logs(
 }
 
 fn check_log(job: &Job<'_>, entry: &Entry) -> Result<Checked, VerifyError> {
-    let Some(object) = job.get(&entry.name)? else {
-        return Ok(Checked::Missing);
+    let known = job.objects.sha256(&entry.name);
+    let known = known.map_err(|source| VerifyError::read(&entry.name, source))?;
+    let hash = match known.and_then(|hex| Hash::try_from(unhex(&hex)?).ok()) {
+        Some(hash) => Ok(hash),
+        None => {
+            let Some(object) = job.get(&entry.name)? else {
+                return Ok(Checked::Missing);
+            };
+            content::sha256(object.content, job.limits.object_bytes)
+        }
     };
-    match content::sha256(object.content, job.limits.object_bytes) {
+    match hash {
         Ok(hash) if entry.hashes.iter().all(|h| *h == hash) => Ok(Checked::Same),
         Ok(_) if entry.hashes.len() > 1 => Ok(Checked::Changed(
             "digests list it with different hashes".to_owned(),

@@ -8,19 +8,23 @@
 //! year, month and day, as CloudTrail's, only the folders of the time asked for are listed; other services' folders
 //! beside those of CloudTrail are left out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use bus::BusError;
 use event::{Str, Time};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::attest::{self, Store};
 use super::notification::Object;
-use super::object::{Objects, Outcome, Shop, Trouble};
-use crate::aws::Access;
+use super::object::{Objects, Outcome, Shop};
+use super::s3::{self, S3, Trouble};
+use crate::aws::{Access, Fault};
+use crate::digest;
 
 /// In seconds.
 const DAY: i64 = 86_400;
@@ -55,6 +59,8 @@ pub struct Bucket {
     pub look_back_hours: u64,
     /// How many objects are read at once.
     pub concurrency: usize,
+    /// Are digests of CloudTrail in it verified each time?
+    pub verify: bool,
 }
 
 impl Default for Bucket {
@@ -67,6 +73,7 @@ impl Default for Bucket {
             every_minutes: 60,
             look_back_hours: 48,
             concurrency: 4,
+            verify: true,
         }
     }
 }
@@ -107,10 +114,88 @@ pub struct Range {
     pub fetch: bool,
 }
 
+/// An object of a listing.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Which one.
+    pub object: Object,
+    /// Its size as it is stored, in bytes.
+    pub size: u64,
+    /// When it was written.
+    pub written: Time,
+}
+
+/// A listing of a bucket, page by page, without the folders that cannot hold anything of the time.
+pub struct Walk<'w> {
+    s3: &'w S3,
+    bucket: &'w str,
+    range: Range,
+    /// Still to be listed.
+    folders: VecDeque<String>,
+    /// Where the next page of the first of them begins.
+    page: Option<String>,
+}
+
+impl<'w> Walk<'w> {
+    /// Of what is in a bucket below a prefix.
+    pub fn new(s3: &'w S3, bucket: &'w str, prefix: &str, range: Range) -> Walk<'w> {
+        Walk {
+            s3,
+            bucket,
+            range,
+            folders: VecDeque::from([prefix.to_owned()]),
+            page: None,
+        }
+    }
+
+    /// The next page, whenever its objects were written; `None` after the last.
+    pub async fn next(&mut self) -> Result<Option<Vec<Listed>>, Trouble> {
+        let Some(folder) = self.folders.front() else {
+            return Ok(None);
+        };
+        // Below a day there is nothing to leave out any more.
+        let is_day = date_of(folder).is_some_and(|date| date.len() == 3);
+        let answer = self
+            .s3
+            .list(self.bucket, folder, self.page.as_deref(), !is_day)
+            .await?;
+        let below = answer.common_prefixes().iter().filter_map(|p| p.prefix());
+        let wanted = below
+            .filter(|p| is_wanted(p, self.range))
+            .map(str::to_owned);
+        self.folders.extend(wanted);
+        let objects = answer.contents().iter();
+        let listed = objects.filter_map(|o| listed(self.bucket, o)).collect();
+        self.page = answer.next_continuation_token;
+        if self.page.is_none() {
+            self.folders.pop_front();
+        }
+        Ok(Some(listed))
+    }
+}
+
+fn listed(bucket: &str, object: &aws_sdk_s3::types::Object) -> Option<Listed> {
+    let (key, written) = (object.key()?, object.last_modified()?);
+    let size = object.size().and_then(|n| u64::try_from(n).ok());
+    // A folder made by hand is an object without content.
+    (!key.ends_with('/')).then(|| Listed {
+        object: Object {
+            bucket: bucket.into(),
+            key: key.into(),
+            region: None,
+            etag: object.e_tag().map(|e| e.trim_matches('"').into()),
+        },
+        size: size.unwrap_or(0),
+        written: Time::from_seconds(written.secs()),
+    })
+}
+
 /// What is told while a round goes on.
 pub enum Told<'t> {
     /// So far.
     Tally(&'t Tally),
+    /// An object that is in the bucket, whenever it was written.
+    Listed(&'t Object),
     /// An object that was never read.
     Missing(&'t str),
     /// An object that cannot be read.
@@ -147,29 +232,17 @@ impl<'b> Round<'b> {
             tasks: JoinSet::new(),
             most: self.bucket.concurrency.max(1),
         };
-        let mut folders = VecDeque::from([self.bucket.prefix.clone()]);
-        while let Some(folder) = folders.pop_front() {
-            // Below a day there is nothing to leave out any more.
-            let is_day = date_of(&folder).is_some_and(|date| date.len() == 3);
-            let mut page: Option<String> = None;
-            loop {
-                if self.shop.stop.is_stopped() {
-                    return Err(Trouble::Stopped);
-                }
-                let objects = &self.objects;
-                let answer = objects
-                    .list(&self.bucket.bucket, &folder, page.as_deref(), !is_day)
-                    .await?;
-                let below = answer.common_prefixes().iter().filter_map(|p| p.prefix());
-                folders.extend(below.filter(|p| is_wanted(p, range)).map(str::to_owned));
-                self.objects_of(&answer, range, &mut tally, &mut reading, told)
-                    .await?;
-                told(Told::Tally(&tally));
-                page = answer.next_continuation_token;
-                if page.is_none() {
-                    break;
-                }
+        let (name, prefix) = (&self.bucket.bucket, &self.bucket.prefix);
+        let mut walk = Walk::new(&self.objects.s3, name, prefix, range);
+        while let Some(mut page) = walk.next().await? {
+            if self.shop.stop.is_stopped() {
+                return Err(Trouble::Stopped);
             }
+            page.iter().for_each(|l| told(Told::Listed(&l.object)));
+            page.retain(|l| (range.from..range.to).contains(&l.written));
+            self.compare(page, range.fetch, &mut tally, &mut reading, told)
+                .await?;
+            told(Told::Tally(&tally));
         }
         while reading.one(&mut tally, told).await? {}
         told(Told::Tally(&tally));
@@ -177,40 +250,16 @@ impl<'b> Round<'b> {
     }
 
     /// Compares a page with the manifest, and has read what it does not know.
-    async fn objects_of(
+    async fn compare(
         &self,
-        page: &ListObjectsV2Output,
-        range: Range,
+        page: Vec<Listed>,
+        fetch: bool,
         tally: &mut Tally,
         reading: &mut Reading<'_>,
         told: &mut (dyn FnMut(Told<'_>) + Send),
     ) -> Result<(), Trouble> {
-        let mut found: Vec<(Object, u64)> = Vec::new();
-        for object in page.contents() {
-            let (Some(key), Some(written)) = (object.key(), object.last_modified()) else {
-                continue;
-            };
-            let written = Time::from_seconds(written.secs());
-            // A folder made by hand is an object without content.
-            if written < range.from || written >= range.to || key.ends_with('/') {
-                continue;
-            }
-            let etag = object.e_tag().map(|e| Str::from(e.trim_matches('"')));
-            let bucket = Str::from(self.bucket.bucket.as_str());
-            let (key, region) = (key.into(), None);
-            let size = object.size().and_then(|n| u64::try_from(n).ok());
-            let object = Object {
-                bucket,
-                key,
-                region,
-                etag,
-            };
-            found.push((object, size.unwrap_or(0)));
-        }
-        let known = self
-            .objects
-            .known_of(found.iter().map(|(object, _)| object))?;
-        for ((object, size), known) in found.into_iter().zip(known) {
+        let known = self.objects.known_of(page.iter().map(|l| &l.object))?;
+        for (Listed { object, size, .. }, known) in page.into_iter().zip(known) {
             tally.listed += 1;
             tally.bytes += size;
             if known {
@@ -218,11 +267,8 @@ impl<'b> Round<'b> {
                 continue;
             }
             tally.missing += 1;
-            told(Told::Missing(&format!(
-                "s3://{}/{}",
-                object.bucket, object.key
-            )));
-            if range.fetch {
+            told(Told::Missing(&s3::name(&object.bucket, &object.key)));
+            if fetch {
                 while reading.tasks.len() >= reading.most {
                     reading.one(tally, told).await?;
                 }
@@ -230,6 +276,54 @@ impl<'b> Round<'b> {
             }
         }
         Ok(())
+    }
+
+    /// Verifies the digests among these objects, and what they list, from a time on. Gives how many violations are new.
+    async fn verify(
+        &self,
+        names: BTreeMap<String, Option<Str>>,
+        from: Time,
+    ) -> Result<usize, Trouble> {
+        let now = (self.shop.clock)();
+        let regions = digest::regions(names.keys().map(String::as_str));
+        if regions.is_empty() {
+            return Ok(0);
+        }
+        let keys = self.objects.public_keys(&regions, from, now).await?;
+        let objects = Arc::clone(&self.objects);
+        let (bucket, handle) = (Str::from(&*self.bucket.bucket), Handle::current());
+        let verified = tokio::task::spawn_blocking(move || {
+            let known = |object: &Object| objects.hash_of(object).map_err(io::Error::other);
+            let store = Store {
+                s3: &objects.s3,
+                bucket: bucket.clone(),
+                names: &names,
+                known: &known,
+                handle,
+            };
+            let report = store.verify(&keys, (Some(from), None), now, &|| {});
+            let report = report.map_err(|error| match objects.is_stopped() {
+                true => Trouble::Stopped,
+                false => Trouble::Fetch {
+                    object: format!("s3://{bucket}"),
+                    fault: Fault::Other,
+                    message: said(&error),
+                },
+            })?;
+            let events = attest::violations(&bucket, &report, now);
+            Ok(objects.say(events)?)
+        });
+        verified.await.map_err(|_| Trouble::Panicked {
+            object: s3::name(&self.bucket.bucket, "").to_string(),
+        })?
+    }
+}
+
+/// An error with what caused it.
+fn said(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", said(source)),
+        None => error.to_string(),
     }
 }
 
@@ -320,7 +414,9 @@ async fn rounds(bucket: &Bucket, shop: &Shop) {
             folder_days,
             fetch: true,
         };
-        let wait = match once(&round, range).await {
+        // All names of a backfill may be more than fit into memory: the next round verifies what came lately.
+        let verify = bucket.verify && backfill.is_none();
+        let wait = match once(&round, range, verify).await {
             Ok(()) => {
                 backfill = None;
                 nth += 1;
@@ -351,8 +447,10 @@ async fn rounds(bucket: &Bucket, shop: &Shop) {
     }
 }
 
-async fn once(round: &Round<'_>, range: Range) -> Result<(), Trouble> {
+/// One round, and what the digests say of what it saw.
+async fn once(round: &Round<'_>, range: Range, verify: bool) -> Result<(), Trouble> {
     let name = round.bucket.bucket.as_str();
+    let mut names = BTreeMap::new();
     let metrics = &round.shop.metrics;
     let mut said = (round.shop.clock)();
     let mut told = |word: Told<'_>| match word {
@@ -368,6 +466,11 @@ async fn once(round: &Round<'_>, range: Range) -> Result<(), Trouble> {
                     events = tally.events,
                     "looking through the bucket"
                 );
+            }
+        }
+        Told::Listed(object) => {
+            if verify && digest::is_of_trail(&object.key) {
+                names.insert(object.key.to_string(), object.etag.clone());
             }
         }
         Told::Missing(_) => {}
@@ -394,6 +497,17 @@ async fn once(round: &Round<'_>, range: Range) -> Result<(), Trouble> {
             failed = tally.failed,
             events = tally.events,
             "looked through the bucket"
+        );
+    }
+    if !verify {
+        return Ok(());
+    }
+    let new = round.verify(names, range.from).await?;
+    if new > 0 {
+        tracing::error!(
+            bucket = name,
+            violations = new,
+            "log files are not what CloudTrail vouches for; each violation is an event (category:Integrity)"
         );
     }
     Ok(())

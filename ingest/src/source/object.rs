@@ -1,34 +1,32 @@
 //! One object of S3: fetched, decoded, appended, remembered.
 //!
-//! [`Objects::take`] is what queues and backfills do with an object that they learned of. The object comes to memory
-//! or, if it is large, to a file first, so that a slow log holds no connection open and a broken connection is never
-//! taken for a broken object. Then it is decoded like any file, its events are appended, and only when all of that is
-//! durable the manifest says that the object was read. The manifest is state of the bus under [`CONSUMER`], one entry an
-//! object, found by bucket and key; an object that it knows with the same entity tag is not fetched again. What is
-//! wrong inside an object becomes dead letters as it does with files; that an object cannot be had is the caller's to
-//! judge, by the [`Trouble`].
+//! [`Objects::take`] is what queues and backfills do with an object that they learned of. When [`s3`](super::s3) has
+//! brought it here, it is decoded like any file, its events are appended, and only when all of that is durable the
+//! manifest says that the object was read. The manifest is state of the bus under [`CONSUMER`], one entry an object,
+//! found by bucket and key; an object that it knows with the same entity tag is not fetched again. What is wrong inside
+//! an object becomes dead letters as it does with files; that an object cannot be had is the caller's to judge, by the
+//! [`Trouble`].
 
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::SdkConfig;
-use aws_sdk_s3::Client;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
-use bus::{Bus, BusError, Commit, StateChange, Stop};
-use event::{Clock, Str, Time, format_compact};
+use bus::{Bus, BusError, Commit, Record, StateChange, Stop, Topic};
+use bytes::Bytes;
+use event::{Clock, Event, Str, Time, format_compact};
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
+use tokio::task::block_in_place;
 
+use super::attest;
 use super::notification::Object;
+use super::s3::{Content, Fetched, S3, Trouble, name};
 use crate::append::Appender;
-use crate::aws::{self, Access, Fault};
+use crate::aws::{Access, Fault};
 use crate::dead_letter::DeadLetter;
 use crate::decode::{Bad, DecodeError, Decoder, Item, Job, Limits, Reason, Summary};
+use crate::digest::PublicKeys;
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
 use crate::redact::Redactor;
@@ -38,11 +36,14 @@ pub const CONSUMER: &str = "ingest/objects";
 
 const KEY: &str = "object/";
 
+/// Before the name of a region whose public keys are remembered.
+const KEYS: &str = "keys/";
+
+/// Before the id of an event that was said.
+const SAID: &str = "said/";
+
 /// How long the manifest remembers an object: as long as the index keeps events by default, and ten days.
 const REMEMBERED_MICROS: i64 = 100 * 86_400 * 1_000_000;
-
-/// Larger objects wait in a file.
-const IN_MEMORY: u64 = 4 << 20;
 
 /// What the manifest knows of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,96 +79,13 @@ pub enum Outcome {
     Repeated,
 }
 
-/// Why an object was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// It cannot be had.
-    #[error("cannot get `{object}`: {message}")]
-    Fetch {
-        /// The object.
-        object: String,
-        /// What that means.
-        fault: Fault,
-        /// What AWS says.
-        message: String,
-    },
-    /// It is had, and cannot be kept or read here.
-    #[error("cannot read `{object}`")]
-    Local {
-        /// The object.
-        object: String,
-        /// The system's answer.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Decoding it stopped unexpectedly.
-    #[error("decoding `{object}` stopped unexpectedly")]
-    Panicked {
-        /// The object.
-        object: String,
-    },
-    /// The log failed.
-    #[error(transparent)]
-    Bus(#[from] BusError),
-    /// The service is told to stop.
-    #[error("stopped before the end")]
-    Stopped,
-}
-
-impl Trouble {
-    /// Will the next object have it too?
-    pub fn is_of_all(&self) -> bool {
-        match self {
-            Trouble::Fetch { fault, .. } => matches!(
-                fault,
-                Fault::Credentials | Fault::NoSource | Fault::Throttled
-            ),
-            Trouble::Panicked { .. } => false,
-            Trouble::Local { .. } | Trouble::Bus(_) | Trouble::Stopped => true,
-        }
-    }
-
-    /// One word for metrics.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Trouble::Fetch { fault, .. } => fault.as_str(),
-            Trouble::Local { .. } => "spool",
-            Trouble::Panicked { .. } => "panic",
-            Trouble::Bus(error) => error.kind(),
-            Trouble::Stopped => "stopped",
-        }
-    }
-
-    /// What a person can do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Trouble::Fetch { fault, .. } => fault.hint(),
-            Trouble::Local { .. } => "make room in the data folder",
-            Trouble::Panicked { .. } => "please report this with the object",
-            Trouble::Bus(_) => "the log takes no writes at the moment",
-            Trouble::Stopped => "start it again: it goes on where it was",
-        }
-    }
-}
-
-/// Where an object waits.
-enum Content {
-    Memory(Vec<u8>),
-    File(NamedTempFile),
-}
-
 /// Takes objects for one source.
 pub(crate) struct Objects {
     bus: Arc<dyn Bus>,
-    access: Access,
-    config: SdkConfig,
-    clients: Mutex<BTreeMap<Option<Str>, Client>>,
-    /// Where buckets are that turned out to be elsewhere.
-    regions: Mutex<BTreeMap<Str, Str>>,
+    pub(crate) s3: S3,
     /// Idle decoders with their buffers.
     decoders: Mutex<Vec<(Decoder, Normalizer)>>,
     limits: Limits,
-    spool: PathBuf,
     metrics: Metrics,
     redactor: Arc<Redactor>,
     clock: Clock,
@@ -181,7 +99,7 @@ pub struct Shop {
     pub bus: Arc<dyn Bus>,
     /// How much of an object is taken.
     pub limits: Limits,
-    /// The folder in which large objects wait; what a killed process left there is removed by [`clear`].
+    /// The folder in which large objects wait; what a killed process left there is removed by [`s3::clear`](super::s3::clear).
     pub spool: PathBuf,
     /// The counters.
     pub metrics: Metrics,
@@ -193,26 +111,13 @@ pub struct Shop {
     pub stop: Stop,
 }
 
-/// Makes the folder for waiting objects and removes what a killed process left in it.
-pub fn clear(spool: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(spool) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    std::fs::create_dir_all(spool)
-}
-
 impl Objects {
     pub(crate) fn new(shop: Shop, access: Access, config: SdkConfig) -> Objects {
         Objects {
             bus: shop.bus,
-            access,
-            config,
-            clients: Mutex::default(),
-            regions: Mutex::default(),
+            s3: S3::new(access, config, shop.spool, shop.stop.clone()),
             decoders: Mutex::default(),
             limits: shop.limits,
-            spool: shop.spool,
             metrics: shop.metrics,
             redactor: shop.redactor,
             clock: shop.clock,
@@ -223,26 +128,26 @@ impl Objects {
     /// Takes an object, unless the manifest knows it. On `Ok` all of it is durable.
     pub(crate) async fn take(self: &Arc<Self>, object: &Object) -> Result<Outcome, Trouble> {
         let name = name(&object.bucket, &object.key);
-        let known = self.known(object)?;
+        let known = block_in_place(|| self.entry(object))?;
         if let (Some(known), Some(etag)) = (&known, &object.etag)
             && known.etag == etag.as_str()
         {
             return Ok(Outcome::Repeated);
         }
         let began = (self.clock)();
-        let answer = self.get(object).await?;
-        let etag = answer
-            .e_tag()
-            .unwrap_or_default()
-            .trim_matches('"')
-            .to_owned();
-        if known
-            .as_ref()
-            .is_some_and(|k| !etag.is_empty() && k.etag == etag)
-        {
+        let fetched = self
+            .s3
+            .fetch(object, known.as_ref().map(|k| k.etag.as_str()))
+            .await?;
+        let Some(Fetched {
+            content,
+            size,
+            etag,
+            ..
+        }) = fetched
+        else {
             return Ok(Outcome::Repeated);
-        }
-        let (content, size) = self.download(&name, answer).await?;
+        };
         let generation = known.as_ref().map_or(0, |k| k.generation + 1);
         if let Some(known) = known {
             tracing::warn!(object = %name, before = known.etag, now = etag, "an object that was read has another content now, read again");
@@ -258,21 +163,126 @@ impl Objects {
         let Outcome::Read { events, letters } = outcome else {
             return Ok(outcome);
         };
-        self.remember(
-            object,
-            &Entry {
-                etag,
-                size,
-                sha256: summary.sha256,
-                records: events,
-                bad: letters,
-                read: began,
-                generation,
-            },
-        )?;
+        let entry = Entry {
+            etag,
+            size,
+            sha256: summary.sha256,
+            records: events,
+            bad: letters,
+            read: began,
+            generation,
+        };
+        block_in_place(|| self.remember(object, &entry))?;
         let took = (self.clock)().0 - began.0;
         self.metrics.seconds.observe(took as f64 / 1e6);
         Ok(outcome)
+    }
+
+    /// Is the service told to stop?
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.is_stopped()
+    }
+
+    /// The hash of an object's content in hexadecimal, if it is what was read.
+    pub(crate) fn hash_of(&self, object: &Object) -> Result<Option<String>, BusError> {
+        let known = self.entry(object)?;
+        let same = known.filter(|k| object.etag.as_deref() == Some(k.etag.as_str()));
+        Ok(same.map(|k| k.sha256).filter(|hash| !hash.is_empty()))
+    }
+
+    /// The public keys of CloudTrail in these regions and this time. What was told once is remembered, since keys do not
+    /// change, and since they are needed when CloudTrail cannot be asked.
+    pub(crate) async fn public_keys(
+        &self,
+        regions: &BTreeSet<String>,
+        from: Time,
+        to: Time,
+    ) -> Result<PublicKeys, Trouble> {
+        let asked = attest::public_keys(self.s3.config(), regions, from, to).await;
+        let mut keys = PublicKeys::default();
+        let mut state = Vec::new();
+        for region in regions {
+            let key = format!("{KEYS}{region}").into_bytes();
+            let known =
+                block_in_place(|| self.bus.state_get(CONSUMER, 0, std::slice::from_ref(&key)))?;
+            let told = asked.as_ref().ok().and_then(|all| all.get(region));
+            // Those of before are needed for as long as digests of before are looked at.
+            for json in known.into_iter().flatten() {
+                let _ = keys.add(&json);
+            }
+            if let Some(told) = told {
+                let value = told.to_string().into_bytes();
+                if keys.add(&value).is_err() {
+                    tracing::error!(region, "CloudTrail told of a key that cannot be read");
+                    continue;
+                }
+                state.push(StateChange {
+                    partition: 0,
+                    key,
+                    value: Some(value),
+                    expires: None,
+                });
+            }
+        }
+        match asked {
+            Err(trouble) if keys.is_empty() => Err(trouble),
+            Err(trouble) => {
+                tracing::warn!(
+                    error = &trouble as &dyn std::error::Error,
+                    "CloudTrail cannot be asked for its keys, those of before are used"
+                );
+                Ok(keys)
+            }
+            Ok(_) => {
+                block_in_place(|| self.commit(state))?;
+                Ok(keys)
+            }
+        }
+    }
+
+    /// Appends those of these events that were not said before, and gives how many that were.
+    pub(crate) fn say(&self, events: Vec<Event>) -> Result<usize, BusError> {
+        let key = |event: &Event| format!("{SAID}{}", event.id).into_bytes();
+        let keys: Vec<Vec<u8>> = events.iter().map(key).collect();
+        let said = self.bus.state_get(CONSUMER, 0, &keys)?;
+        let new: Vec<Event> = events
+            .into_iter()
+            .zip(said)
+            .filter_map(|(event, said)| said.is_none().then_some(event))
+            .collect();
+        if new.is_empty() {
+            return Ok(0);
+        }
+        let now = (self.clock)();
+        let record = |event: &Event| Record {
+            key: Bytes::from(event.partition_key().into_string()),
+            value: Bytes::from(event.encode()),
+            time: now,
+        };
+        self.bus
+            .append(Topic::Events, new.iter().map(record).collect())?;
+        let remember = |event: &Event| StateChange {
+            partition: 0,
+            key: key(event),
+            value: Some(Vec::new()),
+            expires: Some(now.plus(REMEMBERED_MICROS)),
+        };
+        self.commit(new.iter().map(remember).collect())?;
+        for event in &new {
+            let counter = &self.metrics.violations;
+            counter
+                .with_label_values(&[event.error_code.as_str()])
+                .inc();
+        }
+        Ok(new.len())
+    }
+
+    fn commit(&self, state: Vec<StateChange>) -> Result<(), BusError> {
+        self.bus.commit(Commit {
+            consumer: CONSUMER.to_owned(),
+            state,
+            ..Commit::default()
+        })
     }
 
     /// Gives an object up: a dead letter tells of it, durable on `Ok`.
@@ -314,7 +324,7 @@ impl Objects {
         };
         let mut appender = Appender::new(&*self.bus, &self.metrics, &self.redactor, "s3");
         let _ = appender.letter(DeadLetter::of(&bad, object, (self.clock)()));
-        appender.finish().map(drop)
+        block_in_place(|| appender.finish()).map(drop)
     }
 
     /// Appends what a body holds that is content itself. On `Ok` all of it is durable.
@@ -324,16 +334,12 @@ impl Objects {
         Ok(read.1)
     }
 
-    fn known(&self, object: &Object) -> Result<Option<Entry>, BusError> {
-        let found = self
-            .bus
-            .state_get(CONSUMER, 0, &[entry_key(&object.bucket, &object.key)])?;
+    fn entry(&self, object: &Object) -> Result<Option<Entry>, BusError> {
+        let key = entry_key(&object.bucket, &object.key);
+        let found = self.bus.state_get(CONSUMER, 0, &[key])?;
         // Reading an object again is harmless.
-        Ok(found
-            .into_iter()
-            .flatten()
-            .next()
-            .and_then(|value| serde_json::from_slice(&value).ok()))
+        let value = found.into_iter().flatten().next();
+        Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
     }
 
     /// Which of these objects were read as they are now.
@@ -345,7 +351,7 @@ impl Objects {
             .clone()
             .map(|o| entry_key(&o.bucket, &o.key))
             .collect();
-        let found = self.bus.state_get(CONSUMER, 0, &keys)?;
+        let found = block_in_place(|| self.bus.state_get(CONSUMER, 0, &keys))?;
         let is_known = |(object, value): (&Object, Option<Vec<u8>>)| {
             let entry: Option<Entry> = value.and_then(|v| serde_json::from_slice(&v).ok());
             entry.is_some_and(|e| {
@@ -359,128 +365,12 @@ impl Objects {
     }
 
     fn remember(&self, object: &Object, entry: &Entry) -> Result<(), BusError> {
-        self.bus.commit(Commit {
-            consumer: CONSUMER.to_owned(),
-            state: vec![StateChange {
-                partition: 0,
-                key: entry_key(&object.bucket, &object.key),
-                value: Some(serde_json::to_vec(entry).expect("an entry has only text keys")),
-                expires: Some(entry.read.plus(REMEMBERED_MICROS)),
-            }],
-            ..Commit::default()
-        })
-    }
-
-    fn client(&self, region: Option<Str>) -> Client {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients
-            .entry(region.clone())
-            .or_insert_with(|| self.access.s3(&self.config, region.as_deref()))
-            .clone()
-    }
-
-    /// Asks for an object.
-    async fn get(&self, object: &Object) -> Result<GetObjectOutput, Trouble> {
-        let ask = |client: Client| {
-            let ask = client.get_object();
-            ask.bucket(&*object.bucket).key(&*object.key).send()
-        };
-        let answer = self
-            .in_region(&object.bucket, object.region.clone(), ask)
-            .await;
-        answer.map_err(|error| fetch(&object.bucket, &object.key, &error))
-    }
-
-    /// A page of what a bucket holds below a folder, by its folders or one object after the other.
-    pub(crate) async fn list(
-        &self,
-        bucket: &str,
-        folder: &str,
-        page: Option<&str>,
-        by_folder: bool,
-    ) -> Result<ListObjectsV2Output, Trouble> {
-        let ask = |client: Client| {
-            let ask = client.list_objects_v2().bucket(bucket).prefix(folder);
-            let ask = ask.set_delimiter(by_folder.then(|| "/".to_owned()));
-            ask.set_continuation_token(page.map(str::to_owned)).send()
-        };
-        let answer = self.in_region(bucket, None, ask).await;
-        answer.map_err(|error| fetch(bucket, folder, &error))
-    }
-
-    /// Asks in the region in which a bucket is, as far as that is known, and where S3 says that it is elsewhere, there.
-    async fn in_region<T, E, F>(
-        &self,
-        bucket: &str,
-        said: Option<Str>,
-        ask: impl Fn(Client) -> F,
-    ) -> Result<T, Box<SdkError<E>>>
-    where
-        F: Future<Output = Result<T, SdkError<E>>>,
-    {
-        let known = {
-            let regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-            regions.get(bucket).cloned()
-        };
-        let region = known.or(said);
-        let error = match ask(self.client(region.clone())).await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        let headers = error.raw_response().map(|answer| answer.headers());
-        let elsewhere = headers
-            .and_then(|h| h.get("x-amz-bucket-region"))
-            .map(Str::from);
-        let Some(elsewhere) = elsewhere.filter(|r| Some(r) != region.as_ref()) else {
-            return Err(Box::new(error));
-        };
-        let answer = ask(self.client(Some(elsewhere.clone()))).await?;
-        let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
-        regions.insert(bucket.into(), elsewhere);
-        Ok(answer)
-    }
-
-    /// The whole object, as it is stored, and its size.
-    async fn download(
-        &self,
-        name: &str,
-        answer: GetObjectOutput,
-    ) -> Result<(Content, u64), Trouble> {
-        let broken = |message: String| Trouble::Fetch {
-            object: name.to_owned(),
-            fault: Fault::Away,
-            message,
-        };
-        let local = |source| Trouble::Local {
-            object: name.to_owned(),
-            source,
-        };
-        let promised = answer.content_length().and_then(|n| u64::try_from(n).ok());
-        let mut body = answer.body;
-        let (mut content, mut size) = (Content::Memory(Vec::new()), 0_u64);
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk.map_err(|error| broken(format!("the answer broke off: {error}")))?;
-            if self.stop.is_stopped() {
-                return Err(Trouble::Stopped);
-            }
-            size += chunk.len() as u64;
-            match &mut content {
-                Content::Memory(bytes) if size <= IN_MEMORY => bytes.extend_from_slice(&chunk),
-                Content::Memory(bytes) => {
-                    let mut file = NamedTempFile::new_in(&self.spool).map_err(local)?;
-                    file.write_all(bytes).map_err(local)?;
-                    file.write_all(&chunk).map_err(local)?;
-                    content = Content::File(file);
-                }
-                Content::File(file) => file.write_all(&chunk).map_err(local)?,
-            }
-        }
-        match promised {
-            Some(promised) if promised != size => {
-                Err(broken(format!("{size} of {promised} bytes came")))
-            }
-            _ => Ok((content, size)),
-        }
+        self.commit(vec![StateChange {
+            partition: 0,
+            key: entry_key(&object.bucket, &object.key),
+            value: Some(serde_json::to_vec(entry).expect("an entry has only text keys")),
+            expires: Some(entry.read.plus(REMEMBERED_MICROS)),
+        }])
     }
 
     fn append(
@@ -575,22 +465,6 @@ fn no_record(text: &[u8], position: u64) -> Bad<'_> {
     }
 }
 
-/// The name of an object as the origin of its events.
-pub(crate) fn name(bucket: &str, key: &str) -> Str {
-    format_compact!("s3://{bucket}/{key}")
-}
-
 fn entry_key(bucket: &str, key: &str) -> Vec<u8> {
     format!("{KEY}{bucket}/{key}").into_bytes()
-}
-
-fn fetch<E>(bucket: &str, key: &str, error: &SdkError<E>) -> Trouble
-where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
-{
-    Trouble::Fetch {
-        object: name(bucket, key).to_string(),
-        fault: Fault::of(error),
-        message: aws::said(error),
-    }
 }

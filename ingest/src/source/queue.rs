@@ -1,6 +1,6 @@
 //! Objects of S3 by way of a queue of SQS.
 //!
-//! [`run`] receives messages, learns from [`notification`](super::notification) which objects they speak of, and has
+//! [`run`] receives messages, learns from [`notification`] which objects they speak of, and has
 //! [`Objects`] take them. A message is deleted only after everything that it speaks of is durable on the log; until
 //! then its visibility is prolonged at half its time, so that nobody else gets it meanwhile. A message whose object
 //! cannot be had comes back later, each time after a longer while. An object that stays away becomes a dead letter with
@@ -22,7 +22,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::notification::{self, Notification, Object};
-use super::object::{Objects, Outcome, Shop, Trouble};
+use super::object::{Objects, Outcome, Shop};
+use super::s3::Trouble;
 use crate::aws::{self, Access, Fault};
 use crate::decode::Reason;
 

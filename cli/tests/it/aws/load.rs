@@ -52,6 +52,12 @@ pub(super) struct Load {
     by_place: BTreeMap<Place, BTreeSet<String>>,
     /// Object and reason of what cannot.
     pub(super) bad: BTreeSet<(String, String)>,
+    /// The objects that are broken on purpose.
+    pub(super) broken: BTreeSet<Place>,
+    /// What S3 keeps beside the digests, by object.
+    pub(super) signatures: BTreeMap<Place, BTreeMap<String, String>>,
+    /// The keys with which they are signed, as CloudTrail tells of them.
+    pub(super) keys: Value,
 }
 
 impl Load {
@@ -92,6 +98,9 @@ impl Load {
             ids: BTreeSet::new(),
             by_place: BTreeMap::new(),
             bad: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            signatures: BTreeMap::new(),
+            keys: json_of(&folder.path().join("public_keys.json")),
         };
         let broken = std::fs::read_to_string(folder.path().join("corrupt.jsonl")).unwrap();
         let broken: BTreeMap<String, Value> = broken
@@ -105,17 +114,13 @@ impl Load {
                 .unwrap()
                 .display()
                 .to_string();
-            if relative.ends_with(".sig.json") {
+            if let Some(digest) = relative.strip_suffix(".sig.json") {
+                let place = place_of(&format!("{digest}.json.gz"));
+                let signature = serde_json::from_value(json_of(&path)).unwrap();
+                load.signatures.insert(place, signature);
                 continue;
             }
-            let second = relative.contains("/eu-west-1/");
-            let place = Place {
-                bucket: BUCKETS[usize::from(second)].to_owned(),
-                key: match second {
-                    true => format!("audit trail/org+1/{relative}"),
-                    false => relative.clone(),
-                },
-            };
+            let place = place_of(&relative);
             let content = std::fs::read(&path).unwrap();
             match broken.get(&relative) {
                 None => {
@@ -124,6 +129,7 @@ impl Load {
                     load.by_place.insert(place.clone(), ids);
                 }
                 Some(truth) => {
+                    load.broken.insert(place.clone());
                     let name = format!("s3://{}/{}", place.bucket, place.key);
                     let reason = match truth["kind"].as_str().unwrap() {
                         "truncated_gzip" => Some("corrupt_gzip"),
@@ -140,6 +146,12 @@ impl Load {
             load.objects.insert(place, content);
         }
         Some(load)
+    }
+
+    /// The place of a file as it is called in messages and findings.
+    pub(super) fn log_files(&self) -> Vec<Place> {
+        let of_events = self.by_place.iter().filter(|(_, ids)| !ids.is_empty());
+        of_events.map(|(place, _)| place.clone()).collect()
     }
 
     pub(super) fn ids_of(&self, place: &Place) -> BTreeSet<String> {
@@ -180,6 +192,22 @@ impl Load {
         }
         messages
     }
+}
+
+/// Where a file of the generator goes.
+fn place_of(relative: &str) -> Place {
+    let second = relative.contains("/eu-west-1/");
+    Place {
+        bucket: BUCKETS[usize::from(second)].to_owned(),
+        key: match second {
+            true => format!("audit trail/org+1/{relative}"),
+            false => relative.to_owned(),
+        },
+    }
+}
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// An event notification of S3, version 2.6: the key is encoded as in a form.

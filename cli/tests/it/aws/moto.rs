@@ -56,18 +56,44 @@ impl Moto {
     }
 
     pub(super) fn bucket(&self, name: &str) {
-        let (status, body) = self.s3("PUT", &format!("/{name}"), b"");
+        let (status, body) = self.s3("PUT", &format!("/{name}"), b"", &BTreeMap::new());
         assert_eq!(status, 200, "{}", text(&body));
     }
 
-    /// Puts an object; the key as it is.
-    pub(super) fn put(&self, bucket: &str, key: &str, content: &[u8]) {
-        let (status, body) = self.s3("PUT", &format!("/{bucket}/{}", encoded(key)), content);
+    /// Puts an object with its metadata; the key as it is.
+    pub(super) fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        content: &[u8],
+        metadata: &BTreeMap<String, String>,
+    ) {
+        let path = format!("/{bucket}/{}", encoded(key));
+        let (status, body) = self.s3("PUT", &path, content, metadata);
         assert_eq!(status, 200, "{}", text(&body));
     }
 
-    fn s3(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
-        let headers = [("authorization", &*signed("s3"))];
+    pub(super) fn delete(&self, bucket: &str, key: &str) {
+        let path = format!("/{bucket}/{}", encoded(key));
+        let (status, body) = self.s3("DELETE", &path, b"", &BTreeMap::new());
+        assert_eq!(status, 204, "{}", text(&body));
+    }
+
+    fn s3(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        metadata: &BTreeMap<String, String>,
+    ) -> (u16, Vec<u8>) {
+        let named =
+            |(name, value): (&String, &String)| (format!("x-amz-meta-{name}"), value.clone());
+        let mut headers: Vec<(String, String)> = metadata.iter().map(named).collect();
+        headers.push(("authorization".to_owned(), signed("s3")));
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
         request(self.address, method, path, &headers, body).unwrap()
     }
 
@@ -345,6 +371,9 @@ fn serve(
 
 /// The action as policies name it.
 fn action(method: &str, path: &str, query: &str, target: &str, body: &str) -> String {
+    if target.contains("CloudTrail_20131101") {
+        return format!("cloudtrail:{}", target.rsplit('.').next().unwrap());
+    }
     if let Some((service, action)) = target.split_once('.') {
         return format!(
             "{}:{action}",

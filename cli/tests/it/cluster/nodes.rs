@@ -54,6 +54,9 @@ pub(super) fn config(
     let rules = folder.join("rules.yml");
     std::fs::write(&rules, RULES).unwrap();
     let path = folder.join(format!("{name}.yaml"));
+    // Every node, also the one that is alone, must make the same of a record with a secret in it.
+    let key = folder.join("redaction.key");
+    std::fs::write(&key, "a key that all nodes of a test share").unwrap();
     let postgres = match cluster {
         "" => String::new(),
         _ => format!(
@@ -69,9 +72,10 @@ pub(super) fn config(
         ("2", index)
     };
     let yaml = format!(
-        "node: {name}\nallow_inline_secrets: true\nlog: {{level: '{}'}}\nrules: {{paths: [builtin, '{}']}}\ndetect: {{baseline_grace_seconds: 3600}}\nsearch: {{publish_after_ms: 500, nodes: {nodes}, node: {node}}}\nalerting:\n  group_wait_seconds: {group_wait}\n{postgres}  receivers:\n    - name: hook\n      webhook: {{url: 'http://{webhook}/', allow_http: true, allow_networks: [127.0.0.0/8], secret: test}}\n  route: {{receiver: hook, repeat_interval_seconds: 0}}\n{cluster}",
+        "node: {name}\nallow_inline_secrets: true\nlog: {{level: '{}'}}\nrules: {{paths: [builtin, '{}']}}\ningest: {{redaction: {{key_file: '{}'}}}}\ndetect: {{baseline_grace_seconds: 3600}}\nsearch: {{publish_after_ms: 500, nodes: {nodes}, node: {node}}}\nalerting:\n  group_wait_seconds: {group_wait}\n{postgres}  receivers:\n    - name: hook\n      webhook: {{url: 'http://{webhook}/', allow_http: true, allow_networks: [127.0.0.0/8], secret: test}}\n  route: {{receiver: hook, repeat_interval_seconds: 0}}\n{cluster}",
         std::env::var("TRAILWARDEN_LOG").unwrap_or_else(|_| "info".into()),
         rules.display(),
+        key.display(),
     );
     std::fs::write(&path, yaml).unwrap();
     path
@@ -149,12 +153,8 @@ impl Cluster {
             .split(',')
             .map(|b| format!("'{b}'"))
             .collect();
-        // Every node must make the same of a record with a secret in it.
-        let key = cluster.folder.path().join("redaction.key");
-        std::fs::write(&key, "a key that all nodes of a test share").unwrap();
         cluster.extra = format!(
-            "ingest: {{redaction: {{key_file: '{}'}}}}\nbus:\n  partitions: {{events: 12, matches: 12, meters: 1, findings: 12, dead_letters: 1}}\n  kafka:\n    brokers: [{}]\n    prefix: c{}.\n    replication: {brokers}\n    session_timeout_seconds: 6\n    patience_seconds: 10\n{kafka_lines}",
-            key.display(),
+            "bus:\n  partitions: {{events: 12, matches: 12, meters: 1, findings: 12, dead_letters: 1}}\n  kafka:\n    brokers: [{}]\n    prefix: c{}.\n    replication: {brokers}\n    session_timeout_seconds: 6\n    patience_seconds: 10\n{kafka_lines}",
             list.join(", "),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
