@@ -121,6 +121,55 @@ fn a_secret_is_found_by_its_fingerprint_only() {
     );
 }
 
+/// What is replaced is the value: that there was one is still to be seen.
+#[test]
+fn rules_see_that_a_secret_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.yaml");
+    std::fs::write(&config, "search: {publish_after_ms: 300}\n").unwrap();
+    let service = Service::start(&config, &folder.path().join("data"));
+    let secret = concat!("wJalrXUtnFEMI/K7MDENG/", "bPxRfiCYEXAMPLEKEY");
+    let pem = concat!(
+        "-----BEGIN RSA ",
+        "PRIVATE KEY-----\nMIIEpAIBAAKCAQEA3Tz2mr7SZiAMfQyuvBjM9Oi\n"
+    );
+    let line = |id: u32, message: &str| {
+        serde_json::json!({
+            "timestamp": "2026-03-02T10:00:00Z", "level": "ERROR", "requestId": format!("r-{id}"), "message": message,
+        })
+        .to_string()
+    };
+    let body = [
+        line(1, &format!("config dump: AWS_SECRET_ACCESS_KEY={secret}")),
+        line(2, pem),
+        line(3, "nothing to see"),
+    ]
+    .join("\n");
+    let pushed = request(
+        service.address,
+        "POST",
+        "/api/v1/events",
+        &[],
+        body.as_bytes(),
+    );
+    assert_eq!(pushed.unwrap().0, 200);
+    service.settle(3);
+    let found = service.get("/api/v1/search?q=flags:redacted&limit=10");
+    assert_eq!(found["hits"].as_array().unwrap().len(), 2, "{found:#}");
+    let alerts = service.get("/api/v1/alerts");
+    let alerts = alerts["alerts"].as_array().unwrap();
+    let of_secrets: Vec<_> = alerts
+        .iter()
+        .filter(|a| a["title"] == "Secret was written to the log of a function")
+        .collect();
+    let findings: u64 = of_secrets
+        .iter()
+        .map(|a| a["count"].as_u64().unwrap())
+        .sum();
+    assert_eq!(findings, 2, "{alerts:#?}");
+    assert_eq!(service.stop(), Some(0));
+}
+
 /// No file below `folder` has one of these as it is, in compressed frames of the log included.
 fn no_file_holds(folder: &Path, secrets: &[&[u8]]) {
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read, Seek};
+use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
@@ -80,7 +80,7 @@ impl Decoder {
         let mut head = [0; 2];
         let got = read_up_to(&mut file, &mut head)?;
         file.rewind()?;
-        if &head[..got] == GZIP && length <= WHOLE {
+        if &head[..got] == GZIP && length <= WHOLE && promised(&mut file)? <= WHOLE {
             let mut compressed = std::mem::take(&mut self.compressed);
             // One byte more, to see that the file has not grown.
             compressed.resize((length as usize + 1).max(compressed.len()), 0);
@@ -274,6 +274,21 @@ fn shrunk(mut buffer: Vec<u8>) -> Vec<u8> {
         buffer.shrink_to_fit();
     }
     buffer
+}
+
+/// How much a gzip file of one member says that it holds, modulo 4 GiB. Leaves the file at its beginning.
+fn promised(file: &mut File) -> std::io::Result<u64> {
+    let mut trailer = [0; 4];
+    // What is shorter than that is damaged, and small.
+    let got = match file.seek(SeekFrom::End(-4)) {
+        Ok(_) => read_up_to(file, &mut trailer)?,
+        Err(_) => 0,
+    };
+    file.rewind()?;
+    Ok(match got {
+        4 => u32::from_le_bytes(trailer).into(),
+        _ => 0,
+    })
 }
 
 pub(crate) fn read_up_to(input: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {

@@ -148,6 +148,26 @@ impl Load {
         Some(load)
     }
 
+    /// Some of the records as EventBridge brings them: in another order and spacing than they have in their files.
+    pub(super) fn tee(&self, many: usize) -> Vec<String> {
+        let mut messages = Vec::new();
+        for place in self.by_place.keys().filter(|p| !self.ids_of(p).is_empty()) {
+            let records = records(&self.objects[place]);
+            let detail: BTreeMap<String, Value> =
+                serde_json::from_value(records[0].clone()).unwrap();
+            let event = json!({
+                "version": "0", "id": "17793124-05d4-b198-2fde-7ededc63b103", "detail-type": "AWS API Call via CloudTrail",
+                "source": "aws.iam", "account": "111122223333", "time": "2026-03-02T09:05:00Z", "region": "us-east-1",
+                "resources": [], "detail": detail,
+            });
+            messages.push(serde_json::to_string_pretty(&event).unwrap());
+            if messages.len() == many {
+                break;
+            }
+        }
+        messages
+    }
+
     /// The place of a file as it is called in messages and findings.
     pub(super) fn log_files(&self) -> Vec<Place> {
         let of_events = self.by_place.iter().filter(|(_, ids)| !ids.is_empty());
@@ -271,18 +291,20 @@ pub(super) fn told_of(message: &str) -> Vec<Place> {
     }
 }
 
-/// The ids in an object, read without the program.
-fn ids(content: &[u8]) -> BTreeSet<String> {
+/// The records of an object, read without the program.
+fn records(content: &[u8]) -> Vec<Value> {
     let mut text = String::new();
-    flate2::read::GzDecoder::new(content)
-        .read_to_string(&mut text)
-        .unwrap();
+    let mut inflated = flate2::read::GzDecoder::new(content);
+    inflated.read_to_string(&mut text).unwrap();
     let object: Value = serde_json::from_str(&text).unwrap();
-    let records = object["Records"].as_array().cloned().unwrap_or_default();
-    records
-        .iter()
-        .filter_map(|r| Some(r["eventID"].as_str()?.to_owned()))
-        .collect()
+    object["Records"].as_array().cloned().unwrap_or_default()
+}
+
+/// The ids in an object.
+fn ids(content: &[u8]) -> BTreeSet<String> {
+    let records = records(content);
+    let ids = records.iter().filter_map(|r| r["eventID"].as_str());
+    ids.map(str::to_owned).collect()
 }
 
 /// The ids of all events on the log of a service that does not run.
