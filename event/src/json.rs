@@ -13,9 +13,12 @@
 //! Of keys that occur twice in one object the first is kept and the later ones are hidden
 //! ([`Doc::has_duplicate_keys`] tells): parsers disagree about duplicates, so they are used to smuggle.
 
+mod canonical;
 mod scan;
 
 use std::borrow::Cow;
+
+pub use canonical::canonical;
 
 /// Objects and arrays nested deeper than this are refused.
 pub const MAX_DEPTH: usize = 64;
@@ -172,53 +175,6 @@ pub fn skip_space(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
-}
-
-/// What is the same of two texts of the same JSON, however they are spaced, escaped and ordered: not JSON itself, but
-/// bytes to compare. Numbers are the same if they are written the same. `None` if the text is no JSON, or has a key
-/// twice in one object, of which readers make different things.
-pub fn canonical(text: &[u8]) -> Option<Vec<u8>> {
-    let doc = Doc::parse(text).ok()?;
-    if doc.has_duplicate_keys() {
-        return None;
-    }
-    let mut out = Vec::with_capacity(text.len());
-    write_canonical(doc.root(text), &mut out);
-    Some(out)
-}
-
-/// A letter for the kind, a length, and then so many bytes or values. A document is never nested deeper than is safe.
-fn write_canonical(value: Value<'_>, out: &mut Vec<u8>) {
-    let mut sized = |letter: u8, bytes: &[u8]| {
-        out.push(letter);
-        out.extend((bytes.len() as u64).to_le_bytes());
-        out.extend(bytes);
-    };
-    match value.kind() {
-        Kind::Object => {
-            let mut members: Vec<_> = value
-                .children()
-                .map(|member| (member.key().unwrap_or_default(), member))
-                .collect();
-            members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            out.push(b'{');
-            out.extend((members.len() as u64).to_le_bytes());
-            for (key, member) in members {
-                out.extend((key.len() as u64).to_le_bytes());
-                out.extend(key.as_bytes());
-                write_canonical(member, out);
-            }
-        }
-        Kind::Array => {
-            out.push(b'[');
-            out.extend((value.children().count() as u64).to_le_bytes());
-            value
-                .children()
-                .for_each(|element| write_canonical(element, out));
-        }
-        Kind::String => sized(b'"', value.as_str().unwrap_or_default().as_bytes()),
-        _ => sized(b'=', value.raw()),
-    }
 }
 
 /// The hash of a key, the same in documents and in compiled field sets. Fast rather than strong: equal
@@ -548,7 +504,7 @@ mod tests {
         }
     }
 
-    fn json() -> impl Strategy<Value = serde_json::Value> {
+    pub(super) fn json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
             any::<bool>().prop_map(Into::into),
@@ -597,58 +553,6 @@ mod tests {
             let error = Doc::parse(&text[..cut]).unwrap_err();
             prop_assert_eq!(error.kind, JsonErrorKind::Incomplete);
         }
-    }
-
-    /// The same JSON as `value` in another text: other spaces, another order, other escapes.
-    fn other_text(value: &serde_json::Value, turn: usize) -> String {
-        use serde_json::Value::{Array, Object, String};
-        let escaped = |text: &str| -> std::string::String {
-            let units = text.encode_utf16().map(|unit| format!("\\u{unit:04X}"));
-            format!("\"{}\"", units.collect::<std::string::String>())
-        };
-        match value {
-            Object(members) => {
-                let mut members: Vec<_> = members
-                    .iter()
-                    .map(|(key, value)| format!("{} :\n {}", escaped(key), other_text(value, turn)))
-                    .collect();
-                let many = members.len().max(1);
-                members.rotate_left(turn % many);
-                format!("{{\t{} }}", members.join(" , "))
-            }
-            Array(elements) => {
-                let elements: Vec<_> = elements.iter().map(|e| other_text(e, turn)).collect();
-                format!("[ {}\r\n]", elements.join(","))
-            }
-            String(text) => escaped(text),
-            other => other.to_string(),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_same_json_is_canonically_the_same(value in json(), turn in 0_usize..7) {
-            let text = canonical(value.to_string().as_bytes()).unwrap();
-            prop_assert_eq!(canonical(other_text(&value, turn).as_bytes()).unwrap(), text);
-        }
-
-        #[test]
-        fn other_json_is_canonically_another(a in json(), b in json()) {
-            let same = canonical(a.to_string().as_bytes()) == canonical(b.to_string().as_bytes());
-            prop_assert_eq!(same, a == b);
-        }
-    }
-
-    #[test]
-    fn what_has_a_key_twice_has_no_canonical_form() {
-        assert_eq!(canonical(br#"{"a":1,"b":{"x":1,"\u0078":1}}"#), None);
-        assert_eq!(canonical(b"START RequestId: x"), None);
-        let pair = |a: &str, b: &str| canonical(a.as_bytes()) == canonical(b.as_bytes());
-        assert!(pair(r#"{"a":1,"b":"x"}"#, r#" {"b":"\u0078", "a":1}"#));
-        assert!(!pair(r#"{"a":1,"b":"x"}"#, r#"{"a":1,"b":"y"}"#));
-        assert!(!pair(r#"["ab","c"]"#, r#"["a","bc"]"#));
-        assert!(!pair(r#"{"a":null}"#, r#"{"a":"null"}"#));
-        assert!(!pair(r#"[[],1]"#, r#"[[1]]"#));
     }
 
     #[test]

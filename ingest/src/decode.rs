@@ -136,6 +136,20 @@ pub struct Bad<'a> {
     pub position: u64,
 }
 
+impl<'a> Bad<'a> {
+    /// Something that is bad as a whole; as much of it as is kept.
+    pub(crate) fn whole(reason: Reason, message: &'a str, bytes: &'a [u8]) -> Bad<'a> {
+        Bad {
+            reason,
+            message,
+            bytes: &bytes[..bytes.len().min(KEPT_BYTES)],
+            size: bytes.len() as u64,
+            offset: 0,
+            position: 0,
+        }
+    }
+}
+
 /// How much of a bad piece is kept.
 pub const KEPT_BYTES: usize = 64 << 10;
 

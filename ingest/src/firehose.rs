@@ -33,7 +33,7 @@ use crate::append::Appender;
 use crate::body::{Bodies, Body};
 use crate::config::{Config, ConfigError};
 use crate::dead_letter::DeadLetter;
-use crate::decode::{Bad, Decoder, Item, Job, KEPT_BYTES, Limits};
+use crate::decode::{Bad, Decoder, Item, Job, Limits};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
 use crate::redact::Redactor;
@@ -252,14 +252,7 @@ impl Taking<'_> {
             Ok(data) => data,
             Err(malformed) => {
                 let bytes = malformed.text.as_bytes();
-                let bad = Bad {
-                    reason: malformed.reason,
-                    message: malformed.message,
-                    bytes: &bytes[..bytes.len().min(KEPT_BYTES)],
-                    size: bytes.len() as u64,
-                    offset: 0,
-                    position: 0,
-                };
+                let bad = Bad::whole(malformed.reason, malformed.message, bytes);
                 return self
                     .appender
                     .letter(DeadLetter::of(&bad, &object, self.began));

@@ -87,12 +87,8 @@ impl<'o, 'e> Output<'o, 'e> {
         offset: u64,
     ) -> Flow {
         self.bad(Bad {
-            reason,
-            message,
-            bytes: &text[..text.len().min(KEPT_BYTES)],
-            size: text.len() as u64,
             offset,
-            position: 0,
+            ..Bad::whole(reason, message, text)
         })
     }
 

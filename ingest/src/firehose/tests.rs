@@ -20,7 +20,7 @@ use tower::ServiceExt;
 
 use self::delivery::{Fault, Faulty};
 use super::*;
-use crate::decode::Reason;
+use crate::decode::{KEPT_BYTES, Reason};
 
 const KEY: &str = "new-key";
 const ID: &str = "ed4acda5-034f-9f42-bba1-f29aea6d7d8f";
