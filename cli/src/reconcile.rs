@@ -23,13 +23,14 @@ const SHOWN: u64 = 20;
 /// Compares what S3 holds with what was ingested, and reads what is missing
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  trailwarden reconcile                                   the buckets of the configuration, the last two days
+  trailwarden reconcile                              what the configuration names
   trailwarden reconcile s3://org-trail/AWSLogs/ --from -30d
-  trailwarden reconcile --from 2026-01-01 --fetch         a backfill; cut off, it goes on where it was
-  trailwarden reconcile | jq -r 'select(.missing_object) | .missing_object'
+  trailwarden reconcile --from 2026-01-01 --fetch    a backfill; may be cut off
+  trailwarden reconcile | jq -r '.missing_object // empty'
 
-Times are those at which objects were written. A service that runs does this by itself for the buckets of its
-configuration (ingest.buckets); this command works while it is stopped. Exit code 1: something is missing.")]
+Times are those at which objects were written. A service that runs looks through
+the buckets of its configuration (ingest.buckets) by itself; this command works
+while it is stopped. Exit code 1: something is missing, or cannot be read.")]
 pub(crate) struct ReconcileArgs {
     /// s3://BUCKET/PREFIX; the buckets of the configuration if not given
     #[arg(value_name = "S3-URL")]
@@ -114,27 +115,33 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
     Ok(found)
 }
 
-/// The bucket of the address, read as the configuration says if it has the same one, or those of the configuration.
+/// The bucket of the address, or those of the configuration.
 fn buckets(url: Option<&str>, configured: &[Bucket]) -> anyhow::Result<Vec<Bucket>> {
-    let Some(url) = url else {
-        anyhow::ensure!(
-            !configured.is_empty(),
-            anyhow::anyhow!("the configuration has no `ingest.buckets`; name one: trailwarden reconcile s3://BUCKET/PREFIX")
-                .context(Usage)
-        );
-        return Ok(configured.to_vec());
-    };
-    let rest = url
-        .strip_prefix("s3://")
-        .with_context(|| format!("`{url}` is no address such as s3://BUCKET/PREFIX"))
-        .context(Usage)?;
+    if let Some(url) = url {
+        return Ok(vec![bucket(url, configured)?]);
+    }
+    anyhow::ensure!(
+        !configured.is_empty(),
+        anyhow::anyhow!("the configuration has no `ingest.buckets`; name one: trailwarden reconcile s3://BUCKET/PREFIX")
+            .context(Usage)
+    );
+    Ok(configured.to_vec())
+}
+
+/// The bucket of an address, read as the configuration says if it has the same one.
+pub(crate) fn bucket(url: &str, configured: &[Bucket]) -> anyhow::Result<Bucket> {
+    let rest = url.strip_prefix("s3://").unwrap_or_default();
     let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    anyhow::ensure!(
+        !name.is_empty(),
+        anyhow::anyhow!("`{url}` is no address such as s3://BUCKET/PREFIX").context(Usage)
+    );
     let known = configured.iter().find(|b| b.bucket == name);
-    Ok(vec![Bucket {
+    Ok(Bucket {
         bucket: name.to_owned(),
         prefix: prefix.to_owned(),
         ..known.cloned().unwrap_or_default()
-    }])
+    })
 }
 
 async fn one(bucket: &Bucket, shop: &Shop, range: Range) -> anyhow::Result<Tally> {

@@ -4,14 +4,19 @@
 //! configuration of the SDK from it that all clients share. Credentials come from the default chain of AWS
 //! (environment, profiles with SSO, web identity of EKS, container and instance roles), and from there by AssumeRole
 //! where a role is named. [`Fault`] is what an error of a call means for us: whether the same call can be made again,
-//! and what a person has to do about it. Nothing here reads or writes events.
+//! and what a person has to do about it. Nothing here reads or writes events. What its sources have in common besides,
+//! threads and waiting, stands here too.
 
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls;
+use bus::{BusError, Stop};
 use serde::{Deserialize, Serialize};
+
+/// How often to look whether to stop.
+const TICK: Duration = Duration::from_millis(100);
 
 /// As whom, and where, a source calls AWS.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -120,9 +125,10 @@ impl Fault {
                 )
             }
             SdkError::TimeoutError(_) | SdkError::ResponseError(_) => Fault::Away,
+            // What the chain of credentials says, and that there is no region, comes as a failure to send.
             SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
-                // What the chain of credentials says comes as a failure to send.
                 match DisplayErrorContext(error).to_string() {
+                    text if text.contains("region must be set") => Fault::Region,
                     text if text.contains("redential") || text.contains("oken") => {
                         Fault::Credentials
                     }
@@ -215,7 +221,7 @@ impl Fault {
                 "a rule of the bucket's life cycle or a person removed it before it was read"
             }
             Fault::NoSource => "check its name, region and account in the configuration",
-            Fault::Region => "set the region of the bucket in the configuration",
+            Fault::Region => "set the region (`aws.region` in the configuration, or AWS_REGION)",
             Fault::Throttled => {
                 "nothing: it is tried again more slowly; ask for a higher quota if it stays"
             }
@@ -225,7 +231,7 @@ impl Fault {
     }
 }
 
-/// The whole chain of what an error says, in one line.
+/// What an error says, in one line: the answer of the service, or the chain of causes, without what one says of another.
 pub(crate) fn said<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -237,7 +243,48 @@ where
             return format!("{code}: {message}");
         }
     }
-    DisplayErrorContext(error).to_string()
+    let mut words: Vec<String> = Vec::new();
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        // Credentials are looked for in many places, each with a line of its own.
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        let line = line.trim_end_matches(" Attempted:").to_owned();
+        if !words.iter().any(|w| w.contains(&line)) {
+            words.push(line);
+        }
+        cause = error.source();
+    }
+    words.join(": ")
+}
+
+/// Threads for one kind of source.
+pub(crate) fn threads(name: &'static str) -> Result<tokio::runtime::Runtime, BusError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .map_err(|source| BusError::Io {
+            action: "start threads for",
+            path: name.to_owned(),
+            source,
+        })
+}
+
+/// Waits for so long, or until told to stop.
+pub(crate) async fn rest(time: Duration, stop: &Stop) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = stopped(stop) => {}
+    }
+}
+
+/// Waits until told to stop.
+pub(crate) async fn stopped(stop: &Stop) {
+    while !stop.is_stopped() {
+        tokio::time::sleep(TICK).await;
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use bus::Stop;
 use event::{Str, Time};
 use ingest::digest::{self, PublicKeys, Report};
@@ -11,8 +11,9 @@ use ingest::source::bucket::{Bucket, Range, Walk};
 use ingest::source::s3::{S3, Trouble};
 use tokio::runtime::Runtime;
 
-use super::{VerifyArgs, keys_of, progress, usage};
+use super::{VerifyArgs, keys_of, progress};
 use crate::config;
+use crate::reconcile::bucket;
 
 /// Digests and log files may land in the folder of a day so many days away.
 const FOLDER_DAYS: u16 = 30;
@@ -70,22 +71,6 @@ fn added(answers: impl Iterator<Item = serde_json::Value>) -> anyhow::Result<Pub
             .context("cannot use what CloudTrail says of its keys")?;
     }
     Ok(keys)
-}
-
-/// The bucket of an address, read as the configuration says if it has the same one.
-fn bucket(url: &str, configured: &[Bucket]) -> anyhow::Result<Bucket> {
-    let rest = url.strip_prefix("s3://").unwrap_or_default();
-    let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    ensure!(
-        !name.is_empty(),
-        usage(format!("`{url}` is no address such as s3://BUCKET/PREFIX"))
-    );
-    let known = configured.iter().find(|b| b.bucket == name);
-    Ok(Bucket {
-        bucket: name.to_owned(),
-        prefix: prefix.to_owned(),
-        ..known.cloned().unwrap_or_default()
-    })
 }
 
 /// What of it matters, with the entity tag of each object.

@@ -14,14 +14,14 @@ use aws_sdk_cloudtrail::primitives::DateTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use event::{Event, Id, Origin, Outcome, Str, Time};
+use event::{Event, Id, Origin, Outcome, Str, Time, format_compact};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::notification::Object;
 use super::s3::{S3, Trouble, name};
 use crate::aws::{self, Fault};
-use crate::digest::{self, Job, PublicKeys, Report, Violation};
+use crate::digest::{self, Job, Kind, PublicKeys, Report, Violation};
 
 /// A digest is signed with a key that was valid within two hours of its end.
 const KEY_MARGIN: i64 = 2 * 3_600;
@@ -178,7 +178,12 @@ fn event(bucket: &str, violation: &Violation, now: Time) -> Event {
         "trail": chain.trail,
         "detail": detail,
     });
-    let id = Id::of("integrity", &[kind.as_str().as_bytes(), place.as_bytes()]);
+    // That there are no digests is about the account and region: which file is the first changes from look to look.
+    let about = match kind {
+        Kind::NoDigests => format_compact!("{bucket} {chain}"),
+        _ => place.clone(),
+    };
+    let id = Id::of("integrity", &[kind.as_str().as_bytes(), about.as_bytes()]);
     Event {
         id,
         source_id: Str::from(id.to_string()),
@@ -202,5 +207,38 @@ fn event(bucket: &str, violation: &Violation, now: Time) -> Event {
         },
         raw: Bytes::from(raw.to_string()),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Chain;
+
+    #[test]
+    fn the_same_violation_is_the_same_event() {
+        let of = |kind, region: &str, object: &str, detail: &str| {
+            let violation = Violation {
+                chain: Chain {
+                    account: "111122223333".into(),
+                    region: region.into(),
+                    trail: String::new(),
+                    home_region: String::new(),
+                    backfill: false,
+                },
+                kind,
+                object: object.into(),
+                detail: detail.into(),
+            };
+            event("b", &violation, Time::default()).id
+        };
+        let changed = of(Kind::LogChanged, "r", "x", "its SHA-256 is another one");
+        assert_eq!(changed, of(Kind::LogChanged, "r", "x", "something else"));
+        assert_ne!(changed, of(Kind::LogChanged, "r", "y", ""));
+        assert_ne!(changed, of(Kind::LogMissing, "r", "x", ""));
+        // Which file is the first in the time that is looked at changes, and it is the same account and region.
+        let none = of(Kind::NoDigests, "r", "x", "3 log files");
+        assert_eq!(none, of(Kind::NoDigests, "r", "y", "4 log files"));
+        assert_ne!(none, of(Kind::NoDigests, "s", "x", "3 log files"));
     }
 }

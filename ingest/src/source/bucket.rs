@@ -23,7 +23,7 @@ use super::attest::{self, Store};
 use super::notification::Object;
 use super::object::{Objects, Outcome, Shop};
 use super::s3::{self, S3, Trouble};
-use crate::aws::{Access, Fault};
+use crate::aws::{self, Access, Fault};
 use crate::digest;
 
 /// In seconds.
@@ -38,8 +38,11 @@ const LONG_SECONDS: i64 = 7 * DAY;
 /// What lands late may stand in the folder of an earlier day: so many days earlier in a common round, and in a long one.
 const LATE_DAYS: (u16, u16) = (2, 90);
 
-/// How often to look whether to stop.
-const TICK: Duration = Duration::from_millis(100);
+/// So often an object is asked for in one round, if only the connection breaks.
+const ATTEMPTS: usize = 4;
+
+/// How long it rests in between.
+const BREATH: Duration = Duration::from_secs(2);
 
 /// A bucket that is looked through.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,6 +281,23 @@ impl<'b> Round<'b> {
         Ok(())
     }
 
+    /// Was everything from this time on read once?
+    fn was_filled(&self, from: Time) -> bool {
+        let known = self.objects.recall(&self.filled());
+        known.is_some_and(|since| Time::parse(&since).is_ok_and(|since| since <= from))
+    }
+
+    /// Remembers that it was. If that fails, all of it is looked through again, which is harmless.
+    fn fill(&self, from: Time) {
+        if let Err(error) = self.objects.note(&self.filled(), &from.to_string()) {
+            tracing::warn!(%error, "cannot remember that a backfill is done");
+        }
+    }
+
+    fn filled(&self) -> String {
+        format!("filled/{}/{}", self.bucket.bucket, self.bucket.prefix)
+    }
+
     /// Verifies the digests among these objects, and what they list, from a time on. Gives how many violations are new.
     async fn verify(
         &self,
@@ -330,15 +350,28 @@ fn said(error: &dyn std::error::Error) -> String {
 /// Objects that are being read.
 struct Reading<'o> {
     objects: &'o Arc<Objects>,
-    tasks: JoinSet<(u64, Result<Outcome, Trouble>)>,
+    tasks: JoinSet<(Object, u64, Result<Outcome, Trouble>)>,
     most: usize,
 }
 
 impl Reading<'_> {
     fn begin(&mut self, object: Object, size: u64) {
         let objects = Arc::clone(self.objects);
-        self.tasks
-            .spawn(async move { (size, objects.take(&object).await) });
+        self.tasks.spawn(async move {
+            let mut outcome = objects.take(&object).await;
+            // A connection that breaks says nothing of the object.
+            for _ in 1..ATTEMPTS {
+                let Err(Trouble::Fetch {
+                    fault: Fault::Away, ..
+                }) = outcome
+                else {
+                    break;
+                };
+                objects.rest(BREATH).await;
+                outcome = objects.take(&object).await;
+            }
+            (object, size, outcome)
+        });
     }
 
     /// Waits for one; `false` if none is being read. What one object has is no reason to end; what all have is.
@@ -350,7 +383,7 @@ impl Reading<'_> {
         let Some(done) = self.tasks.join_next().await else {
             return Ok(false);
         };
-        let Ok((size, outcome)) = done else {
+        let Ok((object, size, outcome)) = done else {
             tally.failed += 1;
             return Ok(true);
         };
@@ -366,6 +399,8 @@ impl Reading<'_> {
             Err(trouble) if trouble.is_of_all() => return Err(trouble),
             Err(trouble) => {
                 tally.failed += 1;
+                // Rounds that look so far back try it again; what they never get has its name in a dead letter.
+                self.objects.give_up_once(&object, &trouble)?;
                 told(Told::Failed(&trouble));
             }
         }
@@ -376,17 +411,7 @@ impl Reading<'_> {
 
 /// Looks through buckets from time to time until told to stop.
 pub fn run(buckets: &[Bucket], shop: &Shop) -> Result<(), BusError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("buckets")
-        .enable_all()
-        .build()
-        .map_err(|source| BusError::Io {
-            action: "start threads for",
-            path: "buckets".to_owned(),
-            source,
-        })?;
-    runtime.block_on(async {
+    aws::threads("buckets")?.block_on(async {
         let mut readers = JoinSet::new();
         for bucket in buckets {
             let (bucket, shop) = (bucket.clone(), shop.clone());
@@ -400,6 +425,9 @@ pub fn run(buckets: &[Bucket], shop: &Shop) -> Result<(), BusError> {
 async fn rounds(bucket: &Bucket, shop: &Shop) {
     let round = Round::new(bucket, shop).await;
     let mut backfill = Time::parse(&bucket.from).ok();
+    if backfill.is_some_and(|from| round.was_filled(from)) {
+        backfill = None;
+    }
     let mut nth = 0;
     while !shop.stop.is_stopped() {
         let now = (shop.clock)();
@@ -418,7 +446,9 @@ async fn rounds(bucket: &Bucket, shop: &Shop) {
         let verify = bucket.verify && backfill.is_none();
         let wait = match once(&round, range, verify).await {
             Ok(()) => {
-                backfill = None;
+                if let Some(from) = backfill.take() {
+                    round.fill(from);
+                }
                 nth += 1;
                 bucket.every_minutes * 60
             }
@@ -437,13 +467,7 @@ async fn rounds(bucket: &Bucket, shop: &Shop) {
                 60
             }
         };
-        let ticks = wait * 1_000 / TICK.as_millis() as u64;
-        for _ in 0..ticks {
-            if shop.stop.is_stopped() {
-                return;
-            }
-            tokio::time::sleep(TICK).await;
-        }
+        aws::rest(Duration::from_secs(wait), &shop.stop).await;
     }
 }
 
@@ -480,7 +504,7 @@ async fn once(round: &Round<'_>, range: Range, verify: bool) -> Result<(), Troub
                 bucket = name,
                 error = trouble as &dyn std::error::Error,
                 hint = trouble.hint(),
-                "an object waits, it is tried again in the next round"
+                "an object cannot be read, a dead letter names it; later rounds try it again"
             );
         }
     };

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_config::SdkConfig;
 use bus::{Bus, BusError, Commit, Record, StateChange, Stop, Topic};
@@ -23,7 +24,7 @@ use super::attest;
 use super::notification::Object;
 use super::s3::{Content, Fetched, S3, Trouble, name};
 use crate::append::Appender;
-use crate::aws::{Access, Fault};
+use crate::aws::{self, Access, Fault};
 use crate::dead_letter::DeadLetter;
 use crate::decode::{Bad, DecodeError, Decoder, Item, Job, Limits, Reason, Summary};
 use crate::digest::PublicKeys;
@@ -39,11 +40,15 @@ const KEY: &str = "object/";
 /// Before the name of a region whose public keys are remembered.
 const KEYS: &str = "keys/";
 
+/// Before whatever else is noted.
+const NOTED: &str = "noted/";
+
 /// Before the id of an event that was said.
 const SAID: &str = "said/";
 
-/// How long the manifest remembers an object: as long as the index keeps events by default, and ten days.
-const REMEMBERED_MICROS: i64 = 100 * 86_400 * 1_000_000;
+/// How long the manifest remembers an object; ten years, as watched files are remembered. As long as it does, looking
+/// through a bucket again counts nothing twice, however long ago its events were forgotten elsewhere.
+const REMEMBERED_MICROS: i64 = 10 * 366 * 86_400 * 1_000_000;
 
 /// What the manifest knows of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -183,6 +188,11 @@ impl Objects {
         self.stop.is_stopped()
     }
 
+    /// Waits for so long, or until the service is told to stop.
+    pub(crate) async fn rest(&self, time: Duration) {
+        aws::rest(time, &self.stop).await;
+    }
+
     /// The hash of an object's content in hexadecimal, if it is what was read.
     pub(crate) fn hash_of(&self, object: &Object) -> Result<Option<String>, BusError> {
         let known = self.entry(object)?;
@@ -277,6 +287,34 @@ impl Objects {
         Ok(new.len())
     }
 
+    /// What was noted under a name; `None` if nothing was, or nothing can be read.
+    pub(crate) fn recall(&self, name: &str) -> Option<String> {
+        let asked = [format!("{NOTED}{name}").into_bytes()];
+        let found = block_in_place(|| self.bus.state_get(CONSUMER, 0, &asked)).ok()?;
+        String::from_utf8(found.into_iter().next()??).ok()
+    }
+
+    /// Notes something under a name.
+    pub(crate) fn note(&self, name: &str, text: &str) -> Result<(), BusError> {
+        let change = StateChange {
+            partition: 0,
+            key: format!("{NOTED}{name}").into_bytes(),
+            value: Some(text.as_bytes().to_vec()),
+            expires: Some((self.clock)().plus(REMEMBERED_MICROS)),
+        };
+        block_in_place(|| self.commit(vec![change]))
+    }
+
+    /// Gives an object up, unless that was done before.
+    pub(crate) fn give_up_once(&self, object: &Object, trouble: &Trouble) -> Result<(), BusError> {
+        let noted = format!("given_up/{}/{}", object.bucket, object.key);
+        if self.recall(&noted).is_some() {
+            return Ok(());
+        }
+        self.give_up(object, trouble)?;
+        self.note(&noted, trouble.kind())
+    }
+
     fn commit(&self, state: Vec<StateChange>) -> Result<(), BusError> {
         self.bus.commit(Commit {
             consumer: CONSUMER.to_owned(),
@@ -314,14 +352,7 @@ impl Objects {
         object: &str,
         bytes: &[u8],
     ) -> Result<(), BusError> {
-        let bad = Bad {
-            reason,
-            message,
-            bytes: &bytes[..bytes.len().min(crate::decode::KEPT_BYTES)],
-            size: bytes.len() as u64,
-            offset: 0,
-            position: 0,
-        };
+        let bad = Bad::whole(reason, message, bytes);
         let mut appender = Appender::new(&*self.bus, &self.metrics, &self.redactor, "s3");
         let _ = appender.letter(DeadLetter::of(&bad, object, (self.clock)()));
         block_in_place(|| appender.finish()).map(drop)
@@ -455,13 +486,11 @@ fn is_log_of_cloudtrail(name: &str) -> bool {
 }
 
 fn no_record(text: &[u8], position: u64) -> Bad<'_> {
+    let message =
+        "the object is named as a log file of CloudTrail, and this is no record of CloudTrail";
     Bad {
-        reason: Reason::UnknownObject,
-        message: "the object is named as a log file of CloudTrail, and this is no record of CloudTrail",
-        bytes: &text[..text.len().min(crate::decode::KEPT_BYTES)],
-        size: text.len() as u64,
-        offset: 0,
         position,
+        ..Bad::whole(Reason::UnknownObject, message, text)
     }
 }
 

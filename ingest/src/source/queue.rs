@@ -42,9 +42,6 @@ const LONGEST_BACK_OFF: i32 = 900;
 /// While AWS refuses, it is asked again after this time at most.
 const LONGEST_BREATH: Duration = Duration::from_secs(15);
 
-/// How often to look whether to stop.
-const TICK: Duration = Duration::from_millis(100);
-
 /// How often the queue is asked how much waits in it.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -112,17 +109,7 @@ impl Queue {
 
 /// Reads queues until told to stop.
 pub fn run(queues: &[Queue], shop: &Shop) -> Result<(), BusError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("queues")
-        .enable_all()
-        .build()
-        .map_err(|source| BusError::Io {
-            action: "start threads for",
-            path: "queues".to_owned(),
-            source,
-        })?;
-    runtime.block_on(async {
+    aws::threads("queues")?.block_on(async {
         let mut readers = JoinSet::new();
         for queue in queues {
             let (queue, shop) = (queue.clone(), shop.clone());
@@ -186,7 +173,7 @@ impl Reader {
                     drop(permit);
                     free.available_permits().min(MOST_AT_ONCE)
                 }
-                () = self.stopped() => break,
+                () = aws::stopped(&self.shop.stop) => break,
             };
             // While AWS refuses, one message at a time tells whether it still does.
             let room = if self.refused.load(Ordering::Relaxed) > 0 {
@@ -196,7 +183,7 @@ impl Reader {
             };
             let messages = tokio::select! {
                 messages = self.ask(room) => messages,
-                () = self.stopped() => break,
+                () = aws::stopped(&self.shop.stop) => break,
             };
             failures = if messages.is_none() { failures + 1 } else { 0 };
             for message in messages.into_iter().flatten() {
@@ -214,22 +201,13 @@ impl Reader {
         watch.abort();
     }
 
-    async fn stopped(&self) {
-        while !self.shop.stop.is_stopped() {
-            tokio::time::sleep(TICK).await;
-        }
-    }
-
     /// Waits for longer the more often in a row something failed.
     async fn breathe(&self, failures: u32) {
         if failures == 0 {
             return;
         }
         let wait = Duration::from_secs(u64::from(failures)).min(LONGEST_BREATH);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = self.stopped() => {}
-        }
+        aws::rest(wait, &self.shop.stop).await;
     }
 
     /// Up to `room` messages; `None` if the queue cannot be asked.

@@ -185,6 +185,8 @@ pub(super) struct Call {
     pub(super) region: String,
     /// The path without the query.
     pub(super) path: String,
+    /// What follows the `?`.
+    pub(super) query: String,
     /// The body of the request.
     pub(super) body: String,
     /// The status of the answer.
@@ -308,6 +310,7 @@ fn serve(
         action,
         region: region.unwrap_or_default().to_owned(),
         path: path.to_owned(),
+        query: query.to_owned(),
         body: text(&body),
         status: 0,
         answer: Value::Null,
