@@ -122,6 +122,14 @@ pub fn merge(alert: &mut Alert, into: Id, now: Time) {
     alert.version += 1;
 }
 
+/// The alert is over.
+pub fn resolve(alert: &mut Alert, now: Time) {
+    alert.state = State::Resolved;
+    alert.resolved = Some(now);
+    alert.updated = now;
+    alert.version += 1;
+}
+
 /// Which of two alerts is the earlier one, into which the other is merged.
 pub fn by_start(a: &Alert, b: &Alert) -> Ordering {
     let start = |x: &Alert| (x.finding.first_event_time, x.id);

@@ -23,6 +23,7 @@ pub mod route;
 pub mod silence;
 pub mod stage;
 pub mod store;
+pub mod watch;
 
 pub use alert::{Action, Alert, Comment, FeedEntry, HistoryEntry, Incident, State};
 pub use config::Config;
@@ -31,5 +32,6 @@ pub use notifier::Receiver;
 pub use notify::{Rules, Sender};
 pub use policy::{ConfigError, Policy};
 pub use store::{
-    Applied, Counts, Delivery, Filter, Notification, NotificationFilter, Store, StoreError,
+    Applied, Counts, Delivery, Filter, Notification, NotificationFilter, SeenFunction, Store,
+    StoreError,
 };

@@ -1,5 +1,7 @@
 //! What alerting counts. Labels are a closed set: nothing that came out of a log is ever one.
 
+use std::collections::BTreeMap;
+
 use event::Severity;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -25,6 +27,8 @@ pub struct Metrics {
     outbox: IntGauge,
     dead: IntGauge,
     leads: IntGaugeVec,
+    sources: IntGaugeVec,
+    collectors_failing: IntGauge,
 }
 
 impl Metrics {
@@ -53,10 +57,16 @@ impl Metrics {
         registry.register(Box::new(batch_seconds.clone()))?;
         let opts = Opts::new(
             "trailwarden_alerting_leads",
-            "1 where this node does the work of a role: apply findings, send notifications",
+            "1 where this node does the work of a role: apply findings, send notifications, watch sources",
         );
         let leads = IntGaugeVec::new(opts, &["role"])?;
         registry.register(Box::new(leads.clone()))?;
+        let opts = Opts::new(
+            "trailwarden_alerting_sources",
+            "sources by account and region, by how they are: learning, arriving, silent, passing; where this node watches them",
+        );
+        let sources = IntGaugeVec::new(opts, &["state"])?;
+        registry.register(Box::new(sources.clone()))?;
         let metrics = Metrics {
             received: counter("events_received_total", "findings read from the log")?,
             sent: counter("events_sent_total", "findings that changed an alert")?,
@@ -86,6 +96,11 @@ impl Metrics {
             outbox: gauge("outbox_depth", "notifications that wait or are being sent")?,
             dead: gauge("outbox_dead", "notifications given up")?,
             leads,
+            sources,
+            collectors_failing: gauge(
+                "collectors_failing",
+                "collectors that cannot read their source; where this node watches them",
+            )?,
         };
         for severity in Severity::ALL {
             metrics.opened.with_label_values(&[severity.as_str()]);
@@ -93,7 +108,7 @@ impl Metrics {
         for reason in ["repeat", "unreadable"] {
             metrics.dropped.with_label_values(&[reason]);
         }
-        for role in ["findings", "notifications"] {
+        for role in ["findings", "notifications", "sources"] {
             metrics.leads.with_label_values(&[role]);
         }
         for kind in ["store", "send"] {
@@ -140,6 +155,15 @@ impl Metrics {
 
     pub(crate) fn leads(&self, role: &'static str, leads: bool) {
         self.leads.with_label_values(&[role]).set(leads.into());
+    }
+
+    /// How many sources there are of each state, and how many collectors fail.
+    pub(crate) fn watched(&self, states: &BTreeMap<&'static str, i64>, failing: usize) {
+        for state in ["learning", "arriving", "silent", "passing"] {
+            let count = states.get(state).copied().unwrap_or(0);
+            self.sources.with_label_values(&[state]).set(count);
+        }
+        self.collectors_failing.set(failing as i64);
     }
 
     #[cfg(test)]

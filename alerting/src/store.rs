@@ -9,8 +9,8 @@
 //! is durable, and readers go on meanwhile.
 //!
 //! The parts: `db` is the face of both databases, `sqlite` and `postgres` are behind it, `schema` is the
-//! tables, `rows` moves types in and out of them, `leader` says which of several nodes works, `apply` takes
-//! findings in, `tell` fills the outbox, `people` is what the console does, `lists` what it reads, `deliver`
+//! tables, `rows` moves types in and out of them, `leader` says which of several nodes works, `sources`
+//! keeps what is known of sources, `apply` takes findings in, `tell` fills the outbox, `people` is what the console does, `lists` what it reads, `deliver`
 //! what the sending threads do. The store decides nothing by itself: it asks [`crate::fold`],
 //! [`crate::incident`], [`crate::route`], [`crate::silence`] and [`crate::dedup`].
 
@@ -23,6 +23,7 @@ mod people;
 mod postgres;
 mod rows;
 mod schema;
+mod sources;
 mod sqlite;
 mod tell;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub(crate) use deliver::Subject;
 pub use leader::LEASE;
 pub(crate) use leader::Turn;
 pub use postgres::Server;
+pub use sources::SeenFunction;
 
 use db::{Db, Tx};
 use leader::Fence;

@@ -37,6 +37,8 @@ pub struct Partitions {
     pub findings: u32,
     /// Of the topic `dead_letters`.
     pub dead_letters: u32,
+    /// Of the topic `sources`.
+    pub sources: u32,
 }
 
 /// Hours per topic for which a record is kept at least, counted from when it was appended.
@@ -53,6 +55,8 @@ pub struct RetentionHours {
     pub findings: u32,
     /// Of the topic `dead_letters`.
     pub dead_letters: u32,
+    /// Of the topic `sources`.
+    pub sources: u32,
 }
 
 /// The files of the topic `events`.
@@ -107,6 +111,7 @@ impl Default for Partitions {
             meters: 4,
             findings: 4,
             dead_letters: 4,
+            sources: 1,
         }
     }
 }
@@ -119,6 +124,7 @@ impl Default for RetentionHours {
             meters: 7 * 24,
             findings: 7 * 24,
             dead_letters: 30 * 24,
+            sources: 7 * 24,
         }
     }
 }
@@ -138,6 +144,7 @@ impl Partitions {
             Topic::Meters => self.meters,
             Topic::Findings => self.findings,
             Topic::DeadLetters => self.dead_letters,
+            Topic::Sources => self.sources,
         }
     }
 
@@ -149,6 +156,7 @@ impl Partitions {
             meters: count,
             findings: count,
             dead_letters: count,
+            sources: count,
         }
     }
 }
@@ -162,6 +170,7 @@ impl RetentionHours {
             Topic::Meters => self.meters,
             Topic::Findings => self.findings,
             Topic::DeadLetters => self.dead_letters,
+            Topic::Sources => self.sources,
         };
         i64::from(hours) * 3_600_000_000
     }

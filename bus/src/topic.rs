@@ -25,16 +25,19 @@ pub enum Topic {
     Findings,
     /// What could not become an event, with its reason, as JSON.
     DeadLetters,
+    /// What arrives from where, and how collectors are ([`event::source::SourceRecord`]).
+    Sources,
 }
 
 impl Topic {
     /// All topics.
-    pub const ALL: [Topic; 5] = [
+    pub const ALL: [Topic; 6] = [
         Topic::Events,
         Topic::Matches,
         Topic::Meters,
         Topic::Findings,
         Topic::DeadLetters,
+        Topic::Sources,
     ];
 
     /// The name on disk, on Kafka and in metrics.
@@ -45,6 +48,7 @@ impl Topic {
             Topic::Meters => "meters",
             Topic::Findings => "findings",
             Topic::DeadLetters => "dead_letters",
+            Topic::Sources => "sources",
         }
     }
 }

@@ -7,6 +7,7 @@
 //! [`correlations`] tells it which there are, and [`correlate`] is the stage that feeds them from the `matches` topic.
 //! [`baseline`] knows what a series of counts usually does and when it does something else.
 
+pub mod arrivals;
 pub mod attack;
 pub mod automation;
 pub mod baseline;

@@ -2,7 +2,8 @@
 //!
 //! [`run`] is the loop of the program; it drives one worker per partition of `events`. A worker reads a batch,
 //! drops repeats by the seen-set of the log, matches, and commits its new position, the findings of
-//! single-event rules, the matches that correlations count, the meters of functions, the watermark and the seen ids as one: after a
+//! single-event rules, the matches that correlations count, the meters of functions, what
+//! arrived from where, the watermark and the seen ids as one: after a
 //! kill -9 anywhere it stands where its last commit left it. An id that comes again with other content is kept
 //! under a fallback id and raises a finding of its own. The rules are asked for before every round, so that a
 //! new set takes effect between two batches.
@@ -19,6 +20,7 @@ use event::json::Doc;
 use event::{Clock, Event, Finding, Flag, RuleInfo, Severity, Str, Time};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::arrivals::{self, Arrivals};
 use crate::automation;
 use crate::engine::{Engine, Scratch};
 use crate::meter::{self, Counters};
@@ -214,6 +216,7 @@ pub struct Worker {
     next: Offset,
     ticker: WatermarkTicker,
     counters: Counters,
+    arrivals: Arrivals,
     sightings: Sightings,
     keep: Duration,
     scratch: Scratch,
@@ -251,12 +254,14 @@ impl Worker {
             .and_then(|t| serde_json::from_slice(&t).ok())
             .unwrap_or_else(|| WatermarkTicker::new(partition));
         let counts = bus.state_scan(CONSUMER, partition, meter::STATE_PREFIX)?;
+        let arrived = bus.state_scan(CONSUMER, partition, arrivals::STATE_PREFIX)?;
         Ok(Worker {
             bus,
             partition,
             next,
             ticker,
             counters: Counters::restore(partition, &counts),
+            arrivals: Arrivals::restore(partition, &arrived),
             sightings: Sightings::default(),
             keep,
             scratch: Scratch::new(),
@@ -344,12 +349,17 @@ impl Worker {
                 Seen::New => {}
             }
             self.ticker.see(event);
+            self.arrivals.see(event);
             self.event(rules, *offset, event, begin, &mut outputs);
         }
         let (meters, counts) = self.counters.flush(begin);
         outputs
             .records
             .extend(meters.into_iter().map(|r| (Topic::Meters, r)));
+        state.extend(counts);
+        let (arrived, counts) = self.arrivals.flush(begin);
+        let arrived = arrived.into_iter().map(|r| (Topic::Sources, r));
+        outputs.records.extend(arrived);
         state.extend(counts);
         if let Some(watermark) = self.ticker.tick(batch.next, ends, begin) {
             self.say(&watermark, begin, &mut outputs);

@@ -86,6 +86,9 @@ pub struct Finding {
     /// Why, in words, where the rule alone does not say it: what a baseline expected and what it saw.
     #[serde(default, skip_serializing_if = "Str::is_empty")]
     pub explanation: Str,
+    /// When what it tells of was over, where its end is known: a source that came back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Time>,
     /// Is its rule tried out? Then it is kept and counted, and nobody is told.
     #[serde(default, skip_serializing_if = "is_false")]
     pub staged: bool,

@@ -16,6 +16,7 @@ mod finding;
 mod id;
 mod rule_info;
 mod severity;
+pub mod source;
 mod time;
 
 pub use compact_str::{CompactString as Str, format_compact};

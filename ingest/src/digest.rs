@@ -165,6 +165,12 @@ pub fn time_of(name: &str) -> Option<Time> {
     name::classify(name)?.time
 }
 
+/// Of which chain an object with this name is a digest, and when that one ends; `None` for what is no digest.
+pub(crate) fn ended(name: &str) -> Option<(Chain, Time)> {
+    let named = name::classify(name).filter(|n| n.digest)?;
+    Some((named.chain, named.time?))
+}
+
 /// Is an object with this name a digest or a log file?
 pub fn is_of_trail(name: &str) -> bool {
     name::classify(name).is_some()

@@ -225,7 +225,12 @@ fn append(endpoint: &Endpoint, head: &Head, body: &Body, stop: &Stop) -> Result<
         return Err(too_slow());
     }
     let appended = taking.appender.finish();
-    appended.map_err(|error| Refusal::unavailable(&error, &endpoint.metrics))?;
+    appended.map_err(|error| Refusal::unavailable(&error, &endpoint.metrics, SOURCE, began))?;
+    endpoint
+        .metrics
+        .collectors
+        .post(SOURCE, "")
+        .well("log", 1, began);
     let took = (endpoint.clock)().0 - began.0;
     endpoint.metrics.seconds.observe(took as f64 / 1e6);
     Ok(())

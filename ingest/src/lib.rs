@@ -4,7 +4,8 @@
 //! [`decode`], which tells by their content what they are and cuts them into records; [`redact`] replaces the secrets in
 //! a record and [`normalize`] turns it into an [`event::Event`], which is appended to the bus. What cannot become an event becomes a
 //! [`dead_letter`] with its reason, so that it can be looked at and replayed. Decoding and normalizing
-//! are plain functions without clock or bus, since `hunt` runs them over folders without any service.
+//! are plain functions without clock or bus, since `hunt` runs them over folders without any service. How each source is
+//! doing is told by [`status`].
 //!
 //! This crate is the last one that knows the formats of vendors. It evaluates no rule and keeps no event.
 
@@ -19,6 +20,7 @@ pub mod normalize;
 pub mod push;
 pub mod redact;
 pub mod source;
+pub mod status;
 
 mod append;
 mod body;

@@ -6,6 +6,7 @@
 use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::decode::Summary;
+use crate::status::Collectors;
 
 /// The counters of intake.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub lag: IntGauge,
     /// How long one object or request took.
     pub seconds: Histogram,
+    /// How each source is.
+    pub collectors: Collectors,
 }
 
 impl Metrics {
@@ -117,6 +120,7 @@ impl Metrics {
             )?,
             lag,
             seconds,
+            collectors: Collectors::default(),
         })
     }
 

@@ -154,7 +154,12 @@ fn append(intake: &Intake, body: &Body) -> Result<Accepted, Refusal> {
     let _ = letters.drain(..).try_for_each(|l| appender.letter(l));
     let appended = appender
         .finish()
-        .map_err(|error| Refusal::unavailable(&error, &intake.metrics))?;
+        .map_err(|error| Refusal::unavailable(&error, &intake.metrics, "push", began))?;
+    intake
+        .metrics
+        .collectors
+        .post("push", "")
+        .well("log", 1, began);
     let took = (intake.clock)().0 - began.0;
     intake.metrics.seconds.observe(took as f64 / 1e6);
     Ok(Accepted {

@@ -6,9 +6,11 @@
 
 use axum::http::StatusCode;
 use bus::BusError;
+use event::Time;
 
 use crate::decode::{self, Reason};
 use crate::metrics::Metrics;
+use crate::status::Failure;
 
 /// The status, a word for programs, and texts for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,14 +68,21 @@ impl Refusal {
         Refusal::new(status, reason.as_str(), message, hint)
     }
 
-    /// The log takes no writes. Counts the failure.
-    pub(crate) fn unavailable(error: &BusError, metrics: &Metrics) -> Refusal {
-        let kind = match error {
+    /// The log takes no writes. Counts the failure, and has the collector `kind` say so.
+    pub(crate) fn unavailable(
+        error: &BusError,
+        metrics: &Metrics,
+        kind: &'static str,
+        now: Time,
+    ) -> Refusal {
+        let post = metrics.collectors.post(kind, "");
+        post.failed("log", Failure::of_log(error), now);
+        let word = match error {
             BusError::DiskFull { .. } => "disk_full",
             BusError::Poisoned { .. } => "poisoned",
             _ => "bus",
         };
-        metrics.errors.with_label_values(&[kind]).inc();
+        metrics.errors.with_label_values(&[word]).inc();
         tracing::error!(%error, "cannot append what was sent");
         Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -202,7 +202,15 @@ impl<'a, 't> Work<'a, 't> {
         };
         if alert.merged_into.is_none() {
             let growth = fold::revise(&mut alert, finding, self.now);
+            let over = finding.ended.is_some() && alert.is_open();
+            if over {
+                fold::resolve(&mut alert, self.now);
+                self.applied.resolved += 1;
+            }
             self.grew(&alert, growth)?;
+            if over {
+                self.history(alert.id, Action::Resolved, "it has ended")?;
+            }
             self.join_incidents(finding, &alert)?;
         }
         Ok(Some(id))
@@ -445,10 +453,7 @@ impl<'a, 't> Work<'a, 't> {
             if !fold::is_quiet(&alert, quiet, self.now) {
                 continue;
             }
-            alert.state = State::Resolved;
-            alert.resolved = Some(self.now);
-            alert.updated = self.now;
-            alert.version += 1;
+            fold::resolve(&mut alert, self.now);
             rows::save_alert(self.tx, &alert)?;
             self.history(alert.id, Action::Resolved, "quiet")?;
             self.applied.resolved += 1;

@@ -147,6 +147,10 @@ CREATE TABLE feed (
 ALTER TABLE incidents ADD COLUMN updated INTEGER NOT NULL DEFAULT 0;
 UPDATE incidents SET updated = COALESCE(unixepoch(data ->> '$.updated'), 0) * 1000000;
 CREATE INDEX incidents_over ON incidents (updated) WHERE state = 'resolved';
+", "
+-- What is known of sources, collectors and functions, and how far the topic `sources` was read.
+CREATE TABLE sources (kind TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+CREATE TABLE source_positions (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
 "];
 
 const POSTGRES: &[&str] = &["
@@ -297,6 +301,10 @@ CREATE TABLE leader (
 );
 -- A number for every open store, so that a lease has one owner.
 CREATE SEQUENCE sessions;
+", "
+-- What is known of sources, collectors and functions, and how far the topic `sources` was read.
+CREATE TABLE sources (kind TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (kind, name));
+CREATE TABLE source_positions (partition BIGINT PRIMARY KEY, next BIGINT NOT NULL);
 "];
 
 /// Brings a file to the newest schema, each step in a transaction of its own.

@@ -194,6 +194,7 @@ pub(super) fn number(topic: Topic) -> u8 {
         Topic::Meters => 2,
         Topic::Findings => 3,
         Topic::DeadLetters => 4,
+        Topic::Sources => 5,
     }
 }
 

@@ -25,6 +25,7 @@ use super::object::{Objects, Outcome, Shop};
 use super::s3::{self, S3, Trouble};
 use crate::aws::{self, Access, Fault};
 use crate::digest;
+use crate::status::Failure;
 
 /// In seconds.
 const DAY: i64 = 86_400;
@@ -424,6 +425,11 @@ pub fn run(buckets: &[Bucket], shop: &Shop) -> Result<(), BusError> {
 
 async fn rounds(bucket: &Bucket, shop: &Shop) {
     let round = Round::new(bucket, shop).await;
+    let name = match bucket.prefix.as_str() {
+        "" => bucket.bucket.clone(),
+        prefix => format!("{}/{prefix}", bucket.bucket),
+    };
+    let post = shop.metrics.collectors.post("bucket", &name);
     let mut backfill = Time::parse(&bucket.from).ok();
     if backfill.is_some_and(|from| round.was_filled(from)) {
         backfill = None;
@@ -446,6 +452,7 @@ async fn rounds(bucket: &Bucket, shop: &Shop) {
         let verify = bucket.verify && backfill.is_none();
         let wait = match once(&round, range, verify).await {
             Ok(()) => {
+                post.well("look", 1, (shop.clock)());
                 if let Some(from) = backfill.take() {
                     round.fill(from);
                 }
@@ -458,6 +465,7 @@ async fn rounds(bucket: &Bucket, shop: &Shop) {
                     .errors
                     .with_label_values(&[trouble.kind()])
                     .inc();
+                post.failed("look", Failure::of(&trouble), (shop.clock)());
                 tracing::error!(
                     bucket = bucket.bucket,
                     error = &trouble as &dyn std::error::Error,
@@ -493,6 +501,7 @@ async fn once(round: &Round<'_>, range: Range, verify: bool) -> Result<(), Troub
             }
         }
         Told::Listed(object) => {
+            metrics.collectors.saw(&object.key, (round.shop.clock)());
             if verify && digest::is_of_trail(&object.key) {
                 names.insert(object.key.to_string(), object.etag.clone());
             }

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::decode::{DecodeError, Decoder, GZIP, Item, Job, Limits, Summary};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
 use crate::redact::Redactor;
+use crate::status::{Failure, Post};
 
 /// The consumer name under which progress is kept.
 pub const CONSUMER: &str = "ingest/files";
@@ -115,16 +116,14 @@ pub fn run(
         clock,
         stop.clone(),
     )?;
+    let post = post_of(&source.metrics);
     while !stop.is_stopped() {
         match source.pass() {
-            Ok(()) => {}
-            Err(BusError::DiskFull { path }) => {
-                tracing::error!(path, "no space left, files wait");
-                source.count_error("disk_full");
-            }
+            Ok(done) => post.well("log", done, (source.clock)()),
             Err(error) if error.is_transient() => {
-                tracing::error!(%error, "the log cannot be had, files wait");
+                tracing::error!(%error, "the log takes no writes, files wait");
                 source.count_error(error.kind());
+                post.failed("log", Failure::of_log(&error), (source.clock)());
             }
             Err(error) => return Err(error.into()),
         }
@@ -132,6 +131,10 @@ pub fn run(
         wait(config, &notices, watcher.is_some(), settling, &stop);
     }
     Ok(())
+}
+
+fn post_of(metrics: &Metrics) -> Post {
+    metrics.collectors.post("files", "")
 }
 
 fn watch(
@@ -238,9 +241,9 @@ impl<'b> Source<'b> {
         self.metrics.errors.with_label_values(&[kind]).inc();
     }
 
-    /// Looks through all paths once.
-    fn pass(&mut self) -> Result<(), BusError> {
-        let mut paths = Vec::new();
+    /// Looks through all paths once. Gives how many files had something new.
+    fn pass(&mut self) -> Result<u64, BusError> {
+        let (mut paths, mut done, mut unreadable) = (Vec::new(), 0, None);
         for path in &self.config.paths {
             collect(path, 0, &mut paths);
         }
@@ -259,15 +262,41 @@ impl<'b> Source<'b> {
             }
             match self.file(&path, &mut batch) {
                 Ok(()) if batch.done.len() < BATCH_FILES => {}
-                Ok(()) => self.settle(&mut batch)?,
+                Ok(()) => done += self.settle(&mut batch)?,
                 Err(FileError::Bus(error)) => return Err(error),
                 Err(FileError::Read(error)) => {
                     tracing::warn!(path = %path.display(), %error, "cannot read file, tried again");
                     self.count_error("read");
+                    unreadable.get_or_insert((path, error));
                 }
             }
         }
-        self.settle(&mut batch)
+        done += self.settle(&mut batch)?;
+        self.report(unreadable);
+        Ok(done)
+    }
+
+    /// Says whether all paths and files could be read, or the first that could not.
+    fn report(&self, unreadable: Option<(PathBuf, io::Error)>) {
+        let post = post_of(&self.metrics);
+        let now = (self.clock)();
+        let readable = |path: &PathBuf| match fs::metadata(path) {
+            Ok(m) if m.is_dir() => fs::read_dir(path).map(drop),
+            other => other.map(drop),
+        };
+        let paths = self.config.paths.iter();
+        let bad = paths.filter_map(|p| Some((p.clone(), readable(p).err()?)));
+        match bad.chain(unreadable).next() {
+            None => post.well("read", 0, now),
+            Some((path, error)) => {
+                let failure = Failure {
+                    fault: "read",
+                    message: format!("cannot read `{}`: {error}", path.display()),
+                    hint: "check the path in ingest.files.paths, and that this user may read it",
+                };
+                post.failed("read", failure, now);
+            }
+        }
     }
 
     fn file(&mut self, path: &Path, batch: &mut Batch<'_>) -> Result<(), FileError> {
@@ -409,10 +438,12 @@ impl<'b> Source<'b> {
     }
 
     /// Makes durable what was gathered, and only then remembers the files that it came from.
-    fn settle(&mut self, batch: &mut Batch<'_>) -> Result<(), BusError> {
+    /// Makes durable what was gathered. Gives how many files that finishes.
+    fn settle(&mut self, batch: &mut Batch<'_>) -> Result<u64, BusError> {
         batch.appender.sync()?;
-        if batch.done.is_empty() {
-            return Ok(());
+        let done = batch.done.len() as u64;
+        if done == 0 {
+            return Ok(0);
         }
         let state = batch.done.iter().map(|(path, progress, now)| StateChange {
             partition: 0,
@@ -428,7 +459,7 @@ impl<'b> Source<'b> {
         for (path, progress, _) in batch.done.drain(..) {
             self.known.insert(path, progress);
         }
-        Ok(())
+        Ok(done)
     }
 }
 

@@ -26,6 +26,7 @@ use super::object::{Objects, Outcome, Shop};
 use super::s3::Trouble;
 use crate::aws::{self, Access, Fault};
 use crate::decode::Reason;
+use crate::status::{Failure, Post};
 
 /// A permission that is missing may be given within this time.
 const REFUSED_SECONDS: i64 = 86_400;
@@ -125,6 +126,7 @@ struct Reader {
     client: Client,
     objects: Arc<Objects>,
     shop: Shop,
+    post: Post,
     /// How many objects in a row could not be had for a reason that is not their own.
     refused: AtomicU32,
     /// After so many deliveries the queue itself gives a message up; 0 for never.
@@ -151,6 +153,7 @@ impl Reader {
         Reader {
             client: Client::new(&config),
             objects: Arc::new(Objects::new(shop.clone(), access, config)),
+            post: shop.metrics.collectors.post("queue", queue.name()),
             queue,
             shop,
             refused: AtomicU32::new(0),
@@ -224,7 +227,12 @@ impl Reader {
             .send()
             .await;
         match answer {
-            Ok(answer) => Some(answer.messages.unwrap_or_default()),
+            Ok(answer) => {
+                let messages = answer.messages.unwrap_or_default();
+                let now = (self.shop.clock)();
+                self.post.well("queue", messages.len() as u64, now);
+                Some(messages)
+            }
             Err(error) => {
                 self.complain(Fault::of(&error), "receive from", &aws::said(&error));
                 None
@@ -233,6 +241,12 @@ impl Reader {
     }
 
     fn complain(&self, fault: Fault, action: &str, message: &str) {
+        let failure = Failure {
+            fault: fault.as_str(),
+            message: format!("cannot {action} the queue: {message}"),
+            hint: fault.hint(),
+        };
+        self.post.failed("queue", failure, (self.shop.clock)());
         self.shop
             .metrics
             .errors
@@ -382,6 +396,8 @@ impl Reader {
                 self.passed_over("foreign_object");
                 continue;
             }
+            let now = (self.shop.clock)();
+            self.shop.metrics.collectors.saw(&object.key, now);
             let outcome = self.objects.take(&object).await;
             let word = match &outcome {
                 Ok(Outcome::Read { .. }) => "read",
@@ -391,6 +407,7 @@ impl Reader {
             self.shop.metrics.objects.with_label_values(&[word]).inc();
             let Err(trouble) = outcome else {
                 self.refused.store(0, Ordering::Relaxed);
+                self.post.well("objects", 0, (self.shop.clock)());
                 continue;
             };
             match self.on_trouble(&object, &trouble, message) {
@@ -460,6 +477,8 @@ impl Reader {
         );
         if !of_object {
             self.refused.fetch_add(1, Ordering::Relaxed);
+            self.post
+                .failed("objects", Failure::of(trouble), (self.shop.clock)());
         }
         self.shop
             .metrics
@@ -503,6 +522,7 @@ impl Reader {
         if let Some(waiting) = waiting.and_then(|n| n.parse().ok()) {
             let gauge = &self.shop.metrics.waiting;
             gauge.with_label_values(&[self.queue.name()]).set(waiting);
+            self.post.waiting(u64::try_from(waiting).unwrap_or(0));
         }
         let redrive = attributes.get(&QueueAttributeName::RedrivePolicy);
         let max = redrive.map_or(0, |policy| max_receives(policy));

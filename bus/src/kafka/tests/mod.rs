@@ -94,6 +94,7 @@ impl Cluster {
                 meters: 7_200,
                 findings: 7_200,
                 dead_letters: 7_200,
+                sources: 7_200,
             },
             consumers: Consumers::default(),
             accept_gap: false,

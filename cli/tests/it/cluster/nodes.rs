@@ -384,6 +384,7 @@ impl Cluster {
             meters: 1,
             findings: 12,
             dead_letters: 1,
+            sources: 1,
         };
         let settings = bus::kafka::Settings {
             kafka: bus::kafka::config::Options {
