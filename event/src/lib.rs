@@ -2,14 +2,16 @@
 //!
 //! Everything that two stages must agree on lives here and nothing else does: the normalized
 //! [`Event`] with the original record byte for byte, the [`Finding`] that a rule emits, deterministic
-//! [`Id`]s, [`Time`], [`Severity`], and [`json`], which reads fields of a JSON record by path without
-//! building a tree. Stages hand these types to one another over the `bus`; no stage knows another.
+//! [`Id`]s, [`Time`], [`Severity`], the [`inventory`] of what is expected, and [`json`], which reads fields of a JSON
+//! record by path without building a tree. Stages hand these types to one another over the `bus`; no stage knows another.
 //!
 //! This crate does no I/O, reads no clock and depends on no other crate of the workspace.
 
 pub mod inert;
+pub mod inventory;
 pub mod json;
 pub mod path;
+pub mod wildcard;
 
 mod envelope;
 mod finding;
