@@ -8,6 +8,7 @@
 //! Everything here is a function of what was told and of the time that is given.
 
 mod gaps;
+pub mod report;
 pub mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,7 +161,7 @@ impl Silence {
 }
 
 /// How a feed is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It is too new to be missed.
@@ -279,6 +280,36 @@ pub type CollectorKey = (Str, Str, Str);
 
 /// What names a function: account, name.
 pub type FunctionKey = (Str, Str);
+
+/// Everything under `sources:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Nobody is called silent before so many minutes, whatever is usual.
+    pub silent_minutes: u64,
+    /// Sources that are not missed when they fall silent.
+    pub ignore: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            silent_minutes: 15,
+            ignore: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// The same, ready for use.
+    pub fn options(&self) -> Options {
+        let minutes = i64::try_from(self.silent_minutes).unwrap_or(i64::MAX / MINUTE);
+        Options {
+            least: minutes.saturating_mul(MINUTE),
+            ignore: self.ignore.iter().cloned().collect(),
+        }
+    }
+}
 
 /// How sources are watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -708,10 +739,12 @@ fn failure(collector: &Collector, told: Silence, ended: Option<Time>) -> Finding
 
 /// A time span as people say it.
 pub fn span(micros: i64) -> String {
-    let minutes = (micros.max(0) + MINUTE / 2) / MINUTE;
+    let seconds = micros.max(0) / 1_000_000;
+    let minutes = (seconds + 30) / 60;
     let of = |n: i64, unit: &str| format!("{n} {unit}{}", if n == 1 { "" } else { "s" });
     match minutes {
-        0..120 => of(minutes, "minute"),
+        0..2 => of(seconds, "second"),
+        2..120 => of(minutes, "minute"),
         120..2_880 => of((minutes + 30) / 60, "hour"),
         _ => of((minutes + 720) / 1_440, "day"),
     }

@@ -45,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) ingest: ingest::config::Config,
     /// The index.
     pub(crate) search: search::Config,
+    /// How sources are watched.
+    pub(crate) sources: alerting::watch::Config,
     /// Alerts and who is told of them.
     pub(crate) alerting: alerting::Config,
     /// The console.
@@ -127,6 +129,7 @@ impl Default for Config {
             bus: bus::config::Options::default(),
             ingest: ingest::config::Config::default(),
             search: search::Config::default(),
+            sources: alerting::watch::Config::default(),
             alerting: alerting::Config::default(),
             console: console::Config::default(),
         }

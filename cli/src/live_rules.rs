@@ -15,9 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use alerting::watch::Blind;
 use bus::Stop;
 use detect::engine::Engine;
 use detect::match_stage::{self, Rules};
+use detect::rule::Logsource;
 use detect::rule_set::{LoadErrors, RuleFile, RuleSet};
 use detect::tracker::Baseline;
 use detect::window::Correlation;
@@ -62,6 +64,8 @@ struct State {
 struct Loaded {
     rules: Arc<Rules>,
     infos: Arc<Vec<RuleInfo>>,
+    /// Which sources each rule looks at.
+    looking: Vec<(Logsource, Blind)>,
     count: usize,
 }
 
@@ -78,12 +82,36 @@ impl Loaded {
         };
         let mut infos = set.infos();
         infos.extend(match_stage::own_rules());
+        infos.extend(alerting::watch::own_rules());
         Loaded {
             rules: Arc::new(rules),
             infos: Arc::new(infos),
+            looking: looking(set),
             count: set.rules.len() + set.correlations.len() + set.baselines.len(),
         }
     }
+}
+
+/// What each rule looks at. A correlation looks through its rules, which are in the set too.
+fn looking(set: &RuleSet) -> Vec<(Logsource, Blind)> {
+    let blind = |info: &RuleInfo| Blind {
+        title: info.title.clone(),
+        severity: info.severity,
+    };
+    let rules = set
+        .rules
+        .iter()
+        .map(|r| (r.logsource.clone(), blind(&r.info)));
+    let of_functions = Logsource {
+        product: Some("aws".to_owned()),
+        service: Some("lambda".to_owned()),
+        category: None,
+    };
+    let baselines = set.baselines.iter().zip(&set.watched);
+    let baselines = baselines.filter(|(_, watched)| watched.is_empty());
+    rules
+        .chain(baselines.map(|(b, _)| (of_functions.clone(), blind(&b.info))))
+        .collect()
 }
 
 /// What is counted of changes of rules.
@@ -189,6 +217,13 @@ impl LiveRules {
     /// What people read about the rules.
     pub(crate) fn infos(&self) -> Arc<Vec<RuleInfo>> {
         Arc::clone(&self.state().shown.infos)
+    }
+
+    /// The rules that look at a source.
+    pub(crate) fn blind(&self, source: &str) -> Vec<Blind> {
+        let shown = Arc::clone(&self.state().shown);
+        let looking = shown.looking.iter().filter(|(l, _)| l.covers(source));
+        looking.map(|(_, rule)| rule.clone()).collect()
     }
 
     /// Which rules run, and whether those on disk are others.

@@ -29,6 +29,8 @@ mod rules;
 mod run;
 mod search;
 mod service;
+mod service_client;
+mod sources;
 mod topics;
 mod verify;
 
@@ -64,6 +66,7 @@ enum Command {
     Hunt(hunt::HuntArgs),
     Backtest(backtest::BacktestArgs),
     Search(search::SearchArgs),
+    Sources(sources::SourcesArgs),
     #[command(subcommand)]
     Rule(rule::RuleCommand),
     Baseline(baseline::BaselineArgs),
@@ -118,6 +121,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Hunt(args) => hunt::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Search(args) => search::run(args),
+        Command::Sources(args) => sources::run(args),
         Command::Rule(command) => rule::run(command),
         Command::Baseline(args) => baseline::run(args),
         Command::Verify(args) => verify::run(args),

@@ -10,6 +10,7 @@ use search::{Request, SearchError, Searcher};
 
 use crate::clock;
 use crate::exit::{Outcome, Usage};
+use crate::service_client;
 
 /// Searches events by any field or free text
 #[derive(Debug, clap::Args)]
@@ -169,23 +170,8 @@ const PAGE: usize = 1_000;
 
 /// Asks a running service, page by page.
 fn ask(url: &str, token_file: Option<&Path>, request: &Request) -> anyhow::Result<Vec<Hit>> {
-    let token = token_file
-        .map(|path| {
-            std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read `{}`", path.display()))
-        })
-        .transpose()
-        .context(Usage)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let client = reqwest::Client::builder()
-        .timeout(std::time::Duration::from_secs(60))
-        .build()?;
-    let base = reqwest::Url::parse(url)
-        .and_then(|u| u.join("/api/v1/search"))
-        .with_context(|| format!("`{url}` is no address of a service"))
-        .context(Usage)?;
+    let service = service_client::Service::new(url, token_file)?;
+    let base = service.address("/api/v1/search")?;
     let mut hits: Vec<Hit> = Vec::new();
     let mut cursor: Option<String> = None;
     while hits.len() < request.limit {
@@ -211,32 +197,7 @@ fn ask(url: &str, token_file: Option<&Path>, request: &Request) -> anyhow::Resul
                 pairs.append_pair("cursor", cursor);
             }
         }
-        let mut call = client.get(page);
-        if let Some(token) = &token {
-            call = call.bearer_auth(token.trim());
-        }
-        let (status, body) = runtime.block_on(async {
-            let answer = call
-                .send()
-                .await
-                .with_context(|| format!("cannot reach `{url}`"))?;
-            let status = answer.status();
-            anyhow::Ok((
-                status,
-                answer
-                    .json::<serde_json::Value>()
-                    .await
-                    .context("the answer is no JSON")?,
-            ))
-        })?;
-        if !status.is_success() {
-            let text = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
-            anyhow::bail!(
-                "the service answered {status}: {}\n\nhint: {}",
-                text("message"),
-                text("hint")
-            );
-        }
+        let body = service.get(page)?;
         if let Some(partial) = body["partial"].as_str() {
             warn(partial);
         }

@@ -7,17 +7,20 @@
 
 mod web;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use alerting::watch;
 use anyhow::Context;
-use bus::{Bus, Stop};
+use bus::{Bus, BusError, Offset, Stop, Topic};
 use detect::match_stage;
 use detect::rule_set::RuleSet;
 use detect::{tracker, window};
+use event::Time;
 use prometheus::Registry;
 use search::Searcher;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,6 +38,9 @@ use web::listen;
 
 /// How long stages get to finish what they have.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// How many times it is remembered where the log ended while the match stage is behind.
+const MOST_ENDS: usize = 1_000;
 
 /// What the demo shows of its injected attacks.
 pub(crate) type Injections = Arc<dyn Fn() -> Vec<console::Injection> + Send + Sync>;
@@ -267,6 +273,43 @@ impl Service {
         })
     }
 
+    /// Watches what arrives: part of the role `alert`, whose store knows it.
+    fn watch_sources(
+        &mut self,
+        config: &Config,
+        parts: &Parts,
+        metrics: &alerting::Metrics,
+    ) -> anyhow::Result<()> {
+        let (bus, store, ended) = (
+            Arc::clone(&parts.bus),
+            Arc::clone(&parts.store),
+            self.stop.clone(),
+        );
+        let (rules, log) = (Arc::clone(&parts.rules), Arc::clone(&parts.bus));
+        let matched = Mutex::new(Matched::default());
+        let around = watch::stage::Around {
+            read_to: Box::new(move |now| {
+                let mut matched = matched.lock().unwrap_or_else(PoisonError::into_inner);
+                matched.ask(&*log, now)
+            }),
+            blind: Box::new(move |source| rules.blind(source)),
+        };
+        let (options, metrics) = (config.sources.options(), metrics.clone());
+        let node = config.node_name();
+        self.spawn("sources", move || {
+            Ok(watch::stage::run(
+                bus,
+                store,
+                options,
+                around,
+                clock::clock(),
+                metrics,
+                node,
+                ended,
+            )?)
+        })
+    }
+
     fn index(&mut self, config: &Config, parts: &Parts) -> anyhow::Result<()> {
         let ended = self.stop.clone();
         let (bus, searcher) = (Arc::clone(&parts.bus), parts.searcher.clone());
@@ -308,6 +351,7 @@ impl Service {
             let list: String = errors.iter().map(|e| format!("\n  {e}")).collect();
             anyhow::anyhow!("receivers cannot be used:{list}").context(Usage)
         })?;
+        self.watch_sources(config, parts, &metrics)?;
         let rules = Arc::clone(&parts.rules);
         let sender = alerting::Sender {
             store: Arc::clone(&parts.store),
@@ -320,6 +364,35 @@ impl Service {
         self.spawn("notify", move || {
             Ok(alerting::notify::run(&sender, &receivers, node, &ended)?)
         })
+    }
+}
+
+/// The time up to which the match stage has taken everything in, as it is asked from time to time.
+#[derive(Default)]
+struct Matched {
+    /// Where the partitions of `events` ended when it was asked, as long as the match stage has not come so far.
+    ends: VecDeque<(Time, Vec<Offset>)>,
+    to: Option<Time>,
+}
+
+impl Matched {
+    fn ask(&mut self, bus: &dyn Bus, now: Time) -> Result<Time, BusError> {
+        if self.ends.len() < MOST_ENDS {
+            self.ends.push_back((now, bus.ends(Topic::Events)?));
+        }
+        let mut positions = vec![0; bus.partitions(Topic::Events) as usize];
+        for progress in bus.progress()? {
+            if progress.consumer == match_stage::CONSUMER && progress.topic == Topic::Events {
+                positions[progress.partition as usize] = progress.next;
+            }
+        }
+        while let Some((time, ends)) = self.ends.front()
+            && ends.iter().zip(&positions).all(|(end, next)| next >= end)
+        {
+            self.to = Some(*time);
+            self.ends.pop_front();
+        }
+        Ok(self.to.unwrap_or(Time::MIN))
     }
 }
 

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use alerting::Store;
+use alerting::{Store, watch};
 use bus::{Bus, Offset, Stop, Topic};
+use event::inventory::Inventory;
 use event::{Clock, Event, Outcome, RuleInfo, Time};
 use prometheus::Registry;
 use search::Searcher;
@@ -44,6 +45,12 @@ pub struct App {
     pub reload: Reload,
     /// Why a rule (by its id) matches an event: one line a field; none where the rule is not loaded.
     pub explain: Explain,
+    /// How sources are watched.
+    pub watched: watch::Options,
+    /// The rules that look at a source.
+    pub blind: Arc<dyn Fn(&str) -> Vec<watch::Blind> + Send + Sync>,
+    /// What is expected.
+    pub inventory: Arc<dyn Fn() -> Arc<Inventory> + Send + Sync>,
     /// The log, for its bounds.
     pub bus: Arc<dyn Bus>,
     /// The stages of this process and where each stands in the log.

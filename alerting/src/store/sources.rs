@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::db::Tx;
 use super::rows::{self, run};
 use super::{Store, StoreError};
-use crate::watch::{Changed, FunctionKey, KnownCollector, Watch, Watched};
+use crate::watch::{FunctionKey, KnownCollector, Watch, Watched};
 
 const FEED: &str = "feed";
 const COLLECTOR: &str = "collector";
@@ -65,13 +65,14 @@ impl Store {
         })
     }
 
-    /// Stores what has changed, together with positions.
-    pub(crate) fn save_sources(
+    /// Stores what has changed since this was last done, together with positions in the topic `sources`. After an error
+    /// the watch must be read again.
+    pub fn save_sources(
         &self,
-        watch: &Watch,
-        changed: &Changed,
+        watch: &mut Watch,
         positions: &[(u32, Offset)],
     ) -> Result<(), StoreError> {
+        let changed = watch.changed();
         self.write("store what is known of sources", |tx| {
             for feed in &changed.feeds {
                 save(tx, FEED, &feed, watch.feed(feed))?;

@@ -159,8 +159,12 @@ impl<'a> Stage<'a> {
 
     /// One batch of every partition, or where there is none what time does. Tells whether there may be more.
     fn round(&mut self, now: Time) -> Result<bool, StageError> {
+        let judges = now >= self.next_judge;
         // Asked before reading: what was told until then is then read.
-        let read_to = (self.around.read_to)(now)?;
+        let read_to = match judges {
+            true => (self.around.read_to)(now)?,
+            false => now,
+        };
         let mut busy = false;
         for (partition, next) in &mut self.positions {
             let batch = self
@@ -188,7 +192,7 @@ impl<'a> Stage<'a> {
             self.save()?;
             return Ok(true);
         }
-        if now >= self.next_judge {
+        if judges {
             self.next_judge = now.plus(JUDGE);
             self.judge(read_to)?;
         }
@@ -218,9 +222,8 @@ impl<'a> Stage<'a> {
     }
 
     fn save(&mut self) -> Result<(), StageError> {
-        let changed = self.watch.changed();
         let positions = self.positions();
-        Ok(self.store.save_sources(&self.watch, &changed, &positions)?)
+        Ok(self.store.save_sources(&mut self.watch, &positions)?)
     }
 }
 
@@ -231,5 +234,159 @@ fn record(finding: &Finding, now: Time) -> Record {
         key: Bytes::from(finding.id.to_string()),
         value: Bytes::from(value),
         time: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use bus::embedded::{EmbeddedBus, Options as BusOptions};
+    use event::Id;
+    use event::source::{Arrival, Feed};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::policy::Policy;
+    use crate::store::testing::{Home, places};
+    use crate::store::{Filter, LEASE};
+
+    const MINUTE: i64 = 60_000_000;
+    const DAY: i64 = 1_440 * MINUTE;
+
+    fn arrive(bus: &dyn Bus, events: u64, at: Time) {
+        let arrival = Arrival {
+            feed: Feed {
+                source: "aws.cloudtrail".into(),
+                account: "1".into(),
+                region: "eu-west-1".into(),
+            },
+            partition: 0,
+            events,
+            last_ingest: at,
+            last_event: at,
+            delay: 0,
+        };
+        let (key, value) = SourceRecord::Arrival(arrival).encode();
+        let record = Record {
+            key: key.into(),
+            value: value.into(),
+            time: at,
+        };
+        bus.append(Topic::Sources, vec![record]).unwrap();
+    }
+
+    /// What was said: id and revision, in the order of the log.
+    fn said(bus: &dyn Bus) -> Vec<(Id, u64)> {
+        let partitions = 0..bus.partitions(Topic::Findings);
+        let records =
+            partitions.flat_map(|p| bus.read(Topic::Findings, p, 0, 1 << 20).unwrap().records);
+        records
+            .map(|(_, r)| serde_json::from_slice::<Finding>(&r.value).unwrap())
+            .map(|f| (f.id, f.revision))
+            .collect()
+    }
+
+    /// Whatever is cut off, a silence is one alert: resolved when the source comes back.
+    #[test]
+    fn a_silence_is_one_alert_whatever_is_cut_off() {
+        for place in places() {
+            let home = Home::new(&place);
+            let dir = tempfile::tempdir().unwrap();
+            let bus: Arc<dyn Bus> =
+                Arc::new(EmbeddedBus::open(dir.path(), BusOptions::default()).unwrap());
+            let store = Arc::new(home.open(Policy::new(&Config::default()).unwrap()).unwrap());
+            assert!(store.lead(ROLE, "a", LEASE).unwrap());
+            let options = crate::watch::Config::default().options();
+            let around = Around {
+                read_to: Box::new(Ok),
+                blind: Box::new(|_| Vec::new()),
+            };
+            let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+            let open = |now| Stage::open(&bus, &store, &options, &around, &metrics, now).unwrap();
+            let drain = |stage: &mut Stage<'_>, now| while stage.round(now).unwrap() {};
+
+            let begin = Time(20_000 * DAY);
+            let mut now = begin;
+            for n in 0..3 * 288 {
+                now = begin.plus(n * 5 * MINUTE);
+                arrive(&*bus, n as u64 + 1, now);
+            }
+            let mut stage = open(now);
+            drain(&mut stage, now);
+            drain(&mut stage, now.plus(14 * MINUTE));
+            assert_eq!(said(&*bus), []);
+            // Killed after the finding was appended, and before the store knows: it is said once more, under one id.
+            let late = now.plus(16 * MINUTE);
+            let findings = stage
+                .watch
+                .judge(late, stage.began, &options, &around.blind);
+            bus.append(
+                Topic::Findings,
+                findings.iter().map(|f| record(f, late)).collect(),
+            )
+            .unwrap();
+            let mut stage = open(now);
+            drain(&mut stage, late);
+            let ids: BTreeSet<_> = said(&*bus).into_iter().collect();
+            assert_eq!((said(&*bus).len(), ids.len()), (2, 1));
+            // Restarted again and again, it says nothing new before an hour has passed.
+            for minute in [17, 30, 60, 90] {
+                drain(&mut open(now), now.plus(minute * MINUTE));
+            }
+            assert_eq!(said(&*bus).len(), 3);
+            arrive(&*bus, 10_000, now.plus(100 * MINUTE));
+            drain(&mut open(now), now.plus(101 * MINUTE));
+            assert_eq!(said(&*bus).last().unwrap().1, 2);
+
+            // As alerting takes them in.
+            let mut offset = 0;
+            for partition in 0..bus.partitions(Topic::Findings) {
+                let batch = bus.read(Topic::Findings, partition, 0, 1 << 20).unwrap();
+                for (_, record) in batch.records {
+                    let finding = serde_json::from_slice(&record.value).unwrap();
+                    store
+                        .apply(
+                            &[(offset, finding)],
+                            0,
+                            offset,
+                            offset + 1,
+                            now.plus(102 * MINUTE),
+                        )
+                        .unwrap();
+                    offset += 1;
+                }
+            }
+            let alerts = store.alerts(&Filter::default()).unwrap();
+            let [alert] = &alerts[..] else {
+                panic!("{alerts:?}")
+            };
+            assert_eq!(alert.state, crate::State::Resolved);
+            assert!(alert.finding.explanation.contains("It has come back"));
+        }
+    }
+
+    /// What is behind must not look silent.
+    #[test]
+    fn nobody_is_silent_while_matching_is_behind() {
+        let home = Home::new(&places().next().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let bus: Arc<dyn Bus> =
+            Arc::new(EmbeddedBus::open(dir.path(), BusOptions::default()).unwrap());
+        let store = Arc::new(home.open(Policy::new(&Config::default()).unwrap()).unwrap());
+        let options = crate::watch::Config::default().options();
+        let begin = Time(20_000 * DAY);
+        let last = begin.plus(2 * DAY);
+        let around = Around {
+            read_to: Box::new(move |_| Ok(last.plus(MINUTE))),
+            blind: Box::new(|_| Vec::new()),
+        };
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        for n in 0..=2 * 288 {
+            arrive(&*bus, n as u64 + 1, begin.plus(n * 5 * MINUTE));
+        }
+        let mut stage = Stage::open(&bus, &store, &options, &around, &metrics, begin).unwrap();
+        while stage.round(last.plus(DAY)).unwrap() {}
+        assert_eq!(said(&*bus), []);
     }
 }

@@ -345,8 +345,10 @@ fn what_is_stored_comes_back_the_same() {
 #[test]
 fn spans_read_well() {
     for (micros, expected) in [
-        (0, "0 minutes"),
-        (MINUTE, "1 minute"),
+        (0, "0 seconds"),
+        (1_900_000, "1 second"),
+        (MINUTE, "60 seconds"),
+        (2 * MINUTE, "2 minutes"),
         (119 * MINUTE, "119 minutes"),
         (150 * MINUTE, "3 hours"),
         (36 * HOUR, "36 hours"),

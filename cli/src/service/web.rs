@@ -12,6 +12,7 @@ use bytes::Bytes;
 use detect::engine::Engine;
 use detect::match_stage;
 use event::Event;
+use event::inventory::Inventory;
 use event::json::Doc;
 use ingest::source::{bucket, object, queue, s3};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,6 +40,20 @@ impl Service {
             true => redaction::open(config, &ingest_metrics)?,
             false => Arc::new(ingest::redact::Redactor::off()),
         };
+        if ingests {
+            let (bus, stop) = (Arc::clone(&parts.bus), self.stop.clone());
+            let (collectors, node) = (ingest_metrics.collectors.clone(), config.node_name());
+            self.spawn("collectors", move || {
+                let clock = clock::clock();
+                Ok(ingest::status::run(
+                    &*bus,
+                    &collectors,
+                    &node,
+                    &clock,
+                    &stop,
+                )?)
+            })?;
+        }
         let intake = ingests
             .then(|| intake(config, &parts.bus, &ingest_metrics, &redactor))
             .transpose()?;
@@ -146,6 +161,7 @@ impl Service {
     ) -> anyhow::Result<console::App> {
         let rules = Arc::clone(&parts.rules);
         let (listed, explained) = (Arc::clone(&rules), Arc::clone(&rules));
+        let blinded = Arc::clone(&rules);
         let (reloaded, checked) = (Arc::clone(&rules), Arc::clone(&rules));
         let running = Arc::clone(&self.running);
         let expected = self.threads.len();
@@ -211,6 +227,9 @@ impl Service {
             store: parts.store,
             rules: Arc::new(move || listed.infos()),
             reload: Arc::new(move || reloaded.reload()),
+            watched: config.sources.options(),
+            blind: Arc::new(move |source| blinded.blind(source)),
+            inventory: Arc::new(|| Arc::new(Inventory::default())),
             explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),
             bus,
             stages,

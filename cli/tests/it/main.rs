@@ -30,4 +30,5 @@ mod redaction;
 mod reload;
 mod rule_tests;
 mod service;
+mod sources;
 mod verify;

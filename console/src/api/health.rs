@@ -2,11 +2,11 @@
 //!
 //! `/healthz` says that the process answers; `/readyz` runs the checks that `cli` gave. [`lags`] compares
 //! each stage's position with the end of the log, in records and in seconds: the age of the oldest record
-//! that the stage has not taken yet. [`sources_now`] says what arrives, from the index.
+//! that the stage has not taken yet. [`report`] says what arrives and what is silent, from the store.
 
 use std::collections::BTreeMap;
 
-use ::search::Request;
+use alerting::watch::report::{Known, Report};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -19,8 +19,6 @@ use serde_json::{Value, json};
 
 use crate::app::{App, Shared};
 use crate::error::{ApiError, blocking};
-
-const DAY: i64 = 86_400_000_000;
 
 /// How far a stage is behind.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -48,19 +46,6 @@ pub(crate) struct Kept {
     pub(crate) records: u64,
     /// Records ever appended.
     pub(crate) appended: u64,
-}
-
-/// What arrives from one source.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Source {
-    /// Its name.
-    pub(crate) source: String,
-    /// Events of the last day.
-    pub(crate) events_last_day: u64,
-    /// The time of its latest event.
-    pub(crate) last_event: Option<Time>,
-    /// When that one was taken in.
-    pub(crate) last_ingest: Option<Time>,
 }
 
 /// `GET /healthz`
@@ -119,9 +104,9 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Result<Json<Value>, 
 }
 
 /// `GET /api/v1/sources`
-pub(crate) async fn sources(State(shared): State<Shared>) -> Result<Json<Value>, ApiError> {
-    let sources = blocking(move || sources_now(&shared.app, shared.now())).await??;
-    Ok(Json(json!({ "sources": sources })))
+pub(crate) async fn sources(State(shared): State<Shared>) -> Result<Json<Report>, ApiError> {
+    let report = blocking(move || report(&shared.app, shared.now())).await??;
+    Ok(Json(report))
 }
 
 /// Runs the checks of readiness.
@@ -182,37 +167,17 @@ pub(crate) fn kept(app: &App) -> Vec<Kept> {
         .collect()
 }
 
-/// What arrives, most first.
-pub(crate) fn sources_now(app: &App, now: Time) -> Result<Vec<Source>, ApiError> {
-    let all = Request {
-        limit: 1,
-        newest_first: true,
-        ..Request::default()
+/// What arrives, what is silent, and what was never seen.
+pub(crate) fn report(app: &App, now: Time) -> Result<Report, ApiError> {
+    let (feeds, collectors) = (app.store.feeds()?, app.store.collectors()?);
+    let functions = app.store.functions()?;
+    let inventory = (app.inventory)();
+    let known = Known {
+        feeds: &feeds,
+        collectors: &collectors,
+        functions: &functions,
+        inventory: &inventory,
+        blind: &*app.blind,
     };
-    let last_day = Request {
-        from: Some(now.plus(-DAY)),
-        ..all.clone()
-    };
-    let counts: BTreeMap<String, u64> = app
-        .searcher
-        .top(&last_day, "source", 50)?
-        .into_iter()
-        .collect();
-    app.searcher
-        .top(&all, "source", 50)?
-        .into_iter()
-        .map(|(source, _)| {
-            let latest = Request {
-                query: crate::pages::query_for("source", &source).unwrap_or_default(),
-                ..all.clone()
-            };
-            let event = app.searcher.search(&latest)?.hits.into_iter().next();
-            Ok(Source {
-                events_last_day: counts.get(&source).copied().unwrap_or(0),
-                last_event: event.as_ref().map(|e| e.time),
-                last_ingest: event.as_ref().map(|e| e.ingest_time),
-                source,
-            })
-        })
-        .collect()
+    Ok(Report::of(&known, &app.watched, now))
 }

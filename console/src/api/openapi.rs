@@ -256,8 +256,17 @@ const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
-        answer: &[("sources", "[]Source")],
-        ..operation("get", "/api/v1/sources", "What arrives.")
+        answer: &[
+            ("sources", "[]Source"),
+            ("silent", "[]Silent"),
+            ("collectors", "[]Collector"),
+            ("unseen", "object"),
+        ],
+        ..operation(
+            "get",
+            "/api/v1/sources",
+            "What arrives, how late, what is silent and which rules that blinds, and what the inventory expects and was never seen.",
+        )
     },
     Operation {
         answer: &[
@@ -426,8 +435,18 @@ fn schemas() -> Value {
             ("status", "string"), ("tags", "array"), ("false_positives", "array"), ("next_steps", "array"),
             ("references", "array"), ("yaml", "string"), ("file", "string"), ("correlation", "string"),
         ]),
-        "Source": object("What arrives from one source.", &[
-            ("source", "string"), ("events_last_day", "integer"), ("last_event", "string"), ("last_ingest", "string"),
+        "Source": object("What arrives from one source, account and region; empty texts where it does not say.", &[
+            ("source", "string"), ("account", "string"), ("account_name", "string"), ("region", "string"),
+            ("state", "learning|arriving|silent|passing"), ("first_seen", "string"), ("last_ingest", "string"), ("last_event", "string"),
+            ("last_heartbeat", "string"), ("delay_seconds", "number"), ("events_last_hour", "integer"), ("events_last_day", "integer"),
+            ("silent_after_seconds", "integer"), ("rules", "integer"),
+        ]),
+        "Silent": object("What is silent, the widest; empty texts stand for all.", &[
+            ("source", "string"), ("account", "string"), ("region", "string"), ("since", "string"), ("blind", "array"),
+        ]),
+        "Collector": object("Who fetches from a source.", &[
+            ("node", "string"), ("kind", "string"), ("name", "string"), ("state", "well|failing|gone"), ("at", "string"), ("well", "string"),
+            ("failing", "string"), ("fault", "string"), ("message", "string"), ("hint", "string"), ("waiting", "integer"), ("taken", "integer"),
         ]),
         "Lag": object("How far a stage is behind.", &[
             ("stage", "string"), ("topic", "string"), ("records", "integer"), ("seconds", "number"), ("positions", "array"),

@@ -1,6 +1,7 @@
 //! Is everything well: checks, how far each stage is behind, what arrives, what was not delivered.
 
 use ::event::Time;
+use alerting::watch::report::Report;
 use alerting::{Delivery, Notification, NotificationFilter};
 use axum::extract::{Path, State};
 use axum::response::Redirect;
@@ -8,8 +9,8 @@ use maud::{Markup, html};
 
 use super::alert::delivery;
 use super::layout::{self, Tab};
-use super::{encode, when_ago};
-use crate::api::health::{Kept, Lag, Source, checks, kept, lags, sources_now};
+use super::{sources, when_ago};
+use crate::api::health::{Kept, Lag, checks, kept, lags, report};
 use crate::api::notifications::send_again;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
@@ -22,7 +23,7 @@ struct Found {
     checks: Vec<(&'static str, Result<String, String>)>,
     lags: Vec<Lag>,
     kept: Vec<Kept>,
-    sources: Result<Vec<Source>, ApiError>,
+    sources: Result<Report, ApiError>,
     waiting: Vec<Notification>,
     dead: Vec<Notification>,
     counters: Vec<(String, f64)>,
@@ -48,6 +49,7 @@ pub(crate) async fn page(State(shared): State<Shared>, client: Client) -> Result
             ul.tiles {
                 li { b { (rate(&found.kept)) } span { "events taken in" } }
                 li.bad[dead_letters > 0] { b { (dead_letters) } span { "dead letters" } }
+                @if let Ok(report) = &found.sources { li.bad[!report.silent.is_empty()] { b { (report.silent.len()) } span { "silent sources" } } }
                 li { b { (found.waiting.len()) } span { "notifications waiting" } }
                 li.bad[!found.dead.is_empty()] { b { (found.dead.len()) } span { "notifications given up" } }
             }
@@ -72,20 +74,9 @@ pub(crate) async fn page(State(shared): State<Shared>, client: Client) -> Result
                     } } }
                 }
             }
-            section.panel { h2 { "Sources" }
-                @match &found.sources {
-                    Err(wrong) => p.wrong { (wrong.message) },
-                    Ok(sources) if sources.is_empty() => p.dim { "Nothing has been indexed yet. Point a source at this machine, or push events to " code { "/api/v1/events" } "." },
-                    Ok(sources) => table.cards {
-                        thead { tr { th { "Source" } th.num { "Events, last day" } th { "Latest event" } th { "Taken in" } } }
-                        tbody { @for source in sources { tr {
-                            td data-label="Source" { a href=(format!("/search?q={}", encode(&super::query_for("source", &source.source).unwrap_or_default()))) { (Inert(&source.source)) } }
-                            td.num data-label="Events, last day" { (source.events_last_day) }
-                            td data-label="Latest event" { @if let Some(t) = source.last_event { (when_ago(t, now)) } }
-                            td data-label="Taken in" { @if let Some(t) = source.last_ingest { (when_ago(t, now)) } }
-                        } } }
-                    },
-                }
+            @match &found.sources {
+                Err(wrong) => section.panel { h2 { "Sources" } p.wrong { (wrong.message) } },
+                Ok(report) => (sources::section(report, now)),
             }
             @if !found.dead.is_empty() { section.panel { h2 { "Notifications given up" } (outbox(&client, &found.dead, now)) } }
             @if !found.waiting.is_empty() { section.panel { h2 { "Notifications waiting" } (outbox(&client, &found.waiting, now)) } }
@@ -122,7 +113,7 @@ fn find(shared: &Shared, now: Time) -> Result<Found, ApiError> {
         checks: checks(&shared.app).into_iter().collect(),
         lags: lags(&shared.app, now),
         kept: kept(&shared.app),
-        sources: sources_now(&shared.app, now),
+        sources: report(&shared.app, now),
         waiting: notifications(vec![
             Delivery::Pending,
             Delivery::Leased,

@@ -13,6 +13,7 @@ pub(crate) mod login;
 pub(crate) mod rules;
 pub(crate) mod search;
 pub(crate) mod silences;
+mod sources;
 
 use ::event::{Severity, Time};
 use alerting::State;

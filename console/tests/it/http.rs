@@ -562,7 +562,28 @@ async fn searching_through_the_api() {
     assert!(csv.contains("\"'=HYPERLINK"));
     assert!(!csv.contains('\u{1b}') && !csv.contains('\u{202e}'));
     let sources = json_of(&router, get("/api/v1/sources"), 200).await;
-    assert_eq!(sources["sources"][0]["source"], "aws.cloudtrail");
+    let row = |account: &str| {
+        let rows = sources["sources"].as_array().unwrap();
+        rows.iter()
+            .find(|s| s["account"] == account)
+            .unwrap()
+            .clone()
+    };
+    let usual = row("111122223333");
+    assert_eq!(
+        (&usual["source"], &usual["state"]),
+        (&json!("aws.cloudtrail"), &json!("arriving"))
+    );
+    assert_eq!(usual["account_name"], "payments");
+    assert_eq!(row("444455556666")["state"], "silent");
+    let silent = &sources["silent"];
+    assert_eq!(silent.as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&silent[0]["account"], &silent[0]["blind"][0]["title"]),
+        (&json!("444455556666"), &json!("A rule that is blind"))
+    );
+    assert_eq!(sources["unseen"]["accounts"][0]["account"], "777788889999");
+    assert_eq!(sources["collectors"][0]["state"], "failing");
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ use axum::Router;
 use bus::embedded::{EmbeddedBus, Options};
 use bus::{Bus, Stop, Topic};
 use console::{App, AuditEvent, Check, Config, Injection, Stage};
+use event::inventory::{Account, Inventory};
+use event::source::{Arrival, Collector, Feed, SourceRecord};
 use event::{Event, Finding, Id, Outcome, RuleInfo, Severity, Str, Time};
 use search::Searcher;
 use search::offline::OfflineIndex;
@@ -147,6 +149,14 @@ impl World {
             reload: Arc::new(|| Ok("unchanged".to_owned())),
             explain: Arc::new(|_, event| vec![format!("selection: action = {}", event.action)]),
             stages: vec![Stage::on_bus(&bus, "match", "match", Topic::Events)],
+            watched: alerting::watch::Config::default().options(),
+            blind: Arc::new(|_| {
+                vec![alerting::watch::Blind {
+                    title: "A rule that is blind".into(),
+                    severity: Severity::High,
+                }]
+            }),
+            inventory: Arc::new(|| Arc::new(inventory())),
             bus,
             offers: console::Offers {
                 alerts: true,
@@ -194,7 +204,70 @@ impl World {
         id
     }
 
+    /// What arrives: an account as usual, one that fell silent two hours ago, a collector that fails, and hostile names.
+    fn seed_sources(&self) {
+        let options = alerting::watch::Config::default().options();
+        let mut watch = alerting::watch::Watch::default();
+        let begin = self.now().plus(-3 * 1_440 * MINUTE);
+        let mut events = 0;
+        for minute in (0..=3 * 1_440).step_by(5) {
+            let now = begin.plus(minute * MINUTE);
+            events += 1;
+            for account in ["111122223333", "444455556666"] {
+                if account == "444455556666" && minute > 3 * 1_440 - 120 {
+                    continue;
+                }
+                let arrival = Arrival {
+                    feed: Feed {
+                        source: "aws.cloudtrail".into(),
+                        account: account.into(),
+                        region: "eu-west-1".into(),
+                    },
+                    partition: 0,
+                    events,
+                    last_ingest: now,
+                    last_event: now,
+                    delay: 4 * MINUTE,
+                };
+                watch.take(SourceRecord::Arrival(arrival), &options);
+            }
+            watch.judge(now, Time::MIN, &options, &|_| Vec::new());
+        }
+        for hostile in HOSTILE {
+            let feed = Feed {
+                source: (*hostile).into(),
+                account: (*hostile).into(),
+                region: (*hostile).into(),
+            };
+            let arrival = Arrival {
+                feed,
+                partition: 0,
+                events: 1,
+                last_ingest: self.now(),
+                last_event: self.now(),
+                delay: 0,
+            };
+            watch.take(SourceRecord::Arrival(arrival), &options);
+        }
+        for (n, message) in HOSTILE.iter().copied().chain(["AccessDenied"]).enumerate() {
+            let collector = Collector {
+                node: "node-1".into(),
+                kind: "queue".into(),
+                name: format!("trail-{n}").into(),
+                at: self.now(),
+                failing: Some(self.now().plus(-9 * MINUTE)),
+                fault: "denied".into(),
+                message: message.into(),
+                hint: "allow sqs:ReceiveMessage".into(),
+                ..Collector::default()
+            };
+            watch.take(SourceRecord::Collector(collector), &options);
+        }
+        self.store.save_sources(&mut watch, &[]).unwrap();
+    }
+
     fn seed(&self) {
+        self.seed_sources();
         let rules = rules();
         let attack: Vec<&Event> = self
             .events
@@ -458,4 +531,19 @@ fn event(
         raw: raw.to_string().into(),
         ..Event::default()
     }
+}
+
+fn inventory() -> Inventory {
+    let account = |number: &str, name: &str| Account {
+        account: number.into(),
+        name: name.into(),
+        ..Account::default()
+    };
+    Inventory::new(
+        vec![
+            account("111122223333", "payments"),
+            account("777788889999", "<b>never</b> seen"),
+        ],
+        Vec::new(),
+    )
 }

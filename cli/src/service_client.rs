@@ -1,0 +1,77 @@
+//! A running service, asked over its HTTP API by the commands of this program.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::Url;
+use serde_json::Value;
+
+use crate::exit::Usage;
+
+/// The way to a service.
+pub(crate) struct Service {
+    url: String,
+    token: Option<String>,
+    client: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Service {
+    /// The service at an address, with the bearer token in a file.
+    pub(crate) fn new(url: &str, token_file: Option<&Path>) -> anyhow::Result<Service> {
+        let token = token_file
+            .map(|path| {
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read `{}`", path.display()))
+            })
+            .transpose()
+            .context(Usage)?;
+        Ok(Service {
+            url: url.to_owned(),
+            token: token.map(|t| t.trim().to_owned()),
+            client: reqwest::Client::builder()
+                .timeout(Duration::from_secs(60))
+                .build()?,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
+        })
+    }
+
+    /// The address of something that it answers.
+    pub(crate) fn address(&self, path: &str) -> anyhow::Result<Url> {
+        Url::parse(&self.url)
+            .and_then(|u| u.join(path))
+            .with_context(|| format!("`{}` is no address of a service", self.url))
+            .context(Usage)
+    }
+
+    /// What it answers there.
+    pub(crate) fn get(&self, address: Url) -> anyhow::Result<Value> {
+        let mut call = self.client.get(address);
+        if let Some(token) = &self.token {
+            call = call.bearer_auth(token);
+        }
+        let (status, body) = self.runtime.block_on(async {
+            let answer = call.send().await.with_context(|| {
+                format!(
+                    "cannot reach `{}`; is the service running, and is this its address?",
+                    self.url
+                )
+            })?;
+            let status = answer.status();
+            let body = answer.json::<Value>().await;
+            anyhow::Ok((status, body.context("the answer is no JSON")?))
+        })?;
+        if !status.is_success() {
+            let text = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
+            anyhow::bail!(
+                "the service answered {status}: {}\n\nhint: {}",
+                text("message"),
+                text("hint")
+            );
+        }
+        Ok(body)
+    }
+}
