@@ -398,6 +398,8 @@ impl Watch {
             SourceRecord::Arrival(arrival) => self.arrival(&arrival, options),
             SourceRecord::Heartbeat(beat) => self.heartbeat(&beat, options),
             SourceRecord::Function(seen) => self.function_seen(seen),
+            // Who shows events asks for it.
+            SourceRecord::Attested(_) => {}
             SourceRecord::Collector(collector) => {
                 let key = key(&collector);
                 let known = self

@@ -49,6 +49,8 @@ pub struct App {
     pub watched: watch::Options,
     /// The rules that look at a source.
     pub blind: Arc<dyn Fn(&str) -> Vec<watch::Blind> + Send + Sync>,
+    /// Sets what has become known of an event's integrity since it was taken in.
+    pub integrity: Arc<dyn Fn(&mut Event) + Send + Sync>,
     /// What is expected.
     pub inventory: Arc<dyn Fn() -> Arc<Inventory> + Send + Sync>,
     /// The log, for its bounds.

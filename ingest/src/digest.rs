@@ -36,7 +36,7 @@ pub use folder::Folder;
 pub use keys::{KeysError, PublicKeys};
 pub use kind::Kind;
 pub use name::Chain;
-pub use report::{ChainReport, LogCounts, Report, Violation};
+pub use report::{ChainReport, Coverage, LogCounts, Report, Violation};
 
 use scope::Scope;
 
@@ -171,6 +171,12 @@ pub(crate) fn ended(name: &str) -> Option<(Chain, Time)> {
     Some((named.chain, named.time?))
 }
 
+/// The account, region and time of delivery that the name of a log file tells; `None` for what is none.
+pub fn log_named(name: &str) -> Option<(String, String, Time)> {
+    let named = name::classify(name).filter(|n| !n.digest)?;
+    Some((named.chain.account, named.chain.region, named.time?))
+}
+
 /// Is an object with this name a digest or a log file?
 pub fn is_of_trail(name: &str) -> bool {
     name::classify(name).is_some()
@@ -196,6 +202,11 @@ pub fn verify(job: &Job<'_>) -> Result<Report, VerifyError> {
         newest = newest.max(verified.newest);
         report.chains.append(&mut verified.chains);
         report.violations.append(&mut verified.violations);
+        report.coverage.push(Coverage {
+            account: account.clone(),
+            region: region.clone(),
+            ..verified.coverage
+        });
         if !verified.alone.is_empty() {
             alone.push((Chain::unnamed(&account, &region), verified.alone));
         }

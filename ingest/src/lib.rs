@@ -9,6 +9,7 @@
 //!
 //! This crate is the last one that knows the formats of vendors. It evaluates no rule and keeps no event.
 
+pub mod attested;
 pub mod aws;
 pub mod config;
 pub mod dead_letter;

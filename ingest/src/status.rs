@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bus::{Bus, BusError, Record, Stop, Topic};
 use bytes::Bytes;
-use event::source::{Collector, Feed, Heartbeat, SourceRecord};
+use event::source::{Attested, Collector, Feed, Heartbeat, SourceRecord};
 use event::{Clock, Str, Time};
 
 use crate::digest;
@@ -40,14 +40,23 @@ struct Inner {
     /// The newest digest of an account and region.
     digests: BTreeMap<Feed, Time>,
     beats: Vec<Heartbeat>,
+    attested: Vec<Attested>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     collector: Collector,
-    /// What fails, and since when.
-    failing: BTreeMap<&'static str, (Time, Failure)>,
+    /// What fails.
+    failing: BTreeMap<&'static str, Failing>,
     changed: bool,
+}
+
+#[derive(Debug)]
+struct Failing {
+    since: Time,
+    /// When it last did.
+    at: Time,
+    failure: Failure,
 }
 
 /// Why something fails.
@@ -148,11 +157,18 @@ impl Collectors {
         }
     }
 
+    /// What digests say is to be told.
+    pub(crate) fn attested(&self, attested: Attested) {
+        self.lock().attested.push(attested);
+    }
+
     /// What there is to tell.
     fn news(&self, node: &str, now: Time) -> Vec<SourceRecord> {
         let mut inner = self.lock();
         let beats = std::mem::take(&mut inner.beats);
         let mut news: Vec<SourceRecord> = beats.into_iter().map(SourceRecord::Heartbeat).collect();
+        let attested = std::mem::take(&mut inner.attested);
+        news.extend(attested.into_iter().map(SourceRecord::Attested));
         for known in inner.posts.values_mut() {
             if !known.changed && now.0 - known.collector.at.0 < AGAIN {
                 continue;
@@ -161,11 +177,14 @@ impl Collectors {
             let collector = &mut known.collector;
             collector.node = node.into();
             collector.at = now;
-            let first = known.failing.values().min_by_key(|(since, _)| *since);
-            collector.failing = first.map(|(since, _)| *since);
-            (collector.fault, collector.message, collector.hint) = match first {
+            collector.failing = known.failing.values().map(|f| f.since).min();
+            // What failed last is what keeps it from going on.
+            let latest = known.failing.values().max_by_key(|f| f.at);
+            (collector.fault, collector.message, collector.hint) = match latest {
                 None => Default::default(),
-                Some((_, f)) => (f.fault.into(), f.message.as_str().into(), f.hint.into()),
+                Some(Failing { failure: f, .. }) => {
+                    (f.fault.into(), f.message.as_str().into(), f.hint.into())
+                }
             };
             news.push(SourceRecord::Collector(collector.clone()));
         }
@@ -178,6 +197,7 @@ impl Collectors {
         for record in news {
             match record {
                 SourceRecord::Heartbeat(beat) => inner.beats.push(beat),
+                SourceRecord::Attested(attested) => inner.attested.push(attested),
                 _ => inner
                     .posts
                     .values_mut()
@@ -212,13 +232,18 @@ impl Post {
     pub(crate) fn failed(&self, part: &'static str, mut failure: Failure, now: Time) {
         let end = failure.message.floor_char_boundary(MAX_MESSAGE);
         failure.message.truncate(end);
-        self.change(|known| match known.failing.get_mut(part) {
-            // It goes on; the latest reason is the one to mend.
-            Some((_, known)) => *known = failure,
-            None => {
-                known.failing.insert(part, (now, failure));
-                known.changed = true;
-            }
+        self.change(|known| {
+            let before = known.failing.remove(part);
+            known.changed |= before
+                .as_ref()
+                .is_none_or(|b| b.failure.fault != failure.fault);
+            let since = before.map_or(now, |b| b.since);
+            let failing = Failing {
+                since,
+                at: now,
+                failure,
+            };
+            known.failing.insert(part, failing);
         });
     }
 

@@ -14,6 +14,7 @@ use detect::match_stage;
 use event::Event;
 use event::inventory::Inventory;
 use event::json::Doc;
+use ingest::attested::{self, Attestations};
 use ingest::source::{bucket, object, queue, s3};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -152,7 +153,7 @@ impl Service {
     }
 
     fn app(
-        &self,
+        &mut self,
         config: &Config,
         roles: &Roles,
         parts: Parts,
@@ -167,6 +168,15 @@ impl Service {
         let expected = self.threads.len();
         let bus = Arc::clone(&parts.bus);
         let store = Arc::clone(&parts.store);
+        let attestations = Arc::new(Attestations::default());
+        let (followed, log, stop) = (
+            Arc::clone(&attestations),
+            Arc::clone(&parts.bus),
+            self.stop.clone(),
+        );
+        self.spawn("attested", move || {
+            Ok(attested::follow(&*log, &followed, &stop)?)
+        })?;
         let mut stages = vec![
             console::Stage::on_bus(&bus, "match", match_stage::CONSUMER, Topic::Events),
             console::Stage::on_bus(
@@ -229,6 +239,7 @@ impl Service {
             reload: Arc::new(move || reloaded.reload()),
             watched: config.sources.options(),
             blind: Arc::new(move |source| blinded.blind(source)),
+            integrity: Arc::new(move |event| attestations.label(event)),
             inventory: Arc::new(|| Arc::new(Inventory::default())),
             explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),
             bus,

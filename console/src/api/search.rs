@@ -125,6 +125,14 @@ pub(crate) async fn run(
     client: &Client,
     request: ::search::Request,
 ) -> Result<Answer, ApiError> {
+    let asks = |q: &str| ::search::query::parse(q).is_ok_and(|q| q.asks("integrity"));
+    if request.kind == Kind::Events && asks(&request.query) {
+        return Err(ApiError::bad(
+            "not_searchable",
+            "`integrity` cannot be searched: it becomes known after an event was indexed",
+        )
+        .hint("events show it; `category:Integrity` finds what digests do not vouch for"));
+    }
     let permit = shared
         .searches
         .clone()
@@ -137,9 +145,15 @@ pub(crate) async fn run(
         "to": request.to,
         "limit": request.limit,
     });
+    let inside = shared.clone();
     let answer = blocking(move || {
         let _permit = permit;
-        searcher.search(&request)
+        let mut answer = searcher.search(&request)?;
+        answer
+            .hits
+            .iter_mut()
+            .for_each(|e| (inside.app.integrity)(e));
+        Ok::<_, ::search::SearchError>(answer)
     })
     .await?;
     let outcome = if answer.is_ok() {
@@ -197,7 +211,8 @@ pub(crate) async fn event(
     let id = params::id(&id, "event")?;
     let searcher = shared.app.searcher.clone();
     let event = blocking(move || searcher.event(id)).await?;
-    let event = event.ok_or_else(|| ApiError::not_found("event"))?;
+    let mut event = event.ok_or_else(|| ApiError::not_found("event"))?;
+    (shared.app.integrity)(&mut event);
     Ok(Json(event.to_json()))
 }
 

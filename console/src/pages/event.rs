@@ -3,7 +3,7 @@
 //! [`tree`] walks the record with a limit on what it shows, so that a record of ten thousand keys is still a
 //! page; the original follows byte for byte, cut at a limit as well, with the rest in the JSON.
 
-use ::event::{Event, Normalized, Outcome};
+use ::event::{Event, Integrity, Normalized, Outcome};
 use axum::extract::{Path, State};
 use maud::{Markup, html};
 use serde_json::Value;
@@ -31,7 +31,8 @@ pub(crate) async fn page(
     let id = params::id(&id, "event")?;
     let searcher = shared.app.searcher.clone();
     let event = blocking(move || searcher.event(id)).await?;
-    let event = event.ok_or_else(|| ApiError::not_found("event"))?;
+    let mut event = event.ok_or_else(|| ApiError::not_found("event"))?;
+    (shared.app.integrity)(&mut event);
     if params.text("part") == Some("detail") {
         return Ok(detail(&event));
     }
@@ -49,6 +50,17 @@ pub(crate) async fn page(
             section.panel { (detail(&event)) }
         },
     ))
+}
+
+/// How far it is proven, in words.
+fn integrity(integrity: Integrity) -> Markup {
+    html! {
+        @match integrity {
+            Integrity::Attested => { span.outcome.good { "attested" } " " span.dim { "a signed digest lists its object with this hash" } },
+            Integrity::Failed => { span.outcome.bad { "failed" } " " span.dim { "its object is not what the digests say was delivered" } },
+            Integrity::Received => span.dim { "received; no digest has vouched for it yet" },
+        }
+    }
 }
 
 /// What became of it, by colour and word.
@@ -93,6 +105,7 @@ pub(crate) fn detail(event: &Event) -> Markup {
                         }
                     }
                     (fact("origin", html! { (pivot("origin.object", &event.origin.object)) span.dim { " record " (event.origin.position) } }))
+                    (fact("integrity", integrity(event.integrity)))
                     @if !event.origin.sha256.is_empty() { (fact("origin sha256", html! { code { (Inert(&event.origin.sha256)) } })) }
                 }
             }

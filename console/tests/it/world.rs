@@ -156,6 +156,11 @@ impl World {
                     severity: Severity::High,
                 }]
             }),
+            integrity: Arc::new(|event| {
+                if event.source_id == "ev-0" {
+                    event.integrity = event::Integrity::Attested;
+                }
+            }),
             inventory: Arc::new(|| Arc::new(inventory())),
             bus,
             offers: console::Offers {

@@ -13,6 +13,24 @@ pub struct Report {
     pub chains: Vec<ChainReport>,
     /// Everything that is not as it should be.
     pub violations: Vec<Violation>,
+    /// What is proven, by account and region.
+    #[serde(skip)]
+    pub coverage: Vec<Coverage>,
+}
+
+/// What is proven of the log files of an account and region: all of these times, but for those that are named.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Coverage {
+    /// The account.
+    pub account: String,
+    /// The region.
+    pub region: String,
+    /// The times of which digests that are proven speak, joined where they touch: from, and before.
+    pub spans: Vec<(Time, Time)>,
+    /// Log files that are not what was delivered.
+    pub failed: Vec<String>,
+    /// Log files of which nothing can be said.
+    pub open: Vec<String>,
 }
 
 /// What is known of one chain.

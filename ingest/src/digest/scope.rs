@@ -14,7 +14,7 @@ use super::document::{Document, SIGNATURE_ALGORITHM, unhex};
 use super::keys::Fit;
 use super::kind::Kind;
 use super::name::{self, Chain};
-use super::report::{ChainReport, LogCounts, Violation};
+use super::report::{ChainReport, Coverage, LogCounts, Violation};
 use super::workers::parallel;
 use super::{DELIVERY, DIGEST_BYTES, Job, Metadata, VerifyError};
 
@@ -35,6 +35,8 @@ pub(super) struct Verified {
     pub(super) newest: Option<Time>,
     /// Log files that no digest lists, while there is no digest that could.
     pub(super) alone: Vec<(String, Option<Time>)>,
+    /// What is proven.
+    pub(super) coverage: Coverage,
 }
 
 /// A log file may be named by a time a little before that of the digest that lists it.
@@ -319,10 +321,12 @@ fn check_logs(
             }
             Checked::Same => {
                 report.logs.unproven += 1;
+                verified.coverage.open.push(entry.name.clone());
                 continue;
             }
             Checked::Changed(detail) => {
                 report.logs.changed += 1;
+                verified.coverage.failed.push(entry.name.clone());
                 (Kind::LogChanged, detail)
             }
             Checked::Missing => {
@@ -384,14 +388,15 @@ fn unlisted(
             let chain = &verified.chains[*i];
             (chain.digests_proven > 0, chain.to)
         });
+    let regular = chains.iter().filter(|(chain, _)| !chain.backfill);
+    let proven = || regular.clone().flat_map(|(_, d)| d).filter(|d| d.proven);
+    let covered = covered(proven());
+    verified.coverage.spans.clone_from(&covered);
     let Some(speaker) = speaker else {
         verified.alone = logs.map(|(name, time)| (name.clone(), *time)).collect();
         return;
     };
     let newest = verified.chains[speaker].to.unwrap_or(Time::MIN);
-    let regular = chains.iter().filter(|(chain, _)| !chain.backfill);
-    let proven = || regular.clone().flat_map(|(_, d)| d).filter(|d| d.proven);
-    let covered = covered(proven());
     let oldest = proven().min_by_key(|d| d.document.start);
     let opens = oldest.is_some_and(|d| d.document.previous.is_some());
     for (name, time) in logs {
@@ -402,16 +407,19 @@ fn unlisted(
             }
             Some(time) if *time >= newest.plus(-DELIVERY) => {
                 report.logs.not_yet_attested += 1;
+                verified.coverage.open.push(name.clone());
                 continue;
             }
             Some(time) if !is_covered(&covered, *time, opens) => {
                 report.logs.unproven += 1;
+                verified.coverage.open.push(name.clone());
                 continue;
             }
             Some(time) => format!("it is named by {time}, and no digest lists it"),
             None => "its name has no time, and no digest lists it".to_owned(),
         };
         report.logs.unattested += 1;
+        verified.coverage.failed.push(name.clone());
         verified.violations.push(Violation {
             chain: report.chain.clone(),
             kind: Kind::LogUnattested,

@@ -14,6 +14,7 @@ use aws_sdk_cloudtrail::primitives::DateTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use event::source::Attested;
 use event::{Event, Id, Origin, Outcome, Str, Time, format_compact};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -21,7 +22,28 @@ use tokio::runtime::Handle;
 use super::notification::Object;
 use super::s3::{S3, Trouble, name};
 use crate::aws::{self, Fault};
-use crate::digest::{self, Job, Kind, PublicKeys, Report, Violation};
+use crate::digest::{self, Coverage, Job, Kind, PublicKeys, Report, Violation};
+
+/// What is proven, as it is told to those who show events.
+pub fn coverage(bucket: &str, prefix: &str, coverage: Vec<Coverage>) -> Vec<Attested> {
+    let named = |names: Vec<String>| {
+        let of = |name: String| {
+            let time = digest::time_of(&name).unwrap_or(Time::MAX);
+            (Str::from(name), time)
+        };
+        names.into_iter().map(of).collect()
+    };
+    let of = |covered: Coverage| Attested {
+        bucket: bucket.into(),
+        prefix: prefix.into(),
+        account: covered.account.into(),
+        region: covered.region.into(),
+        spans: covered.spans,
+        failed: named(covered.failed),
+        open: named(covered.open),
+    };
+    coverage.into_iter().map(of).collect()
+}
 
 /// A digest is signed with a key that was valid within two hours of its end.
 const KEY_MARGIN: i64 = 2 * 3_600;

@@ -313,6 +313,7 @@ impl<'b> Round<'b> {
         let keys = self.objects.public_keys(&regions, from, now).await?;
         let objects = Arc::clone(&self.objects);
         let (bucket, handle) = (Str::from(&*self.bucket.bucket), Handle::current());
+        let prefix = Str::from(&*self.bucket.prefix);
         let verified = tokio::task::spawn_blocking(move || {
             let known = |object: &Object| objects.hash_of(object).map_err(io::Error::other);
             let store = Store {
@@ -332,7 +333,11 @@ impl<'b> Round<'b> {
                 },
             })?;
             let events = attest::violations(&bucket, &report, now);
-            Ok(objects.say(events)?)
+            let said = objects.say(events)?;
+            for attested in attest::coverage(&bucket, &prefix, report.coverage) {
+                objects.learn(attested, from)?;
+            }
+            Ok(said)
         });
         verified.await.map_err(|_| Trouble::Panicked {
             object: s3::name(&self.bucket.bucket, "").to_string(),

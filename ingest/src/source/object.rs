@@ -7,7 +7,7 @@
 //! an object becomes dead letters as it does with files; that an object cannot be had is the caller's to judge, by the
 //! [`Trouble`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use bus::{Bus, BusError, Commit, Record, StateChange, Stop, Topic};
 use bytes::Bytes;
+use event::source::Attested;
 use event::{Clock, Event, Str, Time, format_compact};
 use serde::{Deserialize, Serialize};
 use tokio::task::block_in_place;
@@ -285,6 +286,32 @@ impl Objects {
                 .inc();
         }
         Ok(new.len())
+    }
+
+    /// Takes in what digests say since `from`, remembers it with what they said of before, and has it told.
+    pub(crate) fn learn(&self, attested: Attested, from: Time) -> Result<(), BusError> {
+        let Attested {
+            bucket,
+            prefix,
+            account,
+            region,
+            ..
+        } = &attested;
+        let name = format!("attested/{bucket}/{prefix}/{account}/{region}");
+        let known = self.recall(&name);
+        let mut all = known
+            .and_then(|json| serde_json::from_str::<Attested>(&json).ok())
+            .unwrap_or_else(|| Attested {
+                spans: Vec::new(),
+                failed: BTreeMap::new(),
+                open: BTreeMap::new(),
+                ..attested.clone()
+            });
+        all.learn(attested, from);
+        let json = serde_json::to_string(&all).expect("texts and numbers");
+        self.note(&name, &json)?;
+        self.metrics.collectors.attested(all);
+        Ok(())
     }
 
     /// What was noted under a name; `None` if nothing was, or nothing can be read.

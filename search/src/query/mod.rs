@@ -170,6 +170,18 @@ impl Moment {
     }
 }
 
+impl Query {
+    /// Does it ask about the normalized field of this name?
+    pub fn asks(&self, name: &str) -> bool {
+        match self {
+            Query::All | Query::Text(_) => false,
+            Query::And(parts) | Query::Or(parts) => parts.iter().any(|p| p.asks(name)),
+            Query::Not(part) => part.asks(name),
+            Query::Exists(field) | Query::Field(field, _) => !field.original && field.name == name,
+        }
+    }
+}
+
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |f: &mut fmt::Formatter<'_>, parts: &[Query], word: &str| {

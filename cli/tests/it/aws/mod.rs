@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::program::{PATIENCE, Service, command, count, text};
+use crate::program::{PATIENCE, Service, command, count, request, text};
 use load::{Load, Random};
 use moto::{Fate, Moto, Proxy};
 
@@ -288,6 +288,10 @@ fn while_aws_refuses_everything_waits_and_it_is_said_why() {
             assert!(begin.elapsed() < PATIENCE, "{kind} is not counted");
             std::thread::sleep(Duration::from_millis(100));
         }
+        // People are told which collector it is, and what to do.
+        queue_is(&service, |queue| {
+            queue["fault"] == kind && queue["state"] == "failing" && queue["hint"] != ""
+        });
     }
     // A connection that breaks is no broken object.
     let cut = std::sync::atomic::AtomicU32::new(0);
@@ -301,8 +305,24 @@ fn while_aws_refuses_everything_waits_and_it_is_said_why() {
     place.drained();
     service.settle_stages(load.ids.len() as u64, PATIENCE);
     assert_eq!(indexed(&service), load.ids);
+    queue_is(&service, |queue| queue["state"] == "well");
     assert_eq!(service.stop(), Some(0));
     assert_eq!(dead_letters(&place.data()), load.bad);
+}
+
+/// Waits until what is told of the queue is as it should be.
+fn queue_is(service: &Service, good: impl Fn(&Value) -> bool) {
+    let begin = Instant::now();
+    loop {
+        let report = service.get("/api/v1/sources");
+        let collectors = report["collectors"].as_array().unwrap().clone();
+        let queue = collectors.into_iter().find(|c| c["kind"] == "queue");
+        if queue.as_ref().is_some_and(&good) {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{queue:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]
@@ -465,6 +485,38 @@ fn verified(place: &Place, bucket: &str) -> (Option<i32>, BTreeSet<(String, Stri
     (output.status.code(), named.collect())
 }
 
+/// What the events of each object of a bucket say of their integrity, once it is as it should be.
+fn integrity(
+    service: &Service,
+    bucket: &str,
+    good: impl Fn(&BTreeMap<String, BTreeSet<String>>) -> bool,
+) -> BTreeMap<String, BTreeSet<String>> {
+    let begin = Instant::now();
+    loop {
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut cursor = Some(String::new());
+        while let Some(after) = cursor.take() {
+            let answer = service.get(&format!(
+                "/api/v1/search?q=source:aws.cloudtrail&limit=1000{after}"
+            ));
+            for hit in answer["hits"].as_array().unwrap() {
+                let object = hit["origin"]["object"].as_str().unwrap();
+                let key = object.strip_prefix(&format!("s3://{bucket}/")).unwrap();
+                let said = hit["integrity"].as_str().unwrap().to_owned();
+                found.entry(key.to_owned()).or_default().insert(said);
+            }
+            cursor = answer["next"]
+                .as_str()
+                .map(|next| format!("&cursor={next}"));
+        }
+        if !found.is_empty() && good(&found) {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{found:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
 #[test]
 fn what_is_changed_in_the_bucket_is_an_alert() {
     let Some(mut load) = Load::generate(600, 21, 1, 1) else {
@@ -515,6 +567,20 @@ fn what_is_changed_in_the_bucket_is_an_alert() {
     let service = look();
     service.settle_stages(load.ids.len() as u64, PATIENCE);
     assert_eq!(violations(&service), []);
+    // Every event of the bucket is vouched for; nobody can ask for what the index cannot know.
+    let files = load.log_files().len();
+    integrity(&service, bucket, |found| {
+        found.len() == files && found.values().all(|i| *i == ["attested".to_owned()].into())
+    });
+    let (status, answer) = request(
+        service.address,
+        "GET",
+        "/api/v1/search?q=integrity:failed",
+        &[],
+        b"",
+    )
+    .unwrap();
+    assert_eq!(status, 400, "{}", text(&answer));
     assert_eq!(service.stop(), Some(0));
 
     let logs = load.log_files();
@@ -561,6 +627,17 @@ fn what_is_changed_in_the_bucket_is_an_alert() {
         let found = violations(&service);
         assert_eq!(found.len(), expected.len());
         assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected);
+        // What was read of the changed file is no longer vouched for; of the others it is, also of the removed one.
+        let failed = |found: &BTreeMap<String, BTreeSet<String>>| {
+            let failed = found
+                .iter()
+                .filter(|(_, i)| **i != ["attested".to_owned()].into());
+            failed
+                .map(|(k, i)| (k.clone(), i.clone()))
+                .collect::<Vec<_>>()
+        };
+        let changed = [(changed.key.clone(), ["failed".to_owned()].into())];
+        integrity(&service, bucket, |found| failed(found) == changed);
         assert_eq!(service.stop(), Some(0));
     }
     // What was read was not fetched again to be verified.
