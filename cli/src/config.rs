@@ -37,6 +37,8 @@ pub(crate) struct Config {
     pub(crate) heartbeat: crate::heartbeat::Config,
     /// Which rules run.
     pub(crate) rules: Rules,
+    /// Which accounts and functions are expected.
+    pub(crate) inventory: crate::inventory::Config,
     /// How events are correlated.
     pub(crate) detect: Detect,
     /// The log between stages.
@@ -123,6 +125,7 @@ impl Default for Config {
             log: Log::default(),
             heartbeat: crate::heartbeat::Config::default(),
             rules: Rules::default(),
+            inventory: crate::inventory::Config::default(),
             detect: Detect::default(),
             bus: bus::config::Options::default(),
             ingest: ingest::config::Config::default(),
@@ -258,6 +261,11 @@ impl Config {
                     problems.push(format!("tls: cannot read `{}`: {error}", path.display()));
                 }
             }
+        }
+        if let Some(file) = &self.inventory.file
+            && let Err(error) = crate::inventory::read(file)
+        {
+            problems.push(format!("inventory.file:\n{error}"));
         }
         problems.extend(self.heartbeat.problems());
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {

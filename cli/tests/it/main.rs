@@ -20,6 +20,7 @@ mod firehose;
 mod generated;
 mod heartbeat;
 mod hunt;
+mod inventory;
 mod kafka_doctor;
 mod kill;
 mod layers;

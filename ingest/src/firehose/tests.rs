@@ -111,7 +111,7 @@ impl World {
         let clock: Clock = Arc::new(|| Time::from_seconds(1_800_000_000));
         let config = config(changes);
         let shared: Arc<dyn Bus> = Arc::<Faulty>::clone(&bus);
-        let tools = (metrics.clone(), Arc::new(Redactor::off()));
+        let tools = (metrics.clone(), Arc::new(Treatment::off()));
         let router = within(timeout, shared, clock, &config, tools).unwrap();
         World {
             bus,

@@ -28,7 +28,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{DecodeError, Decoder, GZIP, Item, Job, Limits, Summary};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::redact::Redactor;
+use crate::treatment::Treatment;
 
 /// The consumer name under which progress is kept.
 pub const CONSUMER: &str = "ingest/files";
@@ -98,7 +98,7 @@ pub fn run(
     bus: Arc<dyn Bus>,
     config: &Files,
     limits: Limits,
-    (metrics, redactor): (Metrics, Arc<Redactor>),
+    (metrics, treatment): (Metrics, Arc<Treatment>),
     clock: Clock,
     stop: Stop,
 ) -> Result<(), FilesError> {
@@ -111,7 +111,7 @@ pub fn run(
         &*bus,
         config,
         limits,
-        (metrics, redactor),
+        (metrics, treatment),
         clock,
         stop.clone(),
     )?;
@@ -191,7 +191,7 @@ struct Source<'b> {
     bus: &'b dyn Bus,
     config: &'b Files,
     metrics: Metrics,
-    redactor: Arc<Redactor>,
+    treatment: Arc<Treatment>,
     clock: Clock,
     stop: Stop,
     decoder: Decoder,
@@ -205,7 +205,7 @@ impl<'b> Source<'b> {
         bus: &'b dyn Bus,
         config: &'b Files,
         limits: Limits,
-        (metrics, redactor): (Metrics, Arc<Redactor>),
+        (metrics, treatment): (Metrics, Arc<Treatment>),
         clock: Clock,
         stop: Stop,
     ) -> Result<Source<'b>, BusError> {
@@ -224,7 +224,7 @@ impl<'b> Source<'b> {
             bus,
             config,
             metrics,
-            redactor,
+            treatment,
             clock,
             stop,
             decoder: Decoder::new(limits),
@@ -248,9 +248,9 @@ impl<'b> Source<'b> {
         paths.dedup();
         self.unsettled
             .retain(|path, _| paths.binary_search(path).is_ok());
-        let (metrics, redactor) = (self.metrics.clone(), Arc::clone(&self.redactor));
+        let (metrics, treatment) = (self.metrics.clone(), Arc::clone(&self.treatment));
         let mut batch = Batch {
-            appender: Appender::new(self.bus, &metrics, &redactor, "files"),
+            appender: Appender::new(self.bus, &metrics, &treatment, "files"),
             done: Vec::new(),
         };
         for path in paths {
