@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) rules: Rules,
     /// Which accounts and functions are expected.
     pub(crate) inventory: crate::inventory::Config,
+    /// Which events are searched, which only matched, and which only kept.
+    pub(crate) tiers: Vec<ingest::tier::Entry>,
     /// How events are correlated.
     pub(crate) detect: Detect,
     /// The log between stages.
@@ -126,6 +128,7 @@ impl Default for Config {
             heartbeat: crate::heartbeat::Config::default(),
             rules: Rules::default(),
             inventory: crate::inventory::Config::default(),
+            tiers: Vec::new(),
             detect: Detect::default(),
             bus: bus::config::Options::default(),
             ingest: ingest::config::Config::default(),
@@ -267,6 +270,8 @@ impl Config {
         {
             problems.push(format!("inventory.file:\n{error}"));
         }
+        let tiers = ingest::tier::check(&self.tiers);
+        problems.extend(tiers.iter().map(|p| format!("tiers{p}")));
         problems.extend(self.heartbeat.problems());
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
             problems.push(format!(

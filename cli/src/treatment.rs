@@ -16,7 +16,11 @@ pub(crate) fn open(
     expected: Expected,
 ) -> anyhow::Result<Arc<Treatment>> {
     let redactor = redaction::open(config, metrics)?;
-    Ok(Arc::new(Treatment::new(redactor, expected)))
+    Ok(Arc::new(Treatment::new(
+        redactor,
+        expected,
+        config.tiers.clone(),
+    )))
 }
 
 /// The treatment for a command, with the inventory as it is now.

@@ -17,6 +17,7 @@ use crate::dead_letter::DeadLetter;
 use crate::decode;
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
+use crate::tier::Tier;
 use crate::treatment::Treatment;
 
 /// A batch is appended when it holds this many bytes.
@@ -104,6 +105,8 @@ impl<'b> Appender<'b> {
             .events_received
             .with_label_values(&[self.source])
             .inc();
+        let tier = Tier::of(event);
+        self.metrics.tiers.with_label_values(&[tier.as_str()]).inc();
         let behind = (event.ingest_time.0 - event.time.0) / 1_000_000;
         self.metrics.lag.set(behind);
         let record = Record {

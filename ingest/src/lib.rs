@@ -19,6 +19,7 @@ pub mod normalize;
 pub mod push;
 pub mod redact;
 pub mod source;
+pub mod tier;
 pub mod treatment;
 
 mod append;

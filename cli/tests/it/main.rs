@@ -31,4 +31,5 @@ mod redaction;
 mod reload;
 mod rule_tests;
 mod service;
+mod tiers;
 mod verify;
