@@ -53,6 +53,9 @@ pub(crate) struct BacktestArgs {
     /// Only events before this time
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     to: Option<String>,
+    /// An inventory of accounts and functions, for events of PATH; those of an index have their labels
+    #[arg(long, value_name = "FILE", requires = "paths")]
+    inventory: Option<PathBuf>,
     /// How to write the report; tables on a terminal and JSON lines in a pipe, if not said
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -90,6 +93,7 @@ pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<Outcome> {
         to,
         now,
         keep: false,
+        inventory: crate::inventory::asked(args.inventory.as_deref())?,
     };
     let format = args.format.unwrap_or(if std::io::stdout().is_terminal() {
         Format::Table

@@ -37,6 +37,10 @@ pub(crate) struct Config {
     pub(crate) heartbeat: crate::heartbeat::Config,
     /// Which rules run.
     pub(crate) rules: Rules,
+    /// Which accounts and functions are expected.
+    pub(crate) inventory: crate::inventory::Config,
+    /// Which events are searched, which only matched, and which only kept.
+    pub(crate) tiers: Vec<ingest::tier::Entry>,
     /// How events are correlated.
     pub(crate) detect: Detect,
     /// The log between stages.
@@ -125,6 +129,8 @@ impl Default for Config {
             log: Log::default(),
             heartbeat: crate::heartbeat::Config::default(),
             rules: Rules::default(),
+            inventory: crate::inventory::Config::default(),
+            tiers: Vec::new(),
             detect: Detect::default(),
             bus: bus::config::Options::default(),
             ingest: ingest::config::Config::default(),
@@ -262,6 +268,13 @@ impl Config {
                 }
             }
         }
+        if let Some(file) = &self.inventory.file
+            && let Err(error) = crate::inventory::read(file)
+        {
+            problems.push(format!("inventory.file:\n{error}"));
+        }
+        let tiers = ingest::tier::check(&self.tiers);
+        problems.extend(tiers.iter().map(|p| format!("tiers{p}")));
         problems.extend(self.heartbeat.problems());
         if tracing_subscriber::EnvFilter::try_new(&self.log.level).is_err() {
             problems.push(format!(

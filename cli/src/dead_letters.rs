@@ -10,7 +10,7 @@ use ingest::dead_letter::{self, Place};
 use crate::config;
 use crate::exit::{Outcome, Usage};
 use crate::log::Log;
-use crate::redaction;
+use crate::treatment;
 
 /// Lists, shows and replays what could not become an event
 #[derive(Debug, clap::Args)]
@@ -104,14 +104,14 @@ pub(crate) fn run(args: &DeadLetterArgs) -> anyhow::Result<Outcome> {
         }
         DeadLetterCommand::Replay { places } => {
             let metrics = ingest::metrics::Metrics::new(&prometheus::Registry::new())?;
-            let redactor = redaction::open(&config, &metrics)?;
+            let treatment = treatment::open_once(&config, &metrics)?;
             let mut bad = 0;
             for place in places {
                 let replayed = dead_letter::replay(
                     bus,
                     *place,
                     &config.ingest.file_limits(),
-                    (&metrics, &redactor),
+                    (&metrics, &treatment),
                     crate::clock::now(),
                 )
                 .with_context(|| format!("cannot replay {place}"))?;

@@ -38,6 +38,7 @@ fn registry() -> Registry {
     console::Metrics::new(&registry).unwrap();
     crate::heartbeat::Metrics::new(&registry).unwrap();
     crate::live_rules::Metrics::new(&registry).unwrap();
+    crate::inventory::live::Metrics::new(&registry).unwrap();
     registry
 }
 

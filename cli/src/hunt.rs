@@ -62,6 +62,9 @@ pub(crate) struct HuntArgs {
     /// Put all events into a new index here, for `trailwarden search --data DIR`
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,
+    /// An inventory of accounts and functions: their events get its names and labels
+    #[arg(long, value_name = "FILE")]
+    inventory: Option<PathBuf>,
     /// How many files to read at the same time; as many as there are processors, if not said
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -116,6 +119,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     let now = crate::clock::now();
     let (from, to) = limits(args.from.as_deref(), args.to.as_deref(), now)?;
     let set = args.rules.load()?;
+    let inventory = crate::inventory::asked(args.inventory.as_deref())?;
     let files = files(&args.paths).context(Usage)?;
     let stdout_is_terminal = std::io::stdout().is_terminal();
     let format = args.format.unwrap_or(if stdout_is_terminal {
@@ -132,6 +136,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
         to,
         now,
         keep: args.index.is_some(),
+        inventory,
     });
     let progress = progress(&files, stdout_is_terminal && format == Format::Table);
     let started = std::time::Instant::now();

@@ -18,6 +18,7 @@ mod exit;
 mod fingerprint;
 mod heartbeat;
 mod hunt;
+mod inventory;
 mod live_rules;
 mod log;
 mod reconcile;
@@ -32,6 +33,7 @@ mod service;
 mod service_client;
 mod sources;
 mod topics;
+mod treatment;
 mod verify;
 
 use std::io::Write;
@@ -74,6 +76,9 @@ enum Command {
     /// Checks a configuration, or explains every key
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Checks an inventory of accounts and functions
+    #[command(subcommand)]
+    Inventory(inventory::InventoryCommand),
     DeadLetters(dead_letters::DeadLetterArgs),
     Reconcile(reconcile::ReconcileArgs),
     Reveal(reveal::RevealArgs),
@@ -134,6 +139,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
             std::io::stdout().write_all(config::REFERENCE.as_bytes())?;
             Ok(Outcome::Clean)
         }
+        Command::Inventory(command) => inventory::run(command),
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Reveal(args) => reveal::run(args),

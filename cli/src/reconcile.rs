@@ -93,7 +93,7 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
     let metrics = ingest::metrics::Metrics::new(&prometheus::Registry::new())?;
     let shop = Shop {
         bus,
-        redactor: crate::redaction::open(&config, &metrics)?,
+        treatment: crate::treatment::open_once(&config, &metrics)?,
         limits: config.ingest.file_limits(),
         spool,
         metrics,

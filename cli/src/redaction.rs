@@ -1,7 +1,6 @@
 //! The redactor of a configuration, and the key of commands that need it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
 use ingest::metrics::Metrics;
@@ -23,10 +22,10 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 /// The redactor of the configuration. Its key is made where the configuration names none.
-pub(crate) fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Redactor>> {
+pub(crate) fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Redactor> {
     let redaction = &config.ingest.redaction;
     if !redaction.enabled {
-        return Ok(Arc::new(Redactor::off()));
+        return Ok(Redactor::off());
     }
     check(config)?;
     let key = match &redaction.key_file {
@@ -34,14 +33,13 @@ pub(crate) fn open(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Red
         Some(path) => Key::read(path),
     }
     .context(Usage)?;
-    let redactor = Redactor::new(redaction, key, metrics).map_err(|errors| {
+    Redactor::new(redaction, key, metrics).map_err(|errors| {
         let list: String = errors
             .iter()
             .map(|e| format!("\n  ingest.redaction.{e}"))
             .collect();
         anyhow::anyhow!("redaction cannot work:{list}").context(Usage)
-    })?;
-    Ok(Arc::new(redactor))
+    })
 }
 
 /// Which key a command uses.

@@ -29,6 +29,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::exit::Usage;
 use crate::heartbeat::{self, Heartbeat};
+use crate::inventory::LiveInventory;
 use crate::live_rules::LiveRules;
 use crate::log::Log;
 use crate::redaction;
@@ -64,6 +65,7 @@ struct Parts {
     store: Arc<alerting::Store>,
     registry: Registry,
     rules: Arc<LiveRules>,
+    inventory: Arc<LiveInventory>,
 }
 
 impl Service {
@@ -181,6 +183,14 @@ impl Service {
             rules.watch(every, &ended);
             Ok(())
         })?;
+        if parts.inventory.has_file() {
+            let (inventory, ended) = (Arc::clone(&parts.inventory), self.stop.clone());
+            let every = Duration::from_secs(config.inventory.reload_seconds);
+            self.spawn("inventory", move || {
+                inventory.watch(every, &ended);
+                Ok(())
+            })?;
+        }
         let (log, ended) = (parts.log.clone(), self.stop.clone());
         self.spawn("retain", move || keep_house(&log, &ended))
     }
@@ -462,6 +472,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         roles.contains(&Role::Detect),
         &registry,
     )?;
+    let inventory = LiveInventory::open(&config.inventory, &registry)?;
     Ok(Parts {
         bus: log.bus(),
         log,
@@ -470,6 +481,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         store: Arc::new(store),
         registry,
         rules: Arc::new(rules),
+        inventory: Arc::new(inventory),
     })
 }
 

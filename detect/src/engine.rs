@@ -366,6 +366,7 @@ impl Engine {
                     }),
                     minute: event.time.0.div_euclid(MINUTE),
                     region: Str::default(),
+                    labels: BTreeMap::new(),
                     cell: Cell {
                         matches: 1,
                         ..Cell::default()

@@ -5,7 +5,9 @@
 //! single-event rules, the matches that correlations count, the meters of functions, what
 //! arrived from where, the watermark and the seen ids as one: after a
 //! kill -9 anywhere it stands where its last commit left it. An id that comes again with other content is kept
-//! under a fallback id and raises a finding of its own. The rules are asked for before every round, so that a
+//! under a fallback id and raises a finding of its own. Of an event that is indexed only if a rule matches it (flag
+//! `rules_only`) and that one does, a copy is appended for the index, before the commit: after a kill -9 in between it is
+//! appended again, and the index drops it as it drops any repeat. The rules are asked for before every round, so that a
 //! new set takes effect between two batches.
 
 use std::collections::BTreeMap;
@@ -90,6 +92,7 @@ pub struct Metrics {
     received: IntCounter,
     sent: IntCounter,
     matches: IntCounter,
+    evidence: IntCounter,
     filtered: IntCounterVec,
     automation: IntCounterVec,
     dropped: IntCounterVec,
@@ -114,6 +117,10 @@ impl Metrics {
                 "trailwarden_match_matches_sent_total",
                 "Matches put on the log for correlations.",
             )?,
+            evidence: IntCounter::new(
+                "trailwarden_match_evidence_sent_total",
+                "Copies of matched events put on the log for the index, which has no other of their tier.",
+            )?,
             filtered: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_match_filtered_total",
@@ -131,7 +138,7 @@ impl Metrics {
             dropped: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_match_events_dropped_total",
-                    "Events not evaluated, by reason: repeat (seen before); counts for baselines not taken: uncounted (too many functions or groups).",
+                    "Events not evaluated, by reason: repeat (seen before), tier (kept on the log only, as configured), evidence (a copy for the index); counts for baselines not taken: uncounted (too many functions or groups).",
                 ),
                 &["reason"],
             )?,
@@ -148,7 +155,7 @@ impl Metrics {
                 "Time from a batch read to its commit.",
             ))?,
         };
-        for reason in ["repeat", "uncounted"] {
+        for reason in ["repeat", "tier", "evidence", "uncounted"] {
             metrics.dropped.with_label_values(&[reason]);
         }
         for kind in [
@@ -164,6 +171,7 @@ impl Metrics {
         registry.register(Box::new(metrics.received.clone()))?;
         registry.register(Box::new(metrics.sent.clone()))?;
         registry.register(Box::new(metrics.matches.clone()))?;
+        registry.register(Box::new(metrics.evidence.clone()))?;
         registry.register(Box::new(metrics.filtered.clone()))?;
         registry.register(Box::new(metrics.automation.clone()))?;
         registry.register(Box::new(metrics.dropped.clone()))?;
@@ -230,6 +238,8 @@ struct Outputs {
     records: Vec<(Topic, Record)>,
     findings: u64,
     matches: u64,
+    /// Copies of events for the index.
+    evidence: Vec<Record>,
     /// Per filter: how many matches it took away.
     cut: BTreeMap<u32, u64>,
     /// Per automation and origin: how many findings are about it.
@@ -327,6 +337,13 @@ impl Worker {
             }
         }
         metrics.received.inc_by(events.len() as u64);
+        events.retain(|(_, event)| match not_evaluated(event) {
+            Some(reason) => {
+                metrics.dropped.with_label_values(&[reason]).inc();
+                false
+            }
+            None => true,
+        });
         let ids: Vec<_> = events
             .iter()
             .map(|(_, e)| (e.id, e.content_hash()))
@@ -367,9 +384,15 @@ impl Worker {
         let (findings, matches) = (outputs.findings, outputs.matches);
         let cut = std::mem::take(&mut outputs.cut);
         let automation = std::mem::take(&mut outputs.automation);
+        let evidence = std::mem::take(&mut outputs.evidence);
+        let copies = evidence.len() as u64;
+        if copies > 0 {
+            self.bus.append(Topic::Events, evidence)?;
+        }
         self.commit(batch.next, outputs, state)?;
         metrics.sent.inc_by(findings);
         metrics.matches.inc_by(matches);
+        metrics.evidence.inc_by(copies);
         let uncounted = metrics.dropped.with_label_values(&["uncounted"]);
         uncounted.inc_by(self.counters.uncounted());
         for ((name, origin), findings) in automation {
@@ -419,6 +442,9 @@ impl Worker {
                 }
                 outputs.finding(&finding, now);
             }
+        }
+        if !self.scratch.matched().is_empty() || event.flags.has(Flag::IdConflict) {
+            outputs.evidence(event, now);
         }
         for (filter, _) in self.scratch.cut() {
             *outputs.cut.entry(*filter).or_default() += 1;
@@ -479,7 +505,30 @@ impl Worker {
     }
 }
 
+/// Why an event is not evaluated, whatever the rules say.
+fn not_evaluated(event: &Event) -> Option<&'static str> {
+    if event.flags.has(Flag::Archived) {
+        return Some("tier");
+    }
+    // The event that it is a copy of was evaluated, or is evaluated again after a crash.
+    event.flags.has(Flag::Evidence).then_some("evidence")
+}
+
 impl Outputs {
+    /// Takes the copy of an event that a rule matched, if the index has no other.
+    fn evidence(&mut self, event: &Event, now: Time) {
+        if !event.flags.has(Flag::RulesOnly) {
+            return;
+        }
+        let mut copy = event.clone();
+        copy.flags.set(Flag::Evidence);
+        self.evidence.push(Record {
+            key: Bytes::from(copy.partition_key().into_string()),
+            value: Bytes::from(copy.encode()),
+            time: now,
+        });
+    }
+
     fn finding(&mut self, finding: &Finding, now: Time) {
         let value = serde_json::to_vec(finding).expect("texts, numbers and maps with text keys");
         // The findings that alerting folds into one alert meet in one partition, in order.

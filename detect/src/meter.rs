@@ -229,6 +229,9 @@ pub struct Meter {
     /// Where the function runs, if any of its lines of this minute said so.
     #[serde(default, skip_serializing_if = "Str::is_empty")]
     pub region: Str,
+    /// What the inventory says of the function.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<Str, Str>,
     /// The counts.
     pub cell: Cell,
 }
@@ -325,6 +328,8 @@ pub enum Reading {
         minute: i64,
         /// Where, if the event says so.
         region: Str,
+        /// What the inventory says of the function; empty for groups, whose events may differ.
+        labels: BTreeMap<Str, Str>,
         /// How often.
         cell: Cell,
     },
@@ -347,8 +352,16 @@ pub fn reading(event: &Event, json: Option<Value<'_>>) -> Option<Reading> {
         counted: Counted::Function(Function::of(event)),
         minute: event.time.0.div_euclid(MINUTE),
         region: event.region.clone(),
+        labels: event.labels.clone(),
         cell,
     })
+}
+
+/// What is known of a function beside its counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Place {
+    region: Str,
+    labels: BTreeMap<Str, Str>,
 }
 
 /// The counts of one partition of `events`.
@@ -357,8 +370,8 @@ pub struct Counters {
     partition: u32,
     /// How many cells there may be of each kind.
     most: usize,
-    /// Region and counts.
-    cells: BTreeMap<(i64, Counted), (Str, Cell)>,
+    /// Where it is, and counts.
+    cells: BTreeMap<(i64, Counted), (Place, Cell)>,
     /// How many of them are groups'.
     groups: usize,
     changed: BTreeSet<(i64, Counted)>,
@@ -395,7 +408,11 @@ impl Counters {
         for (_, value) in rows {
             if let Ok(meter) = serde_json::from_slice::<Meter>(value) {
                 let key = (meter.minute, meter.counted);
-                counters.cells.insert(key, (meter.region, meter.cell));
+                let place = Place {
+                    region: meter.region,
+                    labels: meter.labels,
+                };
+                counters.cells.insert(key, (place, meter.cell));
             }
         }
         counters.recount();
@@ -438,8 +455,9 @@ impl Counters {
                 counted,
                 minute,
                 region,
+                labels,
                 cell,
-            } => ((minute, counted), region, cell),
+            } => ((minute, counted), Place { region, labels }, cell),
         };
         if !self.cells.contains_key(&key) {
             if self.is_full(&key.1) {
@@ -448,10 +466,13 @@ impl Counters {
             }
             self.groups += usize::from(is_group(&key.1));
         }
-        let (region, cell) = self.cells.entry(key.clone()).or_default();
+        let (place, cell) = self.cells.entry(key.clone()).or_default();
         *cell = cell.plus(&one);
-        if !named.is_empty() {
-            *region = named;
+        if !named.region.is_empty() {
+            place.region = named.region;
+        }
+        if !named.labels.is_empty() {
+            place.labels = named.labels;
         }
         self.changed.insert(key);
     }
@@ -463,12 +484,13 @@ impl Counters {
         let counts = self
             .cells
             .into_iter()
-            .map(move |((minute, counted), (region, cell))| {
+            .map(move |((minute, counted), (place, cell))| {
                 let meter = Meter {
                     counted,
                     minute,
                     partition,
-                    region,
+                    region: place.region,
+                    labels: place.labels,
                     cell,
                 };
                 (minute, MeterRecord::Meter(meter))
@@ -484,7 +506,7 @@ impl Counters {
         let told = self.told.drain(..);
         records.extend(told.map(|(_, record)| record.into_record(now)));
         for key in std::mem::take(&mut self.changed) {
-            let Some((region, cell)) = self.cells.get(&key).cloned() else {
+            let Some((place, cell)) = self.cells.get(&key).cloned() else {
                 continue;
             };
             let (minute, counted) = key;
@@ -492,7 +514,8 @@ impl Counters {
                 counted,
                 minute,
                 partition: self.partition,
-                region,
+                region: place.region,
+                labels: place.labels,
                 cell,
             };
             state.push(StateChange {

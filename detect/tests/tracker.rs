@@ -66,6 +66,7 @@ fn meter(name: &str, minute: i64, partition: u32, cell: Cell) -> MeterRecord {
         minute,
         partition,
         region: "eu-west-1".into(),
+        labels: [("owner".into(), "shop".into())].into(),
         cell,
     })
 }
@@ -148,6 +149,7 @@ fn matches(user: &str, minute: i64, matches: u64) -> MeterRecord {
         minute,
         partition: 0,
         region: "".into(),
+        labels: BTreeMap::new(),
         cell: Cell {
             matches,
             ..Cell::default()
@@ -329,6 +331,7 @@ fn a_surge_is_said_once_grows_and_ends() {
     );
     assert_eq!(first.function, "f");
     assert_eq!(first.region, "eu-west-1");
+    assert_eq!(first.labels["owner"], "shop", "for routes");
     assert!(first.episodic);
     let last = found.last().unwrap();
     assert!(last.last_event_time > first.last_event_time);

@@ -98,11 +98,18 @@ pub enum Flag {
     Addendum,
     /// Secrets in the record were replaced by their fingerprints when it was taken in.
     Redacted,
+    /// It is not indexed unless a rule matches it, as the configuration says of its tier.
+    RulesOnly,
+    /// It is kept on the log only: no rule looks at it, and it is not indexed.
+    Archived,
+    /// It is the copy, for the index, of an event with `rules_only` that a rule has matched. Whoever counts events of the
+    /// log has counted that one.
+    Evidence,
 }
 
 impl Flag {
     /// All flags.
-    pub const ALL: [Flag; 9] = [
+    pub const ALL: [Flag; 12] = [
         Flag::TsInferred,
         Flag::TsFuture,
         Flag::Truncated,
@@ -112,6 +119,9 @@ impl Flag {
         Flag::InvalidUtf8,
         Flag::Addendum,
         Flag::Redacted,
+        Flag::RulesOnly,
+        Flag::Archived,
+        Flag::Evidence,
     ];
 
     /// The word as it stands in JSON, queries and rules.
@@ -126,6 +136,9 @@ impl Flag {
             Flag::InvalidUtf8 => "invalid_utf8",
             Flag::Addendum => "addendum",
             Flag::Redacted => "redacted",
+            Flag::RulesOnly => "rules_only",
+            Flag::Archived => "archived",
+            Flag::Evidence => "evidence",
         }
     }
 }

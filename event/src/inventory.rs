@@ -117,7 +117,8 @@ impl Inventory {
     }
 
     /// The entry that a function falls under. One with its name goes before patterns, one with its region before one
-    /// for any; among equals the first of the file holds.
+    /// for any; among equals the first of the file holds. Most lines of a function do not say in which region it runs
+    /// (`region` is empty then): an entry with a region is theirs if no other fits.
     pub fn function(&self, account: &str, region: &str, name: &str) -> Option<&Function> {
         if name.is_empty() {
             return None;
@@ -155,17 +156,22 @@ impl Inventory {
     }
 }
 
-/// The first for the region, else the first for any.
+/// The first for the region, else the first for any; where the region is not known, also the only one.
 fn best<'a>(
     functions: impl Iterator<Item = &'a Function> + Clone,
     region: &str,
 ) -> Option<&'a Function> {
     let of_region = |function: &&Function| !function.region.is_empty() && function.region == region;
     let of_any = |function: &&Function| function.region.is_empty();
-    functions
+    let closest = functions
         .clone()
         .find(of_region)
-        .or_else(|| functions.clone().find(of_any))
+        .or_else(|| functions.clone().find(of_any));
+    closest.or_else(|| {
+        let mut functions = functions.clone();
+        let only = functions.next().filter(|_| region.is_empty())?;
+        functions.next().is_none().then_some(only)
+    })
 }
 
 #[cfg(test)]
@@ -203,6 +209,9 @@ mod tests {
                 function("eu-west-1", "check*", "west-pattern"),
                 function("", "checkout", "any"),
                 function("eu-west-1", "checkout", "west"),
+                function("eu-west-1", "refund", "only-west"),
+                function("eu-west-1", "mail", "mail-west"),
+                function("us-east-1", "mail", "mail-east"),
             ],
         )
     }
@@ -222,6 +231,10 @@ mod tests {
         check(PROD, "us-east-1", "checkin", Some("any-pattern"));
         check(PROD, "us-east-1", "invoice", Some("rest"));
         check(PROD, "us-east-1", "", None);
+        check(PROD, "", "refund", Some("only-west"));
+        check(PROD, "us-east-1", "refund", Some("rest"));
+        check(PROD, "us-east-1", "mail", Some("mail-east"));
+        check(PROD, "", "mail", Some("rest"));
         check(OTHER, "us-east-1", "checkout", None);
         check("999999999999", "us-east-1", "checkout", None);
     }

@@ -1,21 +1,24 @@
 //! Events and dead letters on their way to the log, in batches.
 //!
 //! [`Appender`] gathers what a source makes of one object and appends it when enough has come together, so that
-//! memory stays bounded and one fsync serves many events. Every source passes here, so here secrets are replaced: only
-//! what is [`Ready`] is appended. After [`Appender::finish`] everything is durable, and only then may the source be told
+//! memory stays bounded and one fsync serves many events. Every source passes here, so here the [`Treatment`] is applied:
+//! only what is [`Ready`] is appended. After [`Appender::finish`] everything is durable, and only then may the source be told
 //! so. The first failure is kept and stops the decoder.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bus::{Bus, BusError, Record, Topic};
 use bytes::Bytes;
 use event::Event;
+use event::inventory::Inventory;
 
 use crate::dead_letter::DeadLetter;
 use crate::decode;
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::redact::Redactor;
+use crate::tier::Tier;
+use crate::treatment::Treatment;
 
 /// A batch is appended when it holds this many bytes.
 pub(crate) const BATCH_BYTES: usize = 4 << 20;
@@ -27,7 +30,7 @@ pub(crate) struct Appended {
     pub(crate) letters: u64,
 }
 
-/// An event whose secrets are replaced.
+/// An event that was treated: without secrets, and labelled.
 pub(crate) struct Ready(Event);
 
 impl Ready {
@@ -41,7 +44,8 @@ impl Ready {
 pub(crate) struct Appender<'b> {
     bus: &'b dyn Bus,
     metrics: &'b Metrics,
-    redactor: &'b Redactor,
+    treatment: &'b Treatment,
+    inventory: Arc<Inventory>,
     source: &'static str,
     events: Vec<Record>,
     letters: Vec<Record>,
@@ -54,13 +58,14 @@ impl<'b> Appender<'b> {
     pub(crate) fn new(
         bus: &'b dyn Bus,
         metrics: &'b Metrics,
-        redactor: &'b Redactor,
+        treatment: &'b Treatment,
         source: &'static str,
     ) -> Appender<'b> {
         Appender {
             bus,
             metrics,
-            redactor,
+            treatment,
+            inventory: treatment.inventory(),
             source,
             events: Vec::new(),
             letters: Vec::new(),
@@ -88,7 +93,10 @@ impl<'b> Appender<'b> {
         record: &decode::Record<'_>,
         context: &Context,
     ) -> Ready {
-        Ready(normalizer.redacted_event(record, context, self.redactor))
+        let treated = self
+            .treatment
+            .event(normalizer, record, context, &self.inventory);
+        Ready(treated)
     }
 
     /// Takes an event.
@@ -97,6 +105,8 @@ impl<'b> Appender<'b> {
             .events_received
             .with_label_values(&[self.source])
             .inc();
+        let tier = Tier::of(event);
+        self.metrics.tiers.with_label_values(&[tier.as_str()]).inc();
         let behind = (event.ingest_time.0 - event.time.0) / 1_000_000;
         self.metrics.lag.set(behind);
         let record = Record {
@@ -111,7 +121,7 @@ impl<'b> Appender<'b> {
 
     /// Takes a dead letter.
     pub(crate) fn letter(&mut self, mut letter: DeadLetter) -> ControlFlow<()> {
-        self.redactor.letter(&mut letter);
+        self.treatment.letter(&mut letter);
         self.metrics
             .dead_letters
             .with_label_values(&[letter.reason.as_str()])

@@ -16,7 +16,7 @@ use crate::append::Appender;
 use crate::decode::{Bad, Decoder, Item, Job, Limits, Reason};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::redact::Redactor;
+use crate::treatment::Treatment;
 
 /// The version of the letter's form.
 const VERSION: u8 = 1;
@@ -221,7 +221,7 @@ pub fn replay(
     bus: &dyn Bus,
     place: Place,
     limits: &Limits,
-    (metrics, redactor): (&Metrics, &Redactor),
+    (metrics, treatment): (&Metrics, &Treatment),
     now: Time,
 ) -> Result<Replayed, DeadLetterError> {
     let letter = show(bus, place)?;
@@ -250,7 +250,7 @@ pub fn replay(
         ..Job::default()
     };
     let mut replayed = Replayed::default();
-    let mut appender = Appender::new(bus, metrics, redactor, "replay");
+    let mut appender = Appender::new(bus, metrics, treatment, "replay");
     let mut normalizer = Normalizer::new();
     Decoder::new(*limits).bytes(&content, &job, &mut |item| match item {
         Item::Record(record) => appender.record(&mut normalizer, &record, &context),
@@ -305,8 +305,8 @@ mod tests {
         assert_eq!(bad.content(), b"\xff{");
 
         let now = Time::from_seconds(9);
-        let redactor = Redactor::off();
-        let with = (&metrics, &redactor);
+        let treatment = Treatment::off();
+        let with = (&metrics, &treatment);
         let again = |place| replay(&bus, place, &Limits::of_files(), with, now);
         assert_eq!(again(places[2]).unwrap().events, 1);
         let still = again(places[0]).unwrap();

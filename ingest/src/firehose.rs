@@ -36,8 +36,8 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{Bad, Decoder, Item, Job, Limits};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::redact::Redactor;
 use crate::refusal::Refusal;
+use crate::treatment::Treatment;
 
 /// The word of this source in metrics and at the beginning of the names of objects.
 const SOURCE: &str = "firehose";
@@ -55,7 +55,7 @@ struct Endpoint {
     /// A request is answered within this time.
     timeout: Duration,
     metrics: Metrics,
-    redactor: Arc<Redactor>,
+    treatment: Arc<Treatment>,
 }
 
 /// The route of the endpoint. It asks for an access key of its own and needs no other guard.
@@ -64,10 +64,10 @@ pub fn router(
     clock: Clock,
     config: &Config,
     metrics: Metrics,
-    redactor: Arc<Redactor>,
+    treatment: Arc<Treatment>,
 ) -> Result<Router, ConfigError> {
     let timeout = Duration::from_secs(config.firehose.timeout_seconds);
-    within(timeout, bus, clock, config, (metrics, redactor))
+    within(timeout, bus, clock, config, (metrics, treatment))
 }
 
 fn within(
@@ -75,7 +75,7 @@ fn within(
     bus: Arc<dyn Bus>,
     clock: Clock,
     config: &Config,
-    (metrics, redactor): (Metrics, Arc<Redactor>),
+    (metrics, treatment): (Metrics, Arc<Treatment>),
 ) -> Result<Router, ConfigError> {
     let limits = config.firehose_limits();
     let keys = config.firehose.keys()?;
@@ -87,7 +87,7 @@ fn within(
         bodies: Bodies::new(limits, config.firehose.concurrency, timeout),
         timeout,
         metrics,
-        redactor,
+        treatment,
     });
     Ok(Router::new()
         .route("/api/v1/firehose", post(deliver))
@@ -207,7 +207,7 @@ fn append(endpoint: &Endpoint, head: &Head, body: &Body, stop: &Stop) -> Result<
         appender: Appender::new(
             &*endpoint.bus,
             &endpoint.metrics,
-            &endpoint.redactor,
+            &endpoint.treatment,
             SOURCE,
         ),
         metrics: &endpoint.metrics,
@@ -281,7 +281,11 @@ impl Taking<'_> {
                 _ if stop.is_stopped() => ControlFlow::Break(()),
                 Item::Record(record) => {
                     let mut ready = appender.ready(normalizer, &record, &context);
-                    ready.as_mut().labels.clone_from(labels);
+                    // What the inventory says is surer than what a stream calls itself.
+                    for (name, value) in labels {
+                        let label = ready.as_mut().labels.entry(name.clone());
+                        label.or_insert_with(|| value.clone());
+                    }
                     appender.event(&ready)
                 }
                 Item::Bad(bad) => appender.letter(DeadLetter::of(&bad, &context.object, began)),

@@ -2,7 +2,7 @@
 //!
 //! The way of a record: a source ([`source::files`], [`source::queue`], [`push`], [`firehose`]) hands bytes to
 //! [`decode`], which tells by their content what they are and cuts them into records; [`redact`] replaces the secrets in
-//! a record and [`normalize`] turns it into an [`event::Event`], which is appended to the bus. What cannot become an event becomes a
+//! a record and [`normalize`] turns it into an [`event::Event`], which gets its labels ([`treatment`]) and is appended to the bus. What cannot become an event becomes a
 //! [`dead_letter`] with its reason, so that it can be looked at and replayed. Decoding and normalizing
 //! are plain functions without clock or bus, since `hunt` runs them over folders without any service. How each source is
 //! doing is told by [`status`].
@@ -22,6 +22,8 @@ pub mod push;
 pub mod redact;
 pub mod source;
 pub mod status;
+pub mod tier;
+pub mod treatment;
 
 mod append;
 mod body;

@@ -15,6 +15,8 @@ pub struct Metrics {
     pub events_received: IntCounterVec,
     /// Events appended to the log, by source.
     pub events_sent: IntCounterVec,
+    /// Events by the tier that they were given.
+    pub tiers: IntCounterVec,
     /// What is no event and was passed over on purpose, by reason.
     pub events_dropped: IntCounterVec,
     /// Dead letters appended, by reason.
@@ -81,6 +83,11 @@ impl Metrics {
                 "trailwarden_ingest_events_sent_total",
                 "Events appended to the log",
                 "source",
+            )?,
+            tiers: counters(
+                "trailwarden_ingest_tier_events_total",
+                "Events by the tier that they were given",
+                "tier",
             )?,
             events_dropped: counters(
                 "trailwarden_ingest_events_dropped_total",

@@ -30,8 +30,8 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{self, Decoder, Item, Job, Limits};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::redact::Redactor;
 use crate::refusal::Refusal;
+use crate::treatment::Treatment;
 
 struct Intake {
     bus: Arc<dyn Bus>,
@@ -39,7 +39,7 @@ struct Intake {
     limits: Limits,
     bodies: Bodies,
     metrics: Metrics,
-    redactor: Arc<Redactor>,
+    treatment: Arc<Treatment>,
     requests: AtomicU64,
 }
 
@@ -56,7 +56,7 @@ pub fn router(
     clock: Clock,
     config: &Config,
     metrics: Metrics,
-    redactor: Arc<Redactor>,
+    treatment: Arc<Treatment>,
 ) -> Router {
     let limits = config.body_limits();
     let timeout = Duration::from_secs(config.push.timeout_seconds);
@@ -66,7 +66,7 @@ pub fn router(
         limits,
         bodies: Bodies::new(limits, config.push.concurrency, timeout),
         metrics,
-        redactor,
+        treatment,
         requests: AtomicU64::new(0),
     });
     Router::new()
@@ -124,7 +124,7 @@ fn append(intake: &Intake, body: &Body) -> Result<Accepted, Refusal> {
         keep_raw: true,
     };
     let mut normalizer = Normalizer::new();
-    let mut appender = Appender::new(&*intake.bus, &intake.metrics, &intake.redactor, "push");
+    let mut appender = Appender::new(&*intake.bus, &intake.metrics, &intake.treatment, "push");
     // Letters wait until there is an event beside them: without one the client is told instead.
     let (mut letters, mut waiting, mut accepted) = (Vec::new(), 0, 0_u64);
     let mut decoder = Decoder::new(intake.limits);
@@ -224,7 +224,7 @@ mod tests {
         if let Some(encoding) = encoding {
             request = request.header(header::CONTENT_ENCODING, encoding);
         }
-        let response = router(bus, clock, &small(), metrics, Arc::new(Redactor::off()))
+        let response = router(bus, clock, &small(), metrics, Arc::new(Treatment::off()))
             .oneshot(request.body(Body::from(body)).unwrap())
             .await
             .unwrap();

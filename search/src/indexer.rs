@@ -423,6 +423,13 @@ impl<'s> Indexer<'s> {
         let mut events = Vec::with_capacity(batch.records.len());
         for (offset, record) in &batch.records {
             match Event::decode(&record.value) {
+                // Of an event of the tier `rules` a copy comes, if a rule matches it.
+                Ok(event)
+                    if event.flags.has(Flag::Archived)
+                        || event.flags.has(Flag::RulesOnly) && !event.flags.has(Flag::Evidence) =>
+                {
+                    metrics.dropped.with_label_values(&["tier"]).inc();
+                }
                 Ok(event) => events.push(event),
                 Err(error) => {
                     tracing::error!(partition, offset, %error, "a record is no event");

@@ -14,7 +14,7 @@ pub struct Metrics {
     pub received: IntCounter,
     /// Events that stand in a published split.
     pub sent: IntCounter,
-    /// Events not indexed, by reason: `repeat`, `expired`.
+    /// Events not indexed, by reason: `repeat`, `expired`, `unreadable`, `tier` (not searched, as configured).
     pub dropped: IntCounterVec,
     /// Failures by kind: `decode`, `publish`, `merge`, `query`.
     pub errors: IntCounterVec,

@@ -9,6 +9,7 @@ use detect::engine::{Engine, Scratch};
 use detect::meter::{self, Reading};
 use detect::tracker::{Baseline, Sightings};
 use detect::window::{Correlation, Match};
+use event::inventory::Inventory;
 use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context, Normalizer};
@@ -26,6 +27,8 @@ pub(crate) struct Setting {
     pub(crate) now: Time,
     /// Are events kept whole, to be put into an index?
     pub(crate) keep: bool,
+    /// What names and labels events get.
+    pub(crate) inventory: Inventory,
 }
 
 /// A file to read.
@@ -158,10 +161,11 @@ fn record_into(
     (scratch, told): (&mut Scratch, &mut Sightings),
     chunk: &mut Chunk,
 ) {
-    let event = normalizer.event(record, context);
+    let mut event = normalizer.event(record, context);
     if !super::within(event.time, setting.from, setting.to) {
         return;
     }
+    setting.inventory.label(&mut event);
     let json = record.doc.map(|doc| doc.root(record.text));
     let engine = &setting.engine;
     engine.matches(&event, json, scratch);

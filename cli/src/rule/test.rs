@@ -15,6 +15,7 @@ use detect::rule_set::{RuleSet, Target};
 use detect::tracker::{Baseline, Sightings, Subject, offline, rehearse};
 use detect::window::{Correlation, Match, OFFLINE_MEMORY, Offline};
 use detect::yaml::Place;
+use event::inventory::Inventory;
 use event::{Finding, Flag, RuleInfo, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context as Origin, Normalizer};
@@ -39,6 +40,9 @@ pub(crate) struct TestArgs {
     /// How to write the results; text on a terminal and JSON lines in a pipe, if not said
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// An inventory of accounts and functions: the events of tests get its names and labels
+    #[arg(long, value_name = "FILE")]
+    inventory: Option<PathBuf>,
     /// A value for `%NAME%` in rules that use the modifier `expand`
     #[arg(long = "placeholder", value_name = "NAME=VALUE", value_parser = crate::rules::name_and_value)]
     placeholders: Vec<(String, String)>,
@@ -77,7 +81,8 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Outcome> {
     } else {
         Format::Jsonl
     });
-    let bench = Bench::new(&set);
+    let inventory = crate::inventory::asked(args.inventory.as_deref())?;
+    let bench = Bench::new(&set, inventory);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let (mut passed, mut failed, mut without) = (0, 0, 0);
     let rules = set.rules.iter().map(|r| (&r.info, &r.tests));
@@ -229,15 +234,18 @@ pub(super) struct Bench<'a> {
     engine: Engine,
     correlations: Vec<Correlation>,
     baselines: Arc<[Baseline]>,
+    inventory: Inventory,
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn new(set: &'a RuleSet) -> Bench<'a> {
+    /// Events get the names and labels of `inventory`.
+    pub(super) fn new(set: &'a RuleSet, inventory: Inventory) -> Bench<'a> {
         Bench {
             set,
             engine: Engine::new(set),
             correlations: crate::correlations::of(set),
             baselines: crate::correlations::baselines(set),
+            inventory,
         }
     }
 
@@ -284,6 +292,7 @@ impl<'a> Bench<'a> {
             let mut event = normalizer.event(&record, &origin);
             // A test has no clock: nothing in it lies in the future.
             event.flags.clear(Flag::TsFuture);
+            self.inventory.label(&mut event);
             let json = record.doc.map(|d| d.root(record.text));
             self.engine.matches(&event, json, &mut scratch);
             let matched = scratch.matched().iter();

@@ -12,19 +12,18 @@ use bytes::Bytes;
 use detect::engine::Engine;
 use detect::match_stage;
 use event::Event;
-use event::inventory::Inventory;
 use event::json::Doc;
 use ingest::attested::{self, Attestations};
 use ingest::source::{bucket, object, queue, s3};
+use ingest::treatment::Treatment;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Injections, Parts, Service, listen_to_signals, signals};
 use crate::clock;
 use crate::config::Config;
 use crate::exit::Usage;
-use crate::live_rules::LiveRules;
-use crate::redaction;
 use crate::role::{Role, Roles};
+use crate::treatment;
 
 impl Service {
     pub(super) fn http(
@@ -37,9 +36,13 @@ impl Service {
     ) -> anyhow::Result<()> {
         let ingest_metrics = ingest::metrics::Metrics::new(&parts.registry)?;
         let ingests = roles.contains(&Role::Ingest);
-        let redactor = match ingests {
-            true => redaction::open(config, &ingest_metrics)?,
-            false => Arc::new(ingest::redact::Redactor::off()),
+        let inventory = Arc::clone(&parts.inventory);
+        let treatment = match ingests {
+            true => {
+                let expected = Arc::new(move || inventory.current());
+                treatment::open(config, &ingest_metrics, expected)?
+            }
+            false => Arc::new(Treatment::off()),
         };
         if ingests {
             let (bus, stop) = (Arc::clone(&parts.bus), self.stop.clone());
@@ -56,7 +59,7 @@ impl Service {
             })?;
         }
         let intake = ingests
-            .then(|| intake(config, &parts.bus, &ingest_metrics, &redactor))
+            .then(|| intake(config, &parts.bus, &ingest_metrics, &treatment))
             .transpose()?;
         if ingests && !config.ingest.files.paths.is_empty() {
             let (bus, files, limits) = (
@@ -65,7 +68,7 @@ impl Service {
                 config.ingest.file_limits(),
             );
             let (tools, ended) = (
-                (ingest_metrics.clone(), Arc::clone(&redactor)),
+                (ingest_metrics.clone(), Arc::clone(&treatment)),
                 self.stop.clone(),
             );
             self.spawn("files", move || {
@@ -89,7 +92,7 @@ impl Service {
                 limits: config.ingest.file_limits(),
                 spool,
                 metrics: ingest_metrics.clone(),
-                redactor,
+                treatment,
                 clock: clock::clock(),
                 stop: self.stop.clone(),
             };
@@ -102,7 +105,11 @@ impl Service {
             }
         }
         let audit = self.audit(Arc::clone(&parts.bus))?;
-        let rules = Arc::clone(&parts.rules);
+        let (rules, inventory) = (Arc::clone(&parts.rules), Arc::clone(&parts.inventory));
+        let asked = move || {
+            rules.ask();
+            inventory.ask();
+        };
         let router = console::router(self.app(config, roles, parts, audit, demo)?, intake)
             .context("console")
             .context(Usage)?;
@@ -110,7 +117,7 @@ impl Service {
         let stop = self.stop.clone();
         let (ready, is_ready) = sync_channel(1);
         self.spawn("http", move || {
-            serve(listener, tls, router, stop, &ready, rules)
+            serve(listener, tls, router, stop, &ready, asked)
         })?;
         // From here on a signal ends the service in order; without an answer the thread has failed and said so.
         let _ = is_ready.recv();
@@ -162,7 +169,7 @@ impl Service {
     ) -> anyhow::Result<console::App> {
         let rules = Arc::clone(&parts.rules);
         let (listed, explained) = (Arc::clone(&rules), Arc::clone(&rules));
-        let blinded = Arc::clone(&rules);
+        let (blinded, inventory) = (Arc::clone(&rules), Arc::clone(&parts.inventory));
         let (reloaded, checked) = (Arc::clone(&rules), Arc::clone(&rules));
         let running = Arc::clone(&self.running);
         let expected = self.threads.len();
@@ -213,7 +220,8 @@ impl Service {
                 Some(path) => Err(format!("takes no writes: an fsync of `{path}` failed")),
             }),
         };
-        let checks = vec![
+        let inventory = Arc::clone(&parts.inventory);
+        let mut checks = vec![
             writable,
             // Rules that were refused are worth a look, but the old ones run: the node is ready.
             console::Check {
@@ -232,6 +240,12 @@ impl Service {
                 }),
             },
         ];
+        if inventory.has_file() {
+            checks.push(console::Check {
+                name: "inventory",
+                run: Arc::new(move || Ok(inventory.status())),
+            });
+        }
         Ok(console::App {
             searcher: parts.searcher,
             store: parts.store,
@@ -240,7 +254,7 @@ impl Service {
             watched: config.sources.options(),
             blind: Arc::new(move |source| blinded.blind(source)),
             integrity: Arc::new(move |event| attestations.label(event)),
-            inventory: Arc::new(|| Arc::new(Inventory::default())),
+            inventory: Arc::new(move || inventory.current()),
             explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),
             bus,
             stages,
@@ -270,18 +284,18 @@ fn intake(
     config: &Config,
     bus: &Arc<dyn Bus>,
     metrics: &ingest::metrics::Metrics,
-    redactor: &Arc<ingest::redact::Redactor>,
+    treatment: &Arc<Treatment>,
 ) -> anyhow::Result<console::Intake> {
     let (config, now) = (&config.ingest, clock::clock());
-    let (bus, metrics, redactor) = (
+    let (bus, metrics, treatment) = (
         || Arc::clone(bus),
         || metrics.clone(),
-        || Arc::clone(redactor),
+        || Arc::clone(treatment),
     );
-    let keyed = ingest::firehose::router(bus(), now.clone(), config, metrics(), redactor())
+    let keyed = ingest::firehose::router(bus(), now.clone(), config, metrics(), treatment())
         .context("ingest")
         .context(Usage)?;
-    let guarded = ingest::push::router(bus(), now, config, metrics(), redactor());
+    let guarded = ingest::push::router(bus(), now, config, metrics(), treatment());
     Ok(console::Intake { guarded, keyed })
 }
 
@@ -336,7 +350,7 @@ fn serve(
     router: axum::Router,
     stop: Stop,
     ready: &SyncSender<()>,
-    rules: Arc<LiveRules>,
+    hangup_asks: impl Fn() + Send + 'static,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -356,7 +370,7 @@ fn serve(
         let mut hangup = signal(SignalKind::hangup())?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                rules.ask();
+                hangup_asks();
             }
         });
         tokio::spawn(signals(stop, listen_to_signals()?));

@@ -8,6 +8,7 @@ fn report(minute: i64, function: &str, status: &str) -> Event {
     Event {
         source: "aws.lambda".into(),
         function: function.into(),
+        labels: [("owner".into(), "shop".into())].into(),
         action: "platform.report".into(),
         time: Time(minute * MINUTE + 7),
         invocation: Some(Box::new(Invocation {
@@ -77,6 +78,8 @@ fn counts_are_cumulative_by_minute() {
         assert_eq!(found[0].2.invocations(), 3);
     }
     assert_eq!(counters.cells, restored.cells);
+    let (place, _) = restored.cells.values().next().unwrap();
+    assert_eq!(place.labels["owner"], "shop");
 }
 
 #[test]
@@ -177,6 +180,7 @@ fn a_flood_of_groups_takes_no_room_from_functions_and_is_said() {
         }),
         minute: 5,
         region: Str::default(),
+        labels: BTreeMap::new(),
         cell: Cell {
             matches: 1,
             ..Cell::default()

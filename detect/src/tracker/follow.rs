@@ -35,6 +35,8 @@ pub(super) struct Tracked {
     counted: Counted,
     #[serde(default, skip_serializing_if = "Str::is_empty")]
     pub(super) region: Str,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) labels: BTreeMap<Str, Str>,
     /// The minute of its first count.
     pub(super) since: i64,
     /// The minute of its last count.
@@ -110,6 +112,7 @@ impl Tracked {
         Tracked {
             counted,
             region: Str::default(),
+            labels: BTreeMap::new(),
             since,
             last: since,
             deployment: None,
@@ -279,6 +282,7 @@ impl Tracked {
                 account: account.clone(),
                 region: self.region.clone(),
                 function: function.clone(),
+                labels: self.labels.clone(),
                 ..Finding::default()
             },
             Counted::Group(Group { values, .. }) => {

@@ -342,6 +342,9 @@ impl Tracker {
             if !meter.region.is_empty() {
                 tracked.region = meter.region;
             }
+            if !meter.labels.is_empty() {
+                tracked.labels = meter.labels;
+            }
         }
         let minute = self.minutes.entry(meter.minute).or_default();
         let cell = minute

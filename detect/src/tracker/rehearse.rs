@@ -1,6 +1,6 @@
 //! The tests that stand in baseline documents, run through the tracker as it runs in the service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use event::{Finding, Time};
@@ -61,6 +61,7 @@ pub fn rehearse(baseline: &Baseline, test: &SeriesTest) -> (Vec<Finding>, u64) {
                     minute,
                     partition: 0,
                     region: "us-east-1".into(),
+                    labels: BTreeMap::new(),
                     cell,
                 };
                 tracker.take(MeterRecord::Meter(meter), &mut said);

@@ -26,19 +26,22 @@ pub(crate) struct Kept {
 
 impl Kept {
     fn put(&mut self, topic: Topic, record: Record) {
-        let partition = partition_of(&record.key, PARTITIONS);
+        let partition = partition_of(&record.key, partitions(topic));
         let partition = self.records.entry((topic, partition)).or_default();
         partition.push(record);
     }
 }
 
+fn partitions(topic: Topic) -> u32 {
+    match topic {
+        Topic::Events => 2,
+        _ => PARTITIONS,
+    }
+}
+
 impl Bus for MemoryBus {
     fn partitions(&self, topic: Topic) -> u32 {
-        if topic == Topic::Events {
-            2
-        } else {
-            PARTITIONS
-        }
+        partitions(topic)
     }
 
     fn append(&self, topic: Topic, records: Vec<Record>) -> Result<(), BusError> {
@@ -124,8 +127,18 @@ impl Bus for MemoryBus {
         Ok(kept.positions.get(&(c.into(), topic, p)).copied())
     }
 
-    fn state_get(&self, _: &str, _: u32, _: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, BusError> {
-        unreachable!("the stage scans")
+    fn state_get(
+        &self,
+        consumer: &str,
+        partition: u32,
+        keys: &[Vec<u8>],
+    ) -> Result<Vec<Option<Vec<u8>>>, BusError> {
+        let kept = self.0.lock().unwrap();
+        let of = |key: &Vec<u8>| (consumer.to_owned(), partition, key.clone());
+        Ok(keys
+            .iter()
+            .map(|k| kept.state.get(&of(k)).cloned())
+            .collect())
     }
 
     fn state_scan(

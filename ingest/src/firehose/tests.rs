@@ -11,6 +11,7 @@ use axum::http::HeaderName;
 use bus::embedded::{EmbeddedBus, Options};
 use bus::{BusError, Topic};
 use bytes::Bytes;
+use event::inventory::{Account, Inventory};
 use event::{Event, Id};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -21,6 +22,7 @@ use tower::ServiceExt;
 use self::delivery::{Fault, Faulty};
 use super::*;
 use crate::decode::{KEPT_BYTES, Reason};
+use crate::redact::Redactor;
 
 const KEY: &str = "new-key";
 const ID: &str = "ed4acda5-034f-9f42-bba1-f29aea6d7d8f";
@@ -106,12 +108,17 @@ impl World {
 
     /// With another time within which a request is answered.
     fn patient(changes: Value, timeout: Duration) -> World {
+        World::treated(changes, timeout, Treatment::off())
+    }
+
+    /// With something that is done to every record.
+    fn treated(changes: Value, timeout: Duration, treatment: Treatment) -> World {
         let bus = Arc::new(Faulty::new());
         let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
         let clock: Clock = Arc::new(|| Time::from_seconds(1_800_000_000));
         let config = config(changes);
         let shared: Arc<dyn Bus> = Arc::<Faulty>::clone(&bus);
-        let tools = (metrics.clone(), Arc::new(Redactor::off()));
+        let tools = (metrics.clone(), Arc::new(treatment));
         let router = within(timeout, shared, clock, &config, tools).unwrap();
         World {
             bus,
@@ -584,6 +591,37 @@ fn common_attributes_are_labels() {
         .map(|(k, v)| (k.as_str(), v.as_str()))
         .collect();
     assert_eq!(labels, [("environment", "production"), ("owner", "shop")]);
+}
+
+/// Whoever may send must not call production a sandbox.
+#[test]
+fn the_inventory_is_surer_than_common_attributes() {
+    let account = Account {
+        account: "123456789012".into(),
+        name: "shop-prod".into(),
+        environment: "production".into(),
+        ..Account::default()
+    };
+    let inventory = Arc::new(Inventory::new(vec![account], Vec::new()));
+    let expected = Arc::new(move || Arc::clone(&inventory));
+    let treatment = Treatment::new(Redactor::off(), expected, Vec::new());
+    let world = World::treated(json!({}), Duration::from_secs(120), treatment);
+    let attributes = r#"{"commonAttributes":{"environment":"sandbox","team":"shop"}}"#;
+    let trail = br#"{"eventVersion":"1.08","eventSource":"s3.amazonaws.com","eventName":"ListBuckets","eventID":"e1","eventTime":"2026-03-02T09:00:00Z","recipientAccountId":"123456789012"}"#;
+    let request = with(
+        request(body_of(ID, &[trail.to_vec()])),
+        "x-amz-firehose-common-attributes",
+        Some(attributes),
+    );
+    check_in(&world, request, 200, "");
+    let event = &world.events()[0];
+    assert_eq!(event.account_name, "shop-prod");
+    let labels: Vec<_> = event
+        .labels
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    assert_eq!(labels, [("environment", "production"), ("team", "shop")]);
 }
 
 #[test]

@@ -28,8 +28,8 @@ use crate::dead_letter::DeadLetter;
 use crate::decode::{DecodeError, Decoder, GZIP, Item, Job, Limits, Summary};
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::redact::Redactor;
 use crate::status::{Failure, Post};
+use crate::treatment::Treatment;
 
 /// The consumer name under which progress is kept.
 pub const CONSUMER: &str = "ingest/files";
@@ -99,7 +99,7 @@ pub fn run(
     bus: Arc<dyn Bus>,
     config: &Files,
     limits: Limits,
-    (metrics, redactor): (Metrics, Arc<Redactor>),
+    (metrics, treatment): (Metrics, Arc<Treatment>),
     clock: Clock,
     stop: Stop,
 ) -> Result<(), FilesError> {
@@ -112,7 +112,7 @@ pub fn run(
         &*bus,
         config,
         limits,
-        (metrics, redactor),
+        (metrics, treatment),
         clock,
         stop.clone(),
     )?;
@@ -194,7 +194,7 @@ struct Source<'b> {
     bus: &'b dyn Bus,
     config: &'b Files,
     metrics: Metrics,
-    redactor: Arc<Redactor>,
+    treatment: Arc<Treatment>,
     clock: Clock,
     stop: Stop,
     decoder: Decoder,
@@ -208,7 +208,7 @@ impl<'b> Source<'b> {
         bus: &'b dyn Bus,
         config: &'b Files,
         limits: Limits,
-        (metrics, redactor): (Metrics, Arc<Redactor>),
+        (metrics, treatment): (Metrics, Arc<Treatment>),
         clock: Clock,
         stop: Stop,
     ) -> Result<Source<'b>, BusError> {
@@ -227,7 +227,7 @@ impl<'b> Source<'b> {
             bus,
             config,
             metrics,
-            redactor,
+            treatment,
             clock,
             stop,
             decoder: Decoder::new(limits),
@@ -251,9 +251,9 @@ impl<'b> Source<'b> {
         paths.dedup();
         self.unsettled
             .retain(|path, _| paths.binary_search(path).is_ok());
-        let (metrics, redactor) = (self.metrics.clone(), Arc::clone(&self.redactor));
+        let (metrics, treatment) = (self.metrics.clone(), Arc::clone(&self.treatment));
         let mut batch = Batch {
-            appender: Appender::new(self.bus, &metrics, &redactor, "files"),
+            appender: Appender::new(self.bus, &metrics, &treatment, "files"),
             done: Vec::new(),
         };
         for path in paths {

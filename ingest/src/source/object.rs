@@ -31,7 +31,7 @@ use crate::decode::{Bad, DecodeError, Decoder, Item, Job, Limits, Reason, Summar
 use crate::digest::PublicKeys;
 use crate::metrics::Metrics;
 use crate::normalize::{Context, Normalizer};
-use crate::redact::Redactor;
+use crate::treatment::Treatment;
 
 /// The consumer name under which the manifest is kept.
 pub const CONSUMER: &str = "ingest/objects";
@@ -93,7 +93,7 @@ pub(crate) struct Objects {
     decoders: Mutex<Vec<(Decoder, Normalizer)>>,
     limits: Limits,
     metrics: Metrics,
-    redactor: Arc<Redactor>,
+    treatment: Arc<Treatment>,
     clock: Clock,
     stop: Stop,
 }
@@ -109,8 +109,8 @@ pub struct Shop {
     pub spool: PathBuf,
     /// The counters.
     pub metrics: Metrics,
-    /// What replaces secrets.
-    pub redactor: Arc<Redactor>,
+    /// What is done to every record.
+    pub treatment: Arc<Treatment>,
     /// The clock.
     pub clock: Clock,
     /// Whether to stop.
@@ -125,7 +125,7 @@ impl Objects {
             decoders: Mutex::default(),
             limits: shop.limits,
             metrics: shop.metrics,
-            redactor: shop.redactor,
+            treatment: shop.treatment,
             clock: shop.clock,
             stop: shop.stop,
         }
@@ -380,7 +380,7 @@ impl Objects {
         bytes: &[u8],
     ) -> Result<(), BusError> {
         let bad = Bad::whole(reason, message, bytes);
-        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.redactor, "s3");
+        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.treatment, "s3");
         let _ = appender.letter(DeadLetter::of(&bad, object, (self.clock)()));
         block_in_place(|| appender.finish()).map(drop)
     }
@@ -453,7 +453,7 @@ impl Objects {
         };
         let (mut decoder, mut normalizer) =
             idle().unwrap_or_else(|| (Decoder::new(self.limits), Normalizer::new()));
-        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.redactor, "s3");
+        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.treatment, "s3");
         let context = Context {
             ingest_time: now,
             object: object.clone(),

@@ -198,6 +198,43 @@ fn repeats_are_dropped_and_conflicts_are_kept() {
 }
 
 #[test]
+fn of_what_is_only_matched_the_copy_is_indexed_once() {
+    let stage = Stage::new(Config::default());
+    let shelf = stage.start();
+    let flagged = |number: u128, flags: &[Flag]| {
+        let mut event = event(number, number as i64, &format!(r#"{{"n":{number}}}"#));
+        flags.iter().for_each(|f| event.flags.set(*f));
+        event
+    };
+    stage.append(&[
+        flagged(1, &[Flag::RulesOnly]),
+        flagged(2, &[Flag::RulesOnly]),
+        flagged(3, &[Flag::Archived]),
+        flagged(4, &[]),
+    ]);
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    check(&shelf.searcher, "", &[4]);
+    let dropped = |reason| {
+        let dropped = &shelf.metrics.dropped;
+        dropped.with_label_values(&[reason]).get()
+    };
+    assert_eq!(dropped("tier"), 3);
+    // The copy comes twice: the stage before died between appending it and its commit.
+    let copy = flagged(2, &[Flag::RulesOnly, Flag::Evidence]);
+    stage.append(std::slice::from_ref(&copy));
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    stage.append(&[copy]);
+    read_all(&mut indexer);
+    indexer.publish().unwrap();
+    check(&shelf.searcher, "", &[2, 4]);
+    check(&shelf.searcher, "flags:evidence", &[2]);
+    assert_eq!((dropped("tier"), dropped("repeat")), (3, 1));
+}
+
+#[test]
 fn a_split_is_published_when_it_is_full_or_old() {
     let stage = Stage::new(Config {
         split_events: 10,

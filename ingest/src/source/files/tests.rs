@@ -56,7 +56,7 @@ impl Setup {
             &bus,
             &self.config,
             limits,
-            (metrics, Arc::new(Redactor::off())),
+            (metrics, Arc::new(Treatment::off())),
             clock,
             Stop::default(),
         )
@@ -170,7 +170,7 @@ fn stopping_in_the_middle_repeats_and_loses_nothing() {
         Arc::clone(&bus),
         &setup.config,
         Limits::of_files(),
-        (metrics, Arc::new(Redactor::off())),
+        (metrics, Arc::new(Treatment::off())),
         clock,
         stop,
     )
@@ -270,7 +270,7 @@ fn dying_at_any_write_loses_nothing() {
             &dying,
             config,
             limits,
-            (metrics, Arc::new(Redactor::off())),
+            (metrics, Arc::new(Treatment::off())),
             clock,
             stop,
         )
