@@ -13,7 +13,7 @@ use detect::engine::Engine;
 use detect::match_stage;
 use event::Event;
 use event::json::Doc;
-use ingest::source::{bucket, object, queue, s3};
+use ingest::source::{bucket, cloudwatch, kinesis, object, queue, s3};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Injections, Parts, Service, listen_to_signals, signals};
@@ -64,7 +64,17 @@ impl Service {
             })?;
         }
         let (queues, buckets) = (config.ingest.queues.clone(), config.ingest.buckets.clone());
-        if ingests && !(queues.is_empty() && buckets.is_empty()) {
+        let (streams, log_groups) = (
+            config.ingest.streams.clone(),
+            config.ingest.log_groups.clone(),
+        );
+        let of_aws = [
+            queues.is_empty(),
+            buckets.is_empty(),
+            streams.is_empty(),
+            log_groups.is_empty(),
+        ];
+        if ingests && of_aws.contains(&false) {
             let spool = config.spool_dir();
             s3::clear(&spool)
                 .with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
@@ -80,6 +90,16 @@ impl Service {
             if !queues.is_empty() {
                 let shop = shop.clone();
                 self.spawn("queues", move || Ok(queue::run(&queues, &shop)?))?;
+            }
+            if !streams.is_empty() {
+                let shop = shop.clone();
+                self.spawn("streams", move || Ok(kinesis::run(&streams, &shop)?))?;
+            }
+            if !log_groups.is_empty() {
+                let shop = shop.clone();
+                self.spawn("log groups", move || {
+                    Ok(cloudwatch::run(&log_groups, &shop)?)
+                })?;
             }
             if !buckets.is_empty() {
                 self.spawn("buckets", move || Ok(bucket::run(&buckets, &shop)?))?;

@@ -64,6 +64,19 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// What the error of a call means for what was asked for.
+    pub(crate) fn of<E, R>(object: String, error: &SdkError<E, R>) -> Trouble
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug,
+    {
+        Trouble::Fetch {
+            object,
+            fault: Fault::of(error),
+            message: aws::said(error),
+        }
+    }
+
     /// Will the next object have it too?
     pub fn is_of_all(&self) -> bool {
         match self {
@@ -316,9 +329,5 @@ fn fetch<E>(bucket: &str, key: &str, error: &SdkError<E>) -> Trouble
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    Trouble::Fetch {
-        object: name(bucket, key).to_string(),
-        fault: Fault::of(error),
-        message: aws::said(error),
-    }
+    Trouble::of(name(bucket, key).to_string(), error)
 }

@@ -1,0 +1,408 @@
+//! One shard of a stream: read from its checkpoint on, appended, remembered.
+//!
+//! [`Reader::shard`] asks with GetRecords until the shard is closed and read to its end, or until told to stop. A
+//! checkpoint is written after the events of a batch are durable; a process that dies in between reads the batch again,
+//! and the ids of its events make that harmless. Iterators expire after five minutes and are then asked for anew. What
+//! the stream has dropped before it was read is said with the time that it spans.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::error::SdkError;
+use aws_sdk_kinesis::operation::get_records::GetRecordsError;
+use aws_sdk_kinesis::operation::get_shard_iterator::GetShardIteratorError;
+use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::types::{Record, ShardIteratorType};
+use bus::{BusError, Commit, StateChange};
+use event::{Time, format_compact};
+use tokio::sync::Semaphore;
+use tokio::task::block_in_place;
+
+use super::order::{Checkpoint, Listed};
+use super::{CONSUMER, Stream};
+use crate::append::Appender;
+use crate::aws;
+use crate::dead_letter::DeadLetter;
+use crate::decode::{Decoder, Item, Job};
+use crate::normalize::{Context, Normalizer};
+use crate::source::object::Shop;
+use crate::source::patience::{Said, breath};
+use crate::source::s3::Trouble;
+
+/// What stands for this source in metrics.
+const SOURCE: &str = "kinesis";
+
+/// A shard answers five calls a second, to all of its readers together.
+const BEHIND: Duration = Duration::from_millis(250);
+
+/// How long it rests where there is nothing new.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// A checkpoint without records is renewed so often.
+const RENEWED_MICROS: i64 = 60 * 1_000_000;
+
+/// How long checkpoints are kept after their last change; ten years, as for files and objects.
+const REMEMBERED_MICROS: i64 = 10 * 366 * 86_400 * 1_000_000;
+
+/// What reads the shards of one stream.
+pub(super) struct Reader {
+    pub(super) client: Client,
+    pub(super) stream: Stream,
+    pub(super) shop: Shop,
+    /// The stream with its region, and its account where that is known.
+    pub(super) identity: String,
+    /// How many shards may have a batch in hand.
+    pub(super) hands: Semaphore,
+    /// How long the stream keeps a record, in microseconds; 0 where nobody may ask.
+    pub(super) retention: AtomicI64,
+    /// How far each shard is ahead of what was read of it, in milliseconds.
+    pub(super) behind: Mutex<BTreeMap<String, i64>>,
+    pub(super) said: Said,
+}
+
+/// What a batch has shown.
+enum Step {
+    /// There is more already.
+    Behind,
+    /// That was all for now.
+    Idle,
+    /// The shard is closed, and that was all.
+    End,
+}
+
+/// A shard that is being read.
+struct Reading<'l> {
+    listed: &'l Listed,
+    checkpoint: Checkpoint,
+    iterator: Option<String>,
+    /// When the checkpoint was written.
+    written: Time,
+    /// Was it said already what the stream has dropped?
+    told: bool,
+    decoder: Decoder,
+    normalizer: Normalizer,
+}
+
+impl Reader {
+    /// Reads a shard until its end or until told to stop. Gives its last checkpoint.
+    pub(super) async fn shard(&self, listed: &Listed, known: Option<Checkpoint>) -> Checkpoint {
+        let stop = &self.shop.stop;
+        let mut reading = Reading {
+            listed,
+            checkpoint: known.unwrap_or_else(|| Checkpoint {
+                starting: listed.starting.clone(),
+                ..Checkpoint::default()
+            }),
+            iterator: None,
+            written: Time::MIN,
+            told: false,
+            decoder: Decoder::new(self.shop.limits),
+            normalizer: Normalizer::new(),
+        };
+        let mut failures = 0;
+        while !stop.is_stopped() {
+            let Some(Ok(hand)) = aws::unless_stopped(self.hands.acquire(), stop).await else {
+                break;
+            };
+            let step = self.step(&mut reading).await;
+            drop(hand);
+            let wait = match step {
+                Ok(Step::End) => break,
+                Ok(step) => {
+                    failures = 0;
+                    if self.said.mended(&listed.id) {
+                        tracing::info!(
+                            stream = self.stream.name(),
+                            shard = listed.id,
+                            "read again"
+                        );
+                    }
+                    if matches!(step, Step::Idle) {
+                        IDLE
+                    } else {
+                        BEHIND
+                    }
+                }
+                Err(trouble) => {
+                    failures += 1;
+                    self.complain(&listed.id, "read a shard", &trouble);
+                    breath(failures)
+                }
+            };
+            aws::rest(wait, stop).await;
+        }
+        self.forget_lag(&listed.id);
+        reading.checkpoint
+    }
+
+    /// One batch.
+    async fn step(&self, reading: &mut Reading<'_>) -> Result<Step, Trouble> {
+        let iterator = match &reading.iterator {
+            Some(iterator) => iterator.clone(),
+            None => {
+                let iterator = self.open(reading).await?;
+                reading.iterator = Some(iterator.clone());
+                iterator
+            }
+        };
+        let call = self.client.get_records().shard_iterator(iterator);
+        let call = call.set_stream_arn(self.stream.arn()).send();
+        let answer = aws::unless_stopped(call, &self.shop.stop).await;
+        let answer = match answer.ok_or(Trouble::Stopped)? {
+            Ok(answer) => answer,
+            Err(error) => {
+                let of_iterator = error.as_service_error().is_some_and(|e| {
+                    e.is_expired_iterator_exception() || e.is_invalid_argument_exception()
+                });
+                if of_iterator {
+                    reading.iterator = None;
+                }
+                if matches!(
+                    error.as_service_error(),
+                    Some(GetRecordsError::ExpiredIteratorException(_))
+                ) {
+                    tracing::warn!(
+                        shard = reading.listed.id,
+                        "an iterator has expired, another is asked for"
+                    );
+                    return Ok(Step::Behind);
+                }
+                return Err(self.trouble(&reading.listed.id, &error));
+            }
+        };
+        reading.told = false;
+        let now = (self.shop.clock)();
+        block_in_place(|| self.append(reading, answer.records(), now))?;
+        let behind = answer.millis_behind_latest().unwrap_or_default().max(0);
+        self.tell_lag(&reading.listed.id, behind);
+        let last = answer.records().last();
+        let mut checkpoint = reading.checkpoint.clone();
+        if let Some(last) = last {
+            last.sequence_number().clone_into(&mut checkpoint.sequence);
+        }
+        checkpoint.read_to = checkpoint.read_to.max(now.plus(-behind * 1_000));
+        checkpoint.finished = answer.next_shard_iterator().is_none();
+        if last.is_some() || checkpoint.finished || now.0 - reading.written.0 >= RENEWED_MICROS {
+            block_in_place(|| self.remember(&reading.listed.id, &checkpoint))?;
+            reading.written = now;
+        }
+        let step = match (checkpoint.finished, last.is_some() || behind > 0) {
+            (true, _) => Step::End,
+            (false, true) => Step::Behind,
+            (false, false) => Step::Idle,
+        };
+        reading.checkpoint = checkpoint;
+        reading.iterator = answer.next_shard_iterator;
+        Ok(step)
+    }
+
+    /// An iterator that begins after the checkpoint. What the stream has dropped meanwhile is said, and reading goes on
+    /// with the oldest record that is left.
+    async fn open(&self, reading: &mut Reading<'_>) -> Result<String, Trouble> {
+        let (listed, checkpoint) = (reading.listed, &mut reading.checkpoint);
+        let retention = self.retention.load(Ordering::Relaxed);
+        let horizon = (self.shop.clock)().plus(-retention);
+        let was_read = checkpoint.read_to != Time::default();
+        if was_read && retention > 0 && checkpoint.read_to < horizon && !reading.told {
+            self.lost(&listed.id, checkpoint.read_to, Some(horizon));
+            reading.told = true;
+        }
+        if !checkpoint.sequence.is_empty() {
+            let after = Some(checkpoint.sequence.as_str());
+            match self.iterator(listed, after).await {
+                Err(Failed::Call(error)) if is_refused(&error) => {
+                    let trouble = self.trouble(&listed.id, &error);
+                    tracing::warn!(
+                        error = &trouble as &dyn std::error::Error,
+                        "a checkpoint is not taken"
+                    );
+                    if !reading.told {
+                        self.lost(&listed.id, checkpoint.read_to, None);
+                        reading.told = true;
+                    }
+                    checkpoint.sequence.clear();
+                }
+                Err(failed) => return Err(self.failed(listed, failed)),
+                Ok(iterator) => return Ok(iterator),
+            }
+        }
+        let iterator = self.iterator(listed, None).await;
+        iterator.map_err(|failed| self.failed(listed, failed))
+    }
+
+    async fn iterator(&self, listed: &Listed, after: Option<&str>) -> Result<String, Failed> {
+        let from = Time::parse(&self.stream.from).ok();
+        let (kind, time) = match (after, from) {
+            (Some(_), _) => (ShardIteratorType::AfterSequenceNumber, None),
+            (None, Some(from)) => (ShardIteratorType::AtTimestamp, Some(from)),
+            (None, None) => (ShardIteratorType::TrimHorizon, None),
+        };
+        let call = self
+            .client
+            .get_shard_iterator()
+            .set_stream_arn(self.stream.arn())
+            .set_stream_name(self.stream.bare())
+            .shard_id(&listed.id)
+            .shard_iterator_type(kind)
+            .set_starting_sequence_number(after.map(str::to_owned))
+            .set_timestamp(time.map(|t| DateTime::from_millis(t.millis())))
+            .send();
+        let answer = aws::unless_stopped(call, &self.shop.stop).await;
+        let answer = answer.ok_or(Failed::Stopped)?;
+        let answer = answer.map_err(|error| Failed::Call(Box::new(error)))?;
+        Ok(answer.shard_iterator.unwrap_or_default())
+    }
+
+    fn failed(&self, listed: &Listed, failed: Failed) -> Trouble {
+        match failed {
+            Failed::Stopped => Trouble::Stopped,
+            Failed::Call(error) => self.trouble(&listed.id, &error),
+        }
+    }
+
+    /// Appends the records of a batch. On `Ok` all of them are durable.
+    fn append(
+        &self,
+        reading: &mut Reading<'_>,
+        records: &[Record],
+        now: Time,
+    ) -> Result<(), BusError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let metrics = &self.shop.metrics;
+        let mut appender = Appender::new(&*self.shop.bus, metrics, &self.shop.redactor, SOURCE);
+        for record in records {
+            let data = record.data().as_ref();
+            if data.is_empty() {
+                let dropped = &metrics.events_dropped;
+                dropped.with_label_values(&["empty_record"]).inc();
+                continue;
+            }
+            let context = Context {
+                ingest_time: now,
+                object: format_compact!(
+                    "kinesis://{}/{}/{}",
+                    self.identity,
+                    reading.listed.id,
+                    record.sequence_number()
+                ),
+                keep_raw: true,
+            };
+            let normalizer = &mut reading.normalizer;
+            let summary = reading
+                .decoder
+                .bytes(data, &Job::default(), &mut |item| match item {
+                    Item::Record(record) => appender.record(normalizer, &record, &context),
+                    Item::Bad(bad) => appender.letter(DeadLetter::of(&bad, &context.object, now)),
+                });
+            metrics.count_dropped(&summary);
+            if summary.stopped {
+                break;
+            }
+        }
+        // A failure that stopped the decoder comes out here.
+        appender.finish()?;
+        let took = (self.shop.clock)().0 - now.0;
+        metrics.seconds.observe(took as f64 / 1e6);
+        Ok(())
+    }
+
+    pub(super) fn remember(&self, shard: &str, checkpoint: &Checkpoint) -> Result<(), BusError> {
+        self.shop.bus.commit(Commit {
+            consumer: CONSUMER.to_owned(),
+            state: vec![StateChange {
+                partition: 0,
+                key: [self.prefix().as_slice(), shard.as_bytes()].concat(),
+                value: Some(
+                    serde_json::to_vec(checkpoint).expect("a checkpoint has only text keys"),
+                ),
+                expires: Some((self.shop.clock)().plus(REMEMBERED_MICROS)),
+            }],
+            ..Commit::default()
+        })
+    }
+
+    /// What the keys of all checkpoints of the stream begin with.
+    pub(super) fn prefix(&self) -> Vec<u8> {
+        format!("shard/{}/", self.identity).into_bytes()
+    }
+
+    /// Says that the stream has dropped what was not read.
+    pub(super) fn lost(&self, shard: &str, from: Time, to: Option<Time>) {
+        let errors = &self.shop.metrics.errors;
+        errors.with_label_values(&["trimmed"]).inc();
+        let until = to.map_or("the oldest record that is left".to_owned(), |t| {
+            t.to_string()
+        });
+        tracing::error!(
+            stream = self.stream.name(),
+            shard,
+            from = %from,
+            until,
+            hint = "read what else holds that time (a backfill of the log groups, S3); keep records longer in the stream",
+            "the stream has dropped records before they were read: what arrived in this time may be lost, reading goes on behind it"
+        );
+    }
+
+    fn tell_lag(&self, shard: &str, millis: i64) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.insert(shard.to_owned(), millis);
+        self.show_lag(&behind);
+    }
+
+    fn forget_lag(&self, shard: &str) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        behind.remove(shard);
+        self.show_lag(&behind);
+    }
+
+    fn show_lag(&self, behind: &BTreeMap<String, i64>) {
+        let slowest = behind.values().max().copied().unwrap_or_default();
+        let gauge = &self.shop.metrics.stream_lag;
+        gauge
+            .with_label_values(&[self.stream.name()])
+            .set(slowest / 1_000);
+    }
+
+    fn trouble<E>(&self, shard: &str, error: &SdkError<E>) -> Trouble
+    where
+        E: aws_sdk_kinesis::error::ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        Trouble::of(format!("{} of stream {}", shard, self.stream.name()), error)
+    }
+
+    pub(super) fn complain(&self, about: &str, action: &str, trouble: &Trouble) {
+        if matches!(trouble, Trouble::Stopped) {
+            return;
+        }
+        let errors = &self.shop.metrics.errors;
+        errors.with_label_values(&[trouble.kind()]).inc();
+        // All shards of a stream have the same owner and the same key.
+        let about = if trouble.is_of_all() { "" } else { about };
+        if self.said.is_new(about, trouble.kind(), (self.shop.clock)()) {
+            tracing::error!(
+                stream = self.stream.name(),
+                error = trouble as &dyn std::error::Error,
+                hint = trouble.hint(),
+                "cannot {action}, tried again"
+            );
+        }
+    }
+}
+
+/// Why there is no iterator.
+enum Failed {
+    Stopped,
+    Call(Box<SdkError<GetShardIteratorError>>),
+}
+
+/// Is the sequence number not one of the shard, or not any more?
+fn is_refused(error: &SdkError<GetShardIteratorError>) -> bool {
+    error
+        .as_service_error()
+        .is_some_and(GetShardIteratorError::is_invalid_argument_exception)
+}
