@@ -66,6 +66,14 @@ impl Checkpoint {
         // A shard that begins after all that was read of it is another one.
         compare(&listed.starting, latest) != Ordering::Greater
     }
+
+    /// Up to when a stream that keeps records for so many microseconds has dropped what was not read, if it has any;
+    /// 0 where that is not known.
+    pub(super) fn dropped_until(&self, retention: i64, now: Time) -> Option<Time> {
+        let horizon = now.plus(-retention);
+        let was_read = self.read_to != Time::default();
+        (retention > 0 && was_read && self.read_to < horizon).then_some(horizon)
+    }
 }
 
 /// The shards that can be read now: not read to their end, and their parents are, as far as these are still there.
@@ -138,6 +146,24 @@ mod tests {
     fn a_shard_that_expired_unread_is_noticed() {
         let known = read(&[("0", true), ("1", false), ("2", false)]);
         assert_eq!(gone(&[listed("2", &["1"], "1")], &known), ["1"]);
+    }
+
+    #[test]
+    fn what_is_older_than_the_retention_may_be_gone() {
+        let (hour, at) = (3_600 * 1_000_000, Time::from_seconds);
+        let checkpoint = |read_to| Checkpoint {
+            read_to: at(read_to),
+            ..Checkpoint::default()
+        };
+        let day = 24 * hour;
+        let dropped =
+            |read_to, retention| checkpoint(read_to).dropped_until(retention, at(100_000));
+        assert_eq!(dropped(10_000, day), Some(at(13_600)));
+        assert_eq!(dropped(13_600, day), None);
+        assert_eq!(dropped(10_000, 2 * day), None);
+        assert_eq!(dropped(10_000, 0), None);
+        // Of a shard that was never read nothing is missed.
+        assert_eq!(dropped(0, hour), None);
     }
 
     #[test]

@@ -129,6 +129,12 @@ impl Reader {
                 Err(trouble) => {
                     failures += 1;
                     self.complain(&listed.id, "read a shard", &trouble);
+                    // The stream goes on while it cannot be read.
+                    let read_to = reading.checkpoint.read_to;
+                    if read_to != Time::default() {
+                        let behind = (self.shop.clock)().0 - read_to.0;
+                        self.tell_lag(&listed.id, behind / 1_000);
+                    }
                     breath(failures)
                 }
             };
@@ -204,10 +210,9 @@ impl Reader {
     async fn open(&self, reading: &mut Reading<'_>) -> Result<String, Trouble> {
         let (listed, checkpoint) = (reading.listed, &mut reading.checkpoint);
         let retention = self.retention.load(Ordering::Relaxed);
-        let horizon = (self.shop.clock)().plus(-retention);
-        let was_read = checkpoint.read_to != Time::default();
-        if was_read && retention > 0 && checkpoint.read_to < horizon && !reading.told {
-            self.lost(&listed.id, checkpoint.read_to, Some(horizon));
+        let dropped = checkpoint.dropped_until(retention, (self.shop.clock)());
+        if dropped.is_some() && !reading.told {
+            self.lost(&listed.id, checkpoint.read_to, dropped);
             reading.told = true;
         }
         if !checkpoint.sequence.is_empty() {
