@@ -429,7 +429,17 @@ impl Poller {
         let shop = &self.reader.shop;
         let errors = &shop.metrics.errors;
         errors.with_label_values(&[trouble.kind()]).inc();
-        if self.said.is_new(about, trouble.kind(), (shop.clock)()) {
+        if !self.said.is_new(about, trouble.kind(), (shop.clock)()) {
+            return;
+        }
+        if trouble.passes() {
+            tracing::warn!(
+                log_groups = self.reader.config.name(),
+                error = trouble as &dyn std::error::Error,
+                hint = trouble.hint(),
+                "cannot {action}, tried again"
+            );
+        } else {
             tracing::error!(
                 log_groups = self.reader.config.name(),
                 error = trouble as &dyn std::error::Error,

@@ -89,6 +89,16 @@ impl Trouble {
         }
     }
 
+    /// Does it pass by itself, so that nobody has to act?
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Trouble::Fetch { fault, .. } => matches!(fault, Fault::Throttled | Fault::Away),
+            Trouble::Bus(BusError::DiskFull { .. }) => false,
+            Trouble::Bus(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
     /// One word for metrics.
     pub fn kind(&self) -> &'static str {
         match self {

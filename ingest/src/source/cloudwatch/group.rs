@@ -251,3 +251,70 @@ impl Reader {
 pub(super) fn object(group: &Group) -> String {
     format!("log group {}", group.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_cloudwatchlogs::config::{BehaviorVersion, Config};
+    use bus::{Bus, Topic};
+
+    use super::*;
+    use crate::source::files::tests::{Dying, shop};
+
+    const NOW: Time = Time(1_772_452_800_000_000);
+
+    /// How many events the log has.
+    fn on_log(bus: &Dying) -> u64 {
+        let partitions = 0..bus.partitions(Topic::Events);
+        let ends = partitions.map(|p| bus.bounds(Topic::Events, p).unwrap().end);
+        ends.sum()
+    }
+
+    #[test]
+    fn only_what_is_durable_is_not_appended_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let bus = Dying::after(folder.path(), 0);
+        let client = Config::builder().behavior_version(BehaviorVersion::latest());
+        let reader = Reader {
+            client: Client::from_conf(client.build()),
+            config: LogGroups::default(),
+            shop: shop(Arc::clone(&bus), NOW),
+            pace: Arc::new(Pace::new(1)),
+            region: String::new(),
+            decoders: Mutex::default(),
+        };
+        let found = Found {
+            account: "111122223333".to_owned(),
+            created: None,
+        };
+        let mut group = Group::new("/aws/lambda/shop", &found, Position::new(NOW));
+        let event = |id: &str| {
+            let event = FilteredLogEvent::builder().log_stream_name("s").message(id);
+            event.event_id(id).timestamp(NOW.millis()).build()
+        };
+        let page = [event("a"), event("b")];
+        assert!(reader.append(&mut group, &page, 10).is_err());
+        assert_eq!(on_log(&bus), 0);
+        bus.revive(100);
+        reader.append(&mut group, &page, 10).unwrap();
+        assert_eq!(on_log(&bus), 2);
+        // The same page again, and one more of the same millisecond.
+        let more = [event("a"), event("b"), event("c")];
+        reader.append(&mut group, &more, 10).unwrap();
+        assert_eq!(on_log(&bus), 3);
+        let dropped = &reader.shop.metrics.events_dropped;
+        assert_eq!(dropped.with_label_values(&["overlap"]).get(), 2);
+
+        let key = position_key("", &group.account, &group.name);
+        let position = Position::new(NOW);
+        bus.revive(0);
+        assert!(reader.remember(&group, &position).is_err());
+        bus.revive(1);
+        reader.remember(&group, &position).unwrap();
+        let kept = bus
+            .state_get(CONSUMER, 0, &[key])
+            .unwrap()
+            .remove(0)
+            .unwrap();
+        assert_eq!(serde_json::from_slice::<Position>(&kept).unwrap(), position);
+    }
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::SdkError;
-use aws_sdk_kinesis::operation::get_records::GetRecordsError;
+use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use aws_sdk_kinesis::operation::get_shard_iterator::GetShardIteratorError;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
@@ -26,7 +26,7 @@ use super::{CONSUMER, Stream};
 use crate::append::Appender;
 use crate::aws;
 use crate::dead_letter::DeadLetter;
-use crate::decode::{Decoder, Item, Job};
+use crate::decode::{Decoder, Item, Job, Limits};
 use crate::normalize::{Context, Normalizer};
 use crate::source::object::Shop;
 use crate::source::patience::{Said, breath};
@@ -86,11 +86,9 @@ struct Reading<'l> {
     normalizer: Normalizer,
 }
 
-impl Reader {
-    /// Reads a shard until its end or until told to stop. Gives its last checkpoint.
-    pub(super) async fn shard(&self, listed: &Listed, known: Option<Checkpoint>) -> Checkpoint {
-        let stop = &self.shop.stop;
-        let mut reading = Reading {
+impl<'l> Reading<'l> {
+    fn new(listed: &'l Listed, known: Option<Checkpoint>, limits: Limits) -> Reading<'l> {
+        Reading {
             listed,
             checkpoint: known.unwrap_or_else(|| Checkpoint {
                 starting: listed.starting.clone(),
@@ -99,9 +97,17 @@ impl Reader {
             iterator: None,
             written: Time::MIN,
             told: false,
-            decoder: Decoder::new(self.shop.limits),
+            decoder: Decoder::new(limits),
             normalizer: Normalizer::new(),
-        };
+        }
+    }
+}
+
+impl Reader {
+    /// Reads a shard until its end or until told to stop. Gives its last checkpoint.
+    pub(super) async fn shard(&self, listed: &Listed, known: Option<Checkpoint>) -> Checkpoint {
+        let stop = &self.shop.stop;
+        let mut reading = Reading::new(listed, known, self.shop.limits);
         let mut failures = 0;
         while !stop.is_stopped() {
             let Some(Ok(hand)) = aws::unless_stopped(self.hands.acquire(), stop).await else {
@@ -141,6 +147,13 @@ impl Reader {
             aws::rest(wait, stop).await;
         }
         self.forget_lag(&listed.id);
+        let at = &reading.checkpoint;
+        if !at.finished && at.read_to != Time::default() {
+            // An older one is as good, but tells less of what was read.
+            if let Err(error) = block_in_place(|| self.remember(&listed.id, at)) {
+                tracing::warn!(shard = listed.id, %error, "the last checkpoint is not renewed");
+            }
+        }
         reading.checkpoint
     }
 
@@ -154,6 +167,7 @@ impl Reader {
                 iterator
             }
         };
+        let asked = (self.shop.clock)();
         let call = self.client.get_records().shard_iterator(iterator);
         let call = call.set_stream_arn(self.stream.arn()).send();
         let answer = aws::unless_stopped(call, &self.shop.stop).await;
@@ -179,9 +193,18 @@ impl Reader {
                 return Err(self.trouble(&reading.listed.id, &error));
             }
         };
+        block_in_place(|| self.take(reading, answer, asked))
+    }
+
+    /// Appends a batch that was asked for at this time, and then remembers how far the shard was read.
+    fn take(
+        &self,
+        reading: &mut Reading<'_>,
+        answer: GetRecordsOutput,
+        now: Time,
+    ) -> Result<Step, Trouble> {
         reading.told = false;
-        let now = (self.shop.clock)();
-        block_in_place(|| self.append(reading, answer.records(), now))?;
+        self.append(reading, answer.records(), now)?;
         let behind = answer.millis_behind_latest().unwrap_or_default().max(0);
         self.tell_lag(&reading.listed.id, behind);
         let last = answer.records().last();
@@ -192,7 +215,7 @@ impl Reader {
         checkpoint.read_to = checkpoint.read_to.max(now.plus(-behind * 1_000));
         checkpoint.finished = answer.next_shard_iterator().is_none();
         if last.is_some() || checkpoint.finished || now.0 - reading.written.0 >= RENEWED_MICROS {
-            block_in_place(|| self.remember(&reading.listed.id, &checkpoint))?;
+            self.remember(&reading.listed.id, &checkpoint)?;
             reading.written = now;
         }
         let step = match (checkpoint.finished, last.is_some() || behind > 0) {
@@ -388,7 +411,17 @@ impl Reader {
         errors.with_label_values(&[trouble.kind()]).inc();
         // All shards of a stream have the same owner and the same key.
         let about = if trouble.is_of_all() { "" } else { about };
-        if self.said.is_new(about, trouble.kind(), (self.shop.clock)()) {
+        if !self.said.is_new(about, trouble.kind(), (self.shop.clock)()) {
+            return;
+        }
+        if trouble.passes() {
+            tracing::warn!(
+                stream = self.stream.name(),
+                error = trouble as &dyn std::error::Error,
+                hint = trouble.hint(),
+                "cannot {action}, tried again"
+            );
+        } else {
             tracing::error!(
                 stream = self.stream.name(),
                 error = trouble as &dyn std::error::Error,
@@ -410,4 +443,91 @@ fn is_refused(error: &SdkError<GetShardIteratorError>) -> bool {
     error
         .as_service_error()
         .is_some_and(GetShardIteratorError::is_invalid_argument_exception)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aws_sdk_kinesis::config::{BehaviorVersion, Config};
+    use aws_sdk_kinesis::primitives::Blob;
+    use bus::{Bus, Topic};
+
+    use super::*;
+    use crate::source::files::tests::{Dying, shop};
+
+    const NOW: Time = Time(1_772_452_800_000_000);
+
+    /// A reader that calls nobody.
+    fn reader(bus: Arc<Dying>) -> Reader {
+        let config = Config::builder().behavior_version(BehaviorVersion::latest());
+        Reader {
+            client: Client::from_conf(config.build()),
+            stream: Stream::default(),
+            shop: shop(bus, NOW),
+            identity: "eu-west-1/logs".to_owned(),
+            hands: Semaphore::new(1),
+            retention: AtomicI64::new(0),
+            behind: Mutex::default(),
+            said: Said::default(),
+        }
+    }
+
+    fn batch(from: usize, next: Option<&str>) -> GetRecordsOutput {
+        let record = |n: usize| {
+            let content = match n % 3 {
+                2 => b"rubbish".to_vec(),
+                _ => format!("{{\"n\":{n}}}").into_bytes(),
+            };
+            let record = Record::builder()
+                .sequence_number(format!("{n:056}"))
+                .partition_key("k");
+            record.data(Blob::new(content)).build().unwrap()
+        };
+        let records = (from..from + 3).map(record).collect();
+        let answer = GetRecordsOutput::builder()
+            .set_records(Some(records))
+            .millis_behind_latest(1_000)
+            .set_next_shard_iterator(next.map(str::to_owned));
+        answer.build().unwrap()
+    }
+
+    #[test]
+    fn a_checkpoint_stands_only_for_what_is_durable() {
+        let listed = Listed {
+            id: "shardId-0".to_owned(),
+            parents: Vec::new(),
+            starting: "1".to_owned(),
+        };
+        // Events, a letter and the checkpoint are three writes of each batch.
+        for writes in 0..=6 {
+            let folder = tempfile::tempdir().unwrap();
+            let dying = Dying::after(folder.path(), writes);
+            let reader = reader(Arc::clone(&dying));
+            let mut reading = Reading::new(&listed, None, reader.shop.limits);
+            let first = reader.take(&mut reading, batch(0, Some("next")), NOW);
+            let second = first.and_then(|_| reader.take(&mut reading, batch(3, None), NOW));
+            assert_eq!(second.is_err(), writes < 6, "{writes} writes");
+
+            let key = [reader.prefix().as_slice(), listed.id.as_bytes()].concat();
+            let known = dying.state_get(CONSUMER, 0, &[key]).unwrap().remove(0);
+            let known: Option<Checkpoint> = known.map(|v| serde_json::from_slice(&v).unwrap());
+            let sequence = known.as_ref().map(|c| c.sequence.parse::<usize>().unwrap());
+            let expected = match writes {
+                0..3 => None,
+                3..6 => Some(2),
+                _ => Some(5),
+            };
+            assert_eq!(sequence, expected, "{writes} writes");
+            assert_eq!(known == Some(reading.checkpoint.clone()), writes >= 3);
+            assert_eq!(reading.checkpoint.finished, writes == 6);
+            let mut on_log = 0;
+            for partition in 0..dying.partitions(Topic::Events) {
+                on_log += dying.bounds(Topic::Events, partition).unwrap().end;
+            }
+            let needed =
+                sequence.map_or(0, |last| (0..=last as u64).filter(|n| n % 3 != 2).count());
+            assert!(on_log >= needed as u64, "{writes} writes: {on_log}");
+        }
+    }
 }
