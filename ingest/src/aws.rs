@@ -97,7 +97,7 @@ pub enum Fault {
     Key,
     /// The object is not there.
     NoObject,
-    /// The bucket, queue or stream is not there.
+    /// The bucket, queue, stream or log group is not there.
     NoSource,
     /// The bucket is in another region.
     Region,
@@ -153,7 +153,8 @@ impl Fault {
             | "AuthFailure"
             | "InvalidToken"
             | "MissingAuthenticationToken" => Fault::Credentials,
-            _ if code.starts_with("KMS.") || code.starts_with("Kms") => Fault::Key,
+            "KMSThrottlingException" => Fault::Throttled,
+            _ if code.starts_with("KMS") || code.starts_with("Kms") => Fault::Key,
             "AccessDenied" | "AccessDeniedException" | "AllAccessDisabled" | "AccountProblem"
                 if key =>
             {
@@ -183,9 +184,12 @@ impl Fault {
             | "RequestThrottled"
             | "ProvisionedThroughputExceededException"
             | "LimitExceededException" => Fault::Throttled,
-            "InternalError" | "InternalFailure" | "ServiceUnavailable" | "RequestTimeout" => {
-                Fault::Away
-            }
+            "InternalError"
+            | "InternalFailure"
+            | "InternalFailureException"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException"
+            | "RequestTimeout" => Fault::Away,
             _ => Fault::Other,
         }
     }
@@ -212,10 +216,10 @@ impl Fault {
                 "give the process credentials of AWS that still hold (a role of the instance or the pod, or a profile), and check its clock"
             }
             Fault::Denied => {
-                "allow the call to the role of this process: in its own policy, and in that of the bucket or queue where that is in another account (docs/collecting.md)"
+                "allow the call to the role of this process: in its own policy, and in that of the bucket, queue or stream where that is in another account (docs/collecting.md)"
             }
             Fault::Key => {
-                "allow kms:Decrypt to the role of this process in the policy of the key that the bucket, the queue or the trail is encrypted with (docs/collecting.md)"
+                "allow kms:Decrypt to the role of this process in the policy of the key that the bucket, the queue, the stream or the trail is encrypted with (docs/collecting.md)"
             }
             Fault::NoObject => {
                 "a rule of the bucket's life cycle or a person removed it before it was read"
@@ -280,6 +284,14 @@ pub(crate) async fn rest(time: Duration, stop: &Stop) {
     }
 }
 
+/// What a call gives, unless it is told to stop before.
+pub(crate) async fn unless_stopped<T>(call: impl Future<Output = T>, stop: &Stop) -> Option<T> {
+    tokio::select! {
+        answer = call => Some(answer),
+        () = stopped(stop) => None,
+    }
+}
+
 /// Waits until told to stop.
 pub(crate) async fn stopped(stop: &Stop) {
     while !stop.is_stopped() {
@@ -303,6 +315,8 @@ mod tests {
             Fault::Key,
         );
         check("KMS.DisabledException", "", Fault::Key);
+        check("KMSAccessDeniedException", "", Fault::Key);
+        check("KMSThrottlingException", "", Fault::Throttled);
         check(
             "ExpiredToken",
             "The provided token has expired.",

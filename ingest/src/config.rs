@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::Limits;
 use crate::source::bucket::Bucket;
+use crate::source::cloudwatch::LogGroups;
+use crate::source::kinesis::Stream;
+
 use crate::source::queue::Queue;
 
 /// Everything about intake.
@@ -23,6 +26,10 @@ pub struct Config {
     pub queues: Vec<Queue>,
     /// Buckets of S3 that are looked through for what was not read.
     pub buckets: Vec<Bucket>,
+    /// Data streams of Kinesis.
+    pub streams: Vec<Stream>,
+    /// Log groups of CloudWatch Logs that are asked for what is new.
+    pub log_groups: Vec<LogGroups>,
     /// The push endpoint `/api/v1/events`.
     pub push: Push,
     /// The endpoint for Amazon Data Firehose, `/api/v1/firehose`.
@@ -383,6 +390,12 @@ impl Config {
         for (n, bucket) in self.buckets.iter().enumerate() {
             errors.extend(check_bucket(&format!("buckets[{n}]"), bucket));
         }
+        for (n, stream) in self.streams.iter().enumerate() {
+            errors.extend(stream.check(&format!("streams[{n}]"), &self.streams[..n]));
+        }
+        for (n, groups) in self.log_groups.iter().enumerate() {
+            errors.extend(groups.check(&format!("log_groups[{n}]"), &self.log_groups[..n]));
+        }
         errors
     }
 
@@ -415,7 +428,7 @@ impl Config {
     }
 }
 
-fn within(
+pub(crate) fn within(
     key: &str,
     value: u64,
     low: u64,
@@ -543,6 +556,20 @@ mod tests {
         check(
             r#"{"buckets":[{"bucket":"s3://b","from":"yesterday"}]}"#,
             &["buckets[0].bucket", "buckets[0].from"],
+        );
+        check(
+            r#"{"streams":[{"stream":"logs","concurrency":0},{"stream":"a/b"}],"log_groups":[{"groups":[]},
+                {"groups":["/a b"],"account":"1","from":"then","overlap_minutes":0,"calls_per_second":0}]}"#,
+            &[
+                "streams[0].concurrency",
+                "streams[1].stream",
+                "log_groups[0].groups",
+                "log_groups[1].groups",
+                "log_groups[1].account",
+                "log_groups[1].from",
+                "log_groups[1].overlap_minutes",
+                "log_groups[1].calls_per_second",
+            ],
         );
         assert!(serde_json::from_str::<Config>(r#"{"pushh":{}}"#).is_err());
     }

@@ -1,6 +1,6 @@
 //! From what sources deliver to events on the log.
 //!
-//! The way of a record: a source ([`source::files`], [`source::queue`], [`push`], [`firehose`]) hands bytes to
+//! The way of a record: a source ([`source::files`], [`source::queue`], [`source::kinesis`], [`push`], [`firehose`], …) hands bytes to
 //! [`decode`], which tells by their content what they are and cuts them into records; [`redact`] replaces the secrets in
 //! a record and [`normalize`] turns it into an [`event::Event`], which gets its labels ([`treatment`]) and is appended to the bus. What cannot become an event becomes a
 //! [`dead_letter`] with its reason, so that it can be looked at and replayed. Decoding and normalizing

@@ -31,6 +31,12 @@ pub struct Metrics {
     pub violations: IntCounterVec,
     /// Messages that wait in a queue, by its name in the configuration.
     pub waiting: IntGaugeVec,
+    /// How far a stream of Kinesis is ahead of what was read of it, in seconds, by its name in the configuration.
+    pub stream_lag: IntGaugeVec,
+    /// How far the slowest log group was read, in seconds before now, by the name of its entry in the configuration.
+    pub log_group_lag: IntGaugeVec,
+    /// How many log groups are read, by the name of their entry in the configuration.
+    pub log_groups: IntGaugeVec,
     /// Requests that were not taken, by endpoint and reason.
     pub requests_refused: IntCounterVec,
     /// How far the time of the latest event taken in lies behind the clock, in seconds.
@@ -65,14 +71,31 @@ impl Metrics {
             ]),
         )?;
         registry.register(Box::new(seconds.clone()))?;
-        let waiting = IntGaugeVec::new(
-            Opts::new(
-                "trailwarden_ingest_queue_messages",
-                "Messages that wait in a queue",
-            ),
-            &["queue"],
+        let gauges = |name: &str, help: &str, label: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(gauges.clone()))?;
+            Ok::<_, prometheus::Error>(gauges)
+        };
+        let waiting = gauges(
+            "trailwarden_ingest_queue_messages",
+            "Messages that wait in a queue",
+            "queue",
         )?;
-        registry.register(Box::new(waiting.clone()))?;
+        let stream_lag = gauges(
+            "trailwarden_ingest_stream_lag_seconds",
+            "How far a stream is ahead of what was read of it",
+            "stream",
+        )?;
+        let log_group_lag = gauges(
+            "trailwarden_ingest_log_groups_lag_seconds",
+            "How long ago the slowest log group was read up to",
+            "log_groups",
+        )?;
+        let log_groups = gauges(
+            "trailwarden_ingest_log_groups",
+            "Log groups that are read",
+            "log_groups",
+        )?;
         Ok(Metrics {
             events_received: counters(
                 "trailwarden_ingest_events_received_total",
@@ -120,6 +143,9 @@ impl Metrics {
                 "kind",
             )?,
             waiting,
+            stream_lag,
+            log_group_lag,
+            log_groups,
             requests_refused: labelled(
                 "trailwarden_ingest_requests_refused_total",
                 "Requests that were not taken",

@@ -6,8 +6,12 @@
 
 pub mod attest;
 pub mod bucket;
+pub mod cloudwatch;
 pub mod files;
+pub mod kinesis;
 pub mod notification;
 pub mod object;
 pub mod queue;
 pub mod s3;
+
+mod patience;

@@ -47,7 +47,7 @@ struct Inner {
 struct Known {
     collector: Collector,
     /// What fails.
-    failing: BTreeMap<&'static str, Failing>,
+    failing: BTreeMap<Str, Failing>,
     changed: bool,
 }
 
@@ -219,8 +219,9 @@ impl Post {
         }
     }
 
-    /// It took so many objects, messages or requests; a part of it, such as `queue`, does well.
-    pub(crate) fn well(&self, part: &'static str, taken: u64, now: Time) {
+    /// It took so many objects, messages or requests; a part of it, such as `queue` or one of its log groups, does well or
+    /// is no more.
+    pub(crate) fn well(&self, part: &str, taken: u64, now: Time) {
         self.change(|known| {
             known.collector.well = known.collector.well.max(Some(now));
             known.collector.taken += taken;
@@ -229,7 +230,7 @@ impl Post {
     }
 
     /// A part of it fails.
-    pub(crate) fn failed(&self, part: &'static str, mut failure: Failure, now: Time) {
+    pub(crate) fn failed(&self, part: &str, mut failure: Failure, now: Time) {
         let end = failure.message.floor_char_boundary(MAX_MESSAGE);
         failure.message.truncate(end);
         self.change(|known| {
@@ -243,7 +244,7 @@ impl Post {
                 at: now,
                 failure,
             };
-            known.failing.insert(part, failing);
+            known.failing.insert(part.into(), failing);
         });
     }
 

@@ -14,7 +14,7 @@ use detect::match_stage;
 use event::Event;
 use event::json::Doc;
 use ingest::attested::{self, Attestations};
-use ingest::source::{bucket, object, queue, s3};
+use ingest::source::{bucket, cloudwatch, kinesis, object, queue, s3};
 use ingest::treatment::Treatment;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -83,7 +83,17 @@ impl Service {
             })?;
         }
         let (queues, buckets) = (config.ingest.queues.clone(), config.ingest.buckets.clone());
-        if ingests && !(queues.is_empty() && buckets.is_empty()) {
+        let (streams, log_groups) = (
+            config.ingest.streams.clone(),
+            config.ingest.log_groups.clone(),
+        );
+        let of_aws = [
+            queues.is_empty(),
+            buckets.is_empty(),
+            streams.is_empty(),
+            log_groups.is_empty(),
+        ];
+        if ingests && of_aws.contains(&false) {
             let spool = config.spool_dir();
             s3::clear(&spool)
                 .with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
@@ -99,6 +109,16 @@ impl Service {
             if !queues.is_empty() {
                 let shop = shop.clone();
                 self.spawn("queues", move || Ok(queue::run(&queues, &shop)?))?;
+            }
+            if !streams.is_empty() {
+                let shop = shop.clone();
+                self.spawn("streams", move || Ok(kinesis::run(&streams, &shop)?))?;
+            }
+            if !log_groups.is_empty() {
+                let shop = shop.clone();
+                self.spawn("log groups", move || {
+                    Ok(cloudwatch::run(&log_groups, &shop)?)
+                })?;
             }
             if !buckets.is_empty() {
                 self.spawn("buckets", move || Ok(bucket::run(&buckets, &shop)?))?;
@@ -169,7 +189,7 @@ impl Service {
     ) -> anyhow::Result<console::App> {
         let rules = Arc::clone(&parts.rules);
         let (listed, explained) = (Arc::clone(&rules), Arc::clone(&rules));
-        let (blinded, inventory) = (Arc::clone(&rules), Arc::clone(&parts.inventory));
+        let (blinded, known) = (Arc::clone(&rules), Arc::clone(&parts.inventory));
         let (reloaded, checked) = (Arc::clone(&rules), Arc::clone(&rules));
         let running = Arc::clone(&self.running);
         let expected = self.threads.len();
@@ -254,7 +274,7 @@ impl Service {
             watched: config.sources.options(),
             blind: Arc::new(move |source| blinded.blind(source)),
             integrity: Arc::new(move |event| attestations.label(event)),
-            inventory: Arc::new(move || inventory.current()),
+            inventory: Arc::new(move || known.current()),
             explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),
             bus,
             stages,

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::walk::{self, Output};
 use super::window::{End, Window};
-use super::{Bad, DecodeError, Each, Job, KEPT_BYTES, Limits, Reason, Summary};
+use super::{Bad, DecodeError, Each, Job, KEPT_BYTES, Limits, LogEvent, Reason, Summary, payload};
 
 /// The first bytes of gzip.
 pub(crate) const GZIP: &[u8] = b"\x1f\x8b";
@@ -127,6 +127,21 @@ impl Decoder {
         each: &mut Each<'_>,
     ) -> std::io::Result<Summary> {
         self.stream(Box::new(input), job, String::new(), each)
+    }
+
+    /// Takes events of log streams that came without a payload around them.
+    pub fn log_events<'m>(
+        &mut self,
+        events: impl Iterator<Item = (&'m str, LogEvent<'m>)>,
+        each: &mut Each<'_>,
+    ) -> Summary {
+        let mut out = Output::new(each, &Job::default(), &self.limits, String::new());
+        for (message, log) in events {
+            if payload::log_event(message, log, &mut self.scratch.inner, &mut out).is_break() {
+                break;
+            }
+        }
+        out.finish()
     }
 
     fn slice(

@@ -145,7 +145,7 @@ fn log_events(
             continue;
         };
         let id = entry.text_at(&["id"]).unwrap_or_default();
-        let wrapper = Wrapper::LogEvent(LogEvent {
+        let log = LogEvent {
             owner: &owner,
             group: &group,
             stream: &stream,
@@ -154,11 +154,21 @@ fn log_events(
                 .get("timestamp")
                 .and_then(|t| t.as_f64())
                 .map(|t| t as i64),
-        });
-        let doc = whole_object(message.as_bytes(), inner);
-        out.record(message.as_bytes(), doc, wrapper)?;
+        };
+        log_event(&message, log, inner, out)?;
     }
     ControlFlow::Continue(())
+}
+
+/// One event of a log stream.
+pub(super) fn log_event(
+    message: &str,
+    log: LogEvent<'_>,
+    inner: &mut Doc,
+    out: &mut Output<'_, '_>,
+) -> Flow {
+    let doc = whole_object(message.as_bytes(), inner);
+    out.record(message.as_bytes(), doc, Wrapper::LogEvent(log))
 }
 
 /// The elements of an array within a value, each indexed by itself.

@@ -152,6 +152,52 @@ fn subscription_payloads() {
 }
 
 #[test]
+fn log_events_without_a_payload_are_those_of_a_payload() {
+    let messages = [
+        "a line",
+        r#"{"eventVersion":"1.08","eventID":"E"}"#,
+        "",
+        "{\"cut\":",
+    ];
+    let event = |(n, message): (usize, &&str)| serde_json::json!({"id": n.to_string(), "timestamp": 5, "message": message});
+    let events: Vec<_> = messages.iter().enumerate().map(event).collect();
+    let payload = serde_json::json!({"messageType": "DATA_MESSAGE", "owner": "1", "logGroup": "g", "logStream": "s", "logEvents": events});
+    let (expected, summary) = items(payload.to_string().as_bytes(), small(), &Job::default());
+    let ids: Vec<String> = (0..messages.len()).map(|n| n.to_string()).collect();
+    let log = |id| LogEvent {
+        owner: "1",
+        group: "g",
+        stream: "s",
+        id,
+        timestamp: Some(5),
+    };
+    let mut shown = Vec::new();
+    let bare = messages
+        .iter()
+        .zip(&ids)
+        .map(|(m, id)| (*m, log(id.as_str())));
+    let found = Decoder::new(small()).log_events(bare, &mut |item| {
+        shown.push(show(&item));
+        ControlFlow::Continue(())
+    });
+    assert_eq!(shown, expected);
+    assert_eq!((found.records, found.bad), (summary.records, summary.bad));
+
+    // What is too large is no record, and the next one is.
+    let large = "x".repeat(small().record_bytes + 1);
+    let mut reasons = Vec::new();
+    let two = [(large.as_str(), log("8")), ("short", log("9"))];
+    Decoder::new(small()).log_events(two.into_iter(), &mut |item| {
+        reasons.push(match item {
+            Item::Bad(bad) => bad.reason.as_str(),
+            Item::Record(_) => "record",
+        });
+        ControlFlow::Continue(())
+    });
+    assert_eq!(reasons, ["record_too_large", "record"]);
+}
+
+#[test]
 fn envelopes_and_what_is_no_event() {
     check(
         br#"{"version":"0","detail-type":"AWS API Call via CloudTrail","detail":{"eventVersion":"1.08","eventName":"X"}}"#,

@@ -637,4 +637,4 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -64,6 +64,19 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// What the error of a call means for what was asked for.
+    pub(crate) fn of<E, R>(object: String, error: &SdkError<E, R>) -> Trouble
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug,
+    {
+        Trouble::Fetch {
+            object,
+            fault: Fault::of(error),
+            message: aws::said(error),
+        }
+    }
+
     /// Will the next object have it too?
     pub fn is_of_all(&self) -> bool {
         match self {
@@ -73,6 +86,16 @@ impl Trouble {
             ),
             Trouble::Panicked { .. } => false,
             Trouble::Local { .. } | Trouble::Bus(_) | Trouble::Stopped => true,
+        }
+    }
+
+    /// Does it pass by itself, so that nobody has to act?
+    pub(crate) fn passes(&self) -> bool {
+        match self {
+            Trouble::Fetch { fault, .. } => matches!(fault, Fault::Throttled | Fault::Away),
+            Trouble::Bus(BusError::DiskFull { .. }) => false,
+            Trouble::Bus(error) => error.is_transient(),
+            _ => false,
         }
     }
 
@@ -316,9 +339,5 @@ fn fetch<E>(bucket: &str, key: &str, error: &SdkError<E>) -> Trouble
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    Trouble::Fetch {
-        object: name(bucket, key).to_string(),
-        fault: Fault::of(error),
-        message: aws::said(error),
-    }
+    Trouble::of(name(bucket, key).to_string(), error)
 }

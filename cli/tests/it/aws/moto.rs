@@ -137,21 +137,35 @@ impl Moto {
         )
     }
 
+    /// Calls CloudWatch Logs.
+    pub(super) fn logs(&self, action: &str, body: &Value) -> Value {
+        self.json("logs", &format!("Logs_20140328.{action}"), body)
+    }
+
+    /// Calls Kinesis.
+    pub(super) fn kinesis(&self, action: &str, body: &Value) -> Value {
+        self.json("kinesis", &format!("Kinesis_20131202.{action}"), body)
+    }
+
+    fn json(&self, service: &str, target: &str, body: &Value) -> Value {
+        let headers = [
+            ("authorization", &*signed(service)),
+            ("x-amz-target", target),
+            ("content-type", "application/x-amz-json-1.1"),
+        ];
+        let body = body.to_string();
+        let (status, answer) =
+            request(self.address, "POST", "/", &headers, body.as_bytes()).unwrap();
+        assert_eq!(status, 200, "{target}: {}", text(&answer));
+        serde_json::from_slice(&answer).unwrap_or_default()
+    }
+
     fn url(&self, queue: &str) -> String {
         format!("http://{}{queue}", self.address)
     }
 
     fn sqs(&self, action: &str, body: &Value) -> Value {
-        let headers = [
-            ("authorization", &*signed("sqs")),
-            ("x-amz-target", &format!("AmazonSQS.{action}")),
-            ("content-type", "application/x-amz-json-1.0"),
-        ];
-        let body = body.to_string();
-        let (status, answer) =
-            request(self.address, "POST", "/", &headers, body.as_bytes()).unwrap();
-        assert_eq!(status, 200, "{action}: {}", text(&answer));
-        serde_json::from_slice(&answer).unwrap_or_default()
+        self.json("sqs", &format!("AmazonSQS.{action}"), body)
     }
 }
 
@@ -378,10 +392,10 @@ fn action(method: &str, path: &str, query: &str, target: &str, body: &str) -> St
         return format!("cloudtrail:{}", target.rsplit('.').next().unwrap());
     }
     if let Some((service, action)) = target.split_once('.') {
-        return format!(
-            "{}:{action}",
-            service.trim_start_matches("Amazon").to_lowercase()
-        );
+        // `AmazonSQS`, or with a date behind: `Logs_20140328`.
+        let service = service.trim_start_matches("Amazon");
+        let service = service.split('_').next().unwrap();
+        return format!("{}:{action}", service.to_lowercase());
     }
     if let Some(action) = body.strip_prefix("Action=") {
         return format!("sts:{}", action.split('&').next().unwrap());

@@ -7,6 +7,8 @@ use bus::Topic;
 use bus::embedded::{EmbeddedBus, Options};
 use event::Event;
 
+use crate::source::object::Shop;
+
 use super::*;
 
 struct Setup {
@@ -180,12 +182,38 @@ fn stopping_in_the_middle_repeats_and_loses_nothing() {
 }
 
 /// A log that fails at its n-th write, as if the program had died there.
-struct Dying {
+pub(crate) struct Dying {
     bus: EmbeddedBus,
     writes_left: AtomicI64,
 }
 
+/// What a source needs, over such a log and at this time.
+pub(crate) fn shop(bus: Arc<Dying>, now: Time) -> Shop {
+    Shop {
+        bus,
+        limits: Limits::of_files(),
+        spool: PathBuf::new(),
+        metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
+        treatment: Arc::new(Treatment::off()),
+        clock: Arc::new(move || now),
+        stop: Stop::default(),
+    }
+}
+
 impl Dying {
+    /// A log in a folder that takes so many writes.
+    pub(crate) fn after(folder: &Path, writes: i64) -> Arc<Dying> {
+        Arc::new(Dying {
+            bus: EmbeddedBus::open(folder, Options::default()).unwrap(),
+            writes_left: AtomicI64::new(writes),
+        })
+    }
+
+    /// From now on it takes so many writes.
+    pub(crate) fn revive(&self, writes: i64) {
+        self.writes_left.store(writes, Ordering::SeqCst);
+    }
+
     fn write(&self) -> Result<(), BusError> {
         match self.writes_left.fetch_sub(1, Ordering::SeqCst) {
             ..=0 => Err(BusError::Refused("dead".to_owned())),
