@@ -22,6 +22,7 @@ mod heartbeat;
 mod hunt;
 mod kafka_doctor;
 mod kill;
+mod late;
 mod layers;
 mod mail;
 mod program;
