@@ -52,6 +52,22 @@ fn alerts(service: &Service, ip: &str) -> Vec<Value> {
     about.cloned().collect()
 }
 
+/// Waits until something holds.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Waits until this many events were correlated; each of them is a match.
+fn correlated(service: &Service, events: u64) {
+    until("correlated", || {
+        metric(service, "trailwarden_correlate_events_received_total ") == events
+    });
+}
+
 /// Waits for the only alert of an address to have this count.
 fn counted(service: &Service, ip: &str, count: u64) -> Value {
     let begin = Instant::now();
@@ -108,7 +124,7 @@ fn what_comes_late_is_one_alert_with_the_true_count() {
     ] {
         push(&service, records);
         events += 3;
-        service.settle(events);
+        correlated(&service, events);
     }
     // Not told.
     let pairs = [
@@ -118,12 +134,13 @@ fn what_comes_late_is_one_alert_with_the_true_count() {
         (c, "11:01:00"),
     ];
     push(&service, &pairs);
-    service.settle(13);
+    correlated(&service, 13);
     // Event time goes on by hours: whatever was before is settled.
     push(&service, &[("203.0.113.9", "16:00:00")]);
     service.settle(14);
     let count = |ip| alerts(&service, ip).len();
-    assert_eq!([a, b, c, d].map(count), [2, 0, 0, 1]);
+    until("told", || [a, b, c, d].map(count) == [2, 0, 0, 1]);
+    until("sent", || told(&received, d).len() == 1);
     let told_before = told(&received, a);
     // In two pieces, and the process is killed before anything is counted again.
     push(
@@ -134,15 +151,14 @@ fn what_comes_late_is_one_alert_with_the_true_count() {
         &service,
         &[(a, "10:05:00"), (a, "10:06:00"), (a, "10:08:00")],
     );
-    service.settle(20);
+    correlated(&service, 20);
     push(&service, &[(d, "10:33:30"), (d, "10:34:00")]);
-    service.settle(22);
+    correlated(&service, 22);
     assert_eq!([a, b, c, d].map(count), [2, 0, 0, 1]);
     counted(&service, d, 3);
-    assert_eq!(
-        metric(&service, "trailwarden_correlate_recounts_waiting "),
-        4
-    );
+    until("on the worklist", || {
+        metric(&service, "trailwarden_correlate_recounts_waiting ") == 4
+    });
     service.kill();
 
     let service = Service::start(&config(folder.path(), hook, 1), &data);
@@ -154,9 +170,9 @@ fn what_comes_late_is_one_alert_with_the_true_count() {
     }
     counted(&service, b, 3);
     counted(&service, a, 9);
-    while metric(&service, "trailwarden_correlate_recounts_waiting ") > 0 {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until("all counted again", || {
+        metric(&service, "trailwarden_correlate_recounts_waiting ") == 0
+    });
     assert_eq!(
         metric(
             &service,
