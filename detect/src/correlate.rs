@@ -29,10 +29,9 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::recount::{self, Answer, Place, Recount, RecountError, Step};
+use crate::recount::{self, Answer, Place, Recount, Step};
 use crate::window::{
-    Correlation, Counts, LevelWatermark, MatchRecord, OfflineError, Options, StateError, Windows,
-    level_records,
+    Correlation, Counts, LevelWatermark, MatchRecord, Options, StateError, Windows, level_records,
 };
 
 /// The name under which positions and state are kept.
@@ -71,15 +70,6 @@ pub enum CorrelateError {
         #[source]
         source: StateError,
     },
-    /// What is counted again cannot be sorted.
-    #[error("cannot count groups of matches-{partition} again")]
-    Recount {
-        /// The partition of `matches`.
-        partition: u32,
-        /// What failed.
-        #[source]
-        source: OfflineError,
-    },
 }
 
 impl CorrelateError {
@@ -87,7 +77,7 @@ impl CorrelateError {
     fn bus(&self) -> Option<&BusError> {
         match self {
             CorrelateError::Bus { source, .. } | CorrelateError::Log(source) => Some(source),
-            CorrelateError::State { .. } | CorrelateError::Recount { .. } => None,
+            CorrelateError::State { .. } => None,
         }
     }
 }
@@ -133,7 +123,7 @@ impl Metrics {
             errors: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_correlate_errors_total",
-                    "Records that cannot be read (decode), gaps in the log (gap), batches put off for want of space (disk_full) or brokers (unavailable), batches that another node had done (fenced).",
+                    "Records that cannot be read (decode), gaps in the log (gap), batches put off for want of space (disk_full) or brokers (unavailable), batches that another node had done (fenced), recounts put off since temporary files failed (recount).",
                 ),
                 &["kind"],
             )?,
@@ -187,7 +177,14 @@ impl Metrics {
         for outcome in ["exact", "approximate", "farther", "rule_changed", "crowded"] {
             metrics.recounts.with_label_values(&[outcome]);
         }
-        for kind in ["decode", "gap", "disk_full", "unavailable", "fenced"] {
+        for kind in [
+            "decode",
+            "gap",
+            "disk_full",
+            "unavailable",
+            "fenced",
+            "recount",
+        ] {
             metrics.errors.with_label_values(&[kind]);
         }
         registry.register(Box::new(metrics.received.clone()))?;
@@ -365,10 +362,9 @@ impl Worker {
         let read = self
             .attempt(max_bytes, metrics, clock)
             .map_err(|source| CorrelateError::Bus { partition, source })?;
-        let counted = self.count_again(metrics, clock).map_err(|e| match e {
-            RecountError::Bus(source) => CorrelateError::Bus { partition, source },
-            RecountError::Sort(source) => CorrelateError::Recount { partition, source },
-        })?;
+        let counted = self
+            .count_again(metrics, clock)
+            .map_err(|source| CorrelateError::Bus { partition, source })?;
         Ok(read || counted)
     }
 
@@ -381,7 +377,7 @@ impl Worker {
     }
 
     /// Goes a step on with what came late, if there is anything to do.
-    fn count_again(&mut self, metrics: &Metrics, clock: &Clock) -> Result<bool, RecountError> {
+    fn count_again(&mut self, metrics: &Metrics, clock: &Clock) -> Result<bool, BusError> {
         if self.recount.waiting() == 0 {
             return Ok(false);
         }
@@ -405,7 +401,18 @@ impl Worker {
             handed,
             outcomes,
             withdrawn,
+            failed,
         } = answer;
+        if let Some(error) = failed {
+            let partition = self.partition;
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                partition,
+                error,
+                "what came late cannot be counted again; it is tried again"
+            );
+            metrics.error("recount");
+        }
         for mut m in handed {
             // It fires through what the log had so far.
             (m.partition, m.offset) = (self.partition, self.next.saturating_sub(1));

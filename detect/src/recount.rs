@@ -13,7 +13,8 @@
 //! there are certain when no match within two timespans before the first firing one, and one behind the last, can be
 //! missing from what was read. Until they are, more is read, twice as much each time ([`Scan`]). Reading is done in
 //! steps between batches, for many groups at once, so that nothing waits for it; `zones` tells which parts of the
-//! log are worth reading.
+//! log are worth reading. Of a group that got late matches over a long time only a piece is counted at once, and then
+//! the next.
 //!
 //! ```text
 //!   key  'l', key of the group (16)     value  JSON of a group that waits, as `Late`
@@ -25,7 +26,7 @@ mod said;
 mod scan;
 mod zones;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bus::{Bus, BusError, Offset, StateChange};
 use event::{Finding, Id, Str, Time};
@@ -45,6 +46,12 @@ const MOST_TARGETS: usize = 2_000;
 
 /// A group that goes on getting late matches is counted again after so many times the usual wait.
 const MOST_WAITS: i64 = 10;
+
+/// After so many findings and matches in one commit the rest waits for the next.
+const MOST_WORDS: usize = 5_000;
+
+/// How long a recount rests that failed, in microseconds.
+const REST: i64 = 30_000_000;
 
 const LATE_ROW: &[u8] = b"l";
 const STAGE_ROW: &[u8] = b"q";
@@ -99,6 +106,8 @@ pub(crate) struct Recount {
     rows: BTreeMap<Vec<u8>, Row>,
     stage_changed: bool,
     counts: Counts,
+    /// After something has failed.
+    not_before: Option<Time>,
 }
 
 /// What was not counted again, for metrics.
@@ -165,6 +174,7 @@ impl Recount {
             rows: BTreeMap::new(),
             stage_changed: false,
             counts: Counts::default(),
+            not_before: None,
         };
         recount.set_rules(windows, begin);
         Ok(recount)
@@ -303,31 +313,47 @@ impl Recount {
     /// Goes a step on, if there is anything to do; the windows stand at `next`. What is answered must be committed.
     ///
     /// # Errors
-    /// The log cannot be read, or a temporary file.
+    /// The log cannot be read.
     pub(crate) fn step(
         &mut self,
         place: &Place<'_>,
         windows: &mut Windows,
         now: Time,
-    ) -> Result<Step, RecountError> {
+    ) -> Result<Step, BusError> {
         if self.scan.is_none() {
             self.scan = self.begin(windows, now);
         }
         let Some(mut scan) = self.scan.take() else {
             return Ok(Step::Idle);
         };
-        match scan.read(place)? {
-            true => {
+        match scan.read(place) {
+            Ok(true) => {
                 self.scan = Some(scan);
                 Ok(Step::Reading)
             }
-            false => Ok(Step::Done(self.finish(scan, place, windows, now)?)),
+            Ok(false) => Ok(Step::Done(self.finish(scan, place, windows, now)?)),
+            Err(RecountError::Bus(error)) => Err(error),
+            Err(RecountError::Sort(error)) => Ok(Step::Done(self.put_off(error, now))),
+        }
+    }
+
+    /// Something failed: what was begun is begun again after a while.
+    fn put_off(&mut self, error: OfflineError, now: Time) -> Answer {
+        self.not_before = Some(now.plus(REST));
+        Answer {
+            failed: Some(error),
+            ..Answer::default()
         }
     }
 
     /// A scan for the groups whose time has come.
     fn begin(&self, windows: &Windows, now: Time) -> Option<Scan> {
         let wait = self.options.recount_after?;
+        // A clock that was set back keeps nobody waiting.
+        let rests = |until: Time| now < until && until.0 - now.0 <= REST;
+        if self.not_before.is_some_and(rests) {
+            return None;
+        }
         let due = self.waiting.iter().filter(|(_, l)| l.is_due(now, wait));
         let target = |(key, late): (&Id, &Late)| {
             let (rule, _, watermark) = windows.rule(&late.rule)?;
@@ -345,49 +371,54 @@ impl Recount {
         place: &Place<'_>,
         windows: &mut Windows,
         now: Time,
-    ) -> Result<Answer, RecountError> {
+    ) -> Result<Answer, BusError> {
         let lost = (self.zones.lost_to(), self.zones.earliest());
-        let mut said = BTreeMap::new();
-        for target in scan.targets() {
-            let prefix = [said::ROW, &target.key.to_bytes()].concat();
+        let mut counting = match scan.finish() {
+            Ok(counting) => counting,
+            Err(error) => return Ok(self.put_off(error, now)),
+        };
+        let mut answer = Answer::default();
+        // Those that are left wait for the next time.
+        while answer.findings.len() + answer.handed.len() < MOST_WORDS {
+            let (mut target, counted) = match counting.next(windows, self.options.lateness) {
+                None => break,
+                Some(Ok(next)) => next,
+                Some(Err(error)) => {
+                    answer.failed = self.put_off(error, now).failed;
+                    break;
+                }
+            };
+            let key = target.key;
+            let prefix = [said::ROW, &key.to_bytes()].concat();
             let stored = place
                 .bus
                 .state_scan(place.consumer, place.partition, &prefix)?;
-            said.insert(target.key, self.said(target.key, stored));
-        }
-        let mut answer = Answer::default();
-        let mut forgotten: BTreeSet<Id> = BTreeSet::new();
-        for (mut target, counted) in scan.count(windows, self.options.lateness)? {
-            let Some(late) = self.waiting.get_mut(&target.key) else {
+            let known = self.said(key, stored);
+            let Some(late) = self.waiting.get_mut(&key) else {
                 continue;
             };
             target.includes(late.to);
-            let known = said.get(&target.key).map_or(&[][..], Vec::as_slice);
-            let verdict = target.judge(&counted, known, lost);
-            match verdict {
+            let judged = match target.judge(&counted, &known, lost) {
+                Ok(judged) => judged,
                 Err(reach) => {
                     late.reach = Some(reach);
                     answer.outcomes.push(Outcome::Farther);
-                    self.store_late(target.key);
+                    self.store_late(key);
                     continue;
                 }
-                Ok(judged) => {
-                    let outcome = target.apply(judged, counted, known, windows, &mut answer);
-                    answer.outcomes.push(outcome);
-                }
-            }
+            };
             // What came while the log was read has been counted, as far as it lies in what was read.
-            let rest = target.rest(late.from, late.to);
-            match rest {
-                None => drop(forgotten.insert(target.key)),
+            match target.rest(late.from, late.to) {
+                None => self.drop_late(key),
                 Some((from, to)) => {
                     (late.from, late.to) = (from, to);
-                    (late.since, late.latest, late.reach) = (now, now, None);
-                    self.store_late(target.key);
+                    (late.since, late.reach) = (late.latest, None);
+                    self.store_late(key);
                 }
             }
+            let outcome = target.apply(judged, counted, &known, windows, &mut answer);
+            answer.outcomes.push(outcome);
         }
-        forgotten.into_iter().for_each(|key| self.drop_late(key));
         self.remember(&answer.findings, windows, now);
         Ok(answer)
     }
@@ -434,9 +465,9 @@ pub(crate) struct Place<'a> {
     pub(crate) next: Offset,
 }
 
-/// Why a recount could not be done.
+/// Why the log could not be read again.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RecountError {
+enum RecountError {
     /// The log cannot be read.
     #[error(transparent)]
     Bus(#[from] BusError),

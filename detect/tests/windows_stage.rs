@@ -233,6 +233,26 @@ fn an_episode_that_goes_on_goes_on_with_what_came_late() {
 }
 
 #[test]
+fn a_source_that_was_cut_off_for_days_is_counted_piece_by_piece() {
+    let mut log = Late::new(3);
+    // Two of each three have come in time.
+    let hours = 0..72;
+    for hour in hours.clone() {
+        (0..2).for_each(|n| log.event(100_000 + 3_600 * hour + n));
+    }
+    log.watermark(1_000_000);
+    assert_eq!(log.work(0), []);
+    for hour in hours.rev() {
+        log.event(100_000 + 3_600 * hour + 2);
+    }
+    assert_eq!(log.work(0), []);
+    let news = log.work(WAIT);
+    assert_eq!(words(&news), [(3, 0, true, false); 72]);
+    assert!(log.outcomes("exact") > 5, "in pieces");
+    assert_eq!(log.work(WAIT), []);
+}
+
+#[test]
 fn what_the_log_has_forgotten_makes_nothing_smaller() {
     let mut log = Late::new(3);
     (0..50).for_each(|n| log.event(1_000 + n));

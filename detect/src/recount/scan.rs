@@ -17,18 +17,23 @@ use super::said::{Said, overlap, reconcile, span};
 use super::zones::Zones;
 use super::{Late, Place, RecountError};
 use crate::window::{
-    Collected, Correlation, Counted, Match, MatchRecord, OFFLINE_MEMORY, Windows, count_again,
-    group_key,
+    Collected, Correlation, Counted, Match, MatchRecord, OFFLINE_MEMORY, OfflineError, Sorted,
+    Windows, count_again, group_key,
 };
 
 /// How much of the log is read at a step.
 const STEP_BYTES: usize = 2 << 20;
 
 /// How many matches of one group are taken. Of more the recount is not exact.
-const MOST_MATCHES: u64 = if cfg!(test) { 2_000 } else { 500_000 };
+const MOST_MATCHES: u64 = 200_000;
 
 /// How many timespans before and behind what came late are read at first.
 const FIRST_REACH: i64 = 3;
+
+/// How much of what came late is counted at once: so many timespans, or this long if that is more. A source that was cut
+/// off for a month is taken piece by piece, so that neither what is read nor what there is to say grows with it.
+const MOST_TIMESPANS: i64 = 20;
+const MOST_TIME: i64 = 6 * 3_600_000_000;
 
 /// How a recount went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub(crate) struct Answer {
     pub(crate) handed: Vec<Match>,
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) withdrawn: usize,
+    /// Why the rest has to wait, if something failed.
+    pub(crate) failed: Option<OfflineError>,
 }
 
 /// A group that is counted again.
@@ -104,7 +111,9 @@ impl Target {
         since: Offset,
     ) -> Target {
         let near = rule.timespan.saturating_mul(FIRST_REACH);
-        let (mut from, mut to) = (late.from.plus(-near), late.to.plus(near));
+        let piece = rule.timespan.saturating_mul(MOST_TIMESPANS).max(MOST_TIME);
+        let late_to = late.to.min(late.from.plus(piece));
+        let (mut from, mut to) = (late.from.plus(-near), late_to.plus(near));
         if let Some((back, ahead)) = late.reach {
             (from, to) = (from.min(back), to.max(ahead));
         }
@@ -118,7 +127,7 @@ impl Target {
             rule,
             watermark,
             since,
-            late: (late.from, late.to),
+            late: (late.from, late_to),
             read: (from, to),
             matches: 0,
         }
@@ -276,10 +285,6 @@ impl Scan {
         }
     }
 
-    pub(super) fn targets(&self) -> &[Target] {
-        &self.targets
-    }
-
     /// Reads on, up to where the windows stand. Tells whether there is more.
     pub(super) fn read(&mut self, place: &Place<'_>) -> Result<bool, RecountError> {
         // The last part may have grown since, and what came behind it is read whatever its time.
@@ -339,22 +344,34 @@ impl Scan {
         Ok(())
     }
 
-    /// What each group comes to, with the watermark where it is now.
-    pub(super) fn count(
-        mut self,
+    /// Everything was read.
+    pub(super) fn finish(self) -> Result<Counting, OfflineError> {
+        Ok(Counting {
+            targets: self.targets.into_iter().zip(0..).collect(),
+            sorted: self.collected.sorted()?,
+        })
+    }
+}
+
+/// Groups being counted, one after the other.
+pub(super) struct Counting {
+    targets: VecDeque<(Target, u32)>,
+    sorted: Sorted,
+}
+
+impl Counting {
+    /// The next group, and what it comes to with the watermark where it is now.
+    pub(super) fn next(
+        &mut self,
         windows: &Windows,
         lateness: i64,
-    ) -> Result<Vec<(Target, Counted)>, RecountError> {
-        let mut sorted = self.collected.sorted()?;
-        let mut out = Vec::with_capacity(self.targets.len());
-        for (mut target, number) in self.targets.drain(..).zip(0..) {
-            if let Some((_, _, watermark)) = windows.rule(&target.rule.rule_id) {
-                target.watermark = watermark;
-            }
-            let rule = &target.rule;
-            let counted = count_again(rule, lateness, target.watermark, number, &mut sorted)?;
-            out.push((target, counted));
+    ) -> Option<Result<(Target, Counted), OfflineError>> {
+        let (mut target, number) = self.targets.pop_front()?;
+        if let Some((_, _, watermark)) = windows.rule(&target.rule.rule_id) {
+            target.watermark = watermark;
         }
-        Ok(out)
+        let (rule, watermark) = (&target.rule, target.watermark);
+        let counted = count_again(rule, lateness, watermark, number, &mut self.sorted);
+        Some(counted.map(|counted| (target, counted)))
     }
 }

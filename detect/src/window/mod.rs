@@ -42,6 +42,6 @@ pub use matches::{
 };
 pub use measure::{Clause, Comparison, Condition, MOST_RULES, Measure};
 pub use offline::{OFFLINE_MEMORY, Offline, OfflineError};
-pub(crate) use recount::{Collected, Counted, count_again};
+pub(crate) use recount::{Collected, Counted, Sorted, count_again};
 pub use state::StateError;
 pub use windows::{Counts, KEY_FLOOD, Options, Windows};
