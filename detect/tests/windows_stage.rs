@@ -260,8 +260,11 @@ fn what_the_log_has_forgotten_makes_nothing_smaller() {
     let told = log.work(0);
     assert_eq!(told.last().map(|f| f.count), Some(50));
     // Retention takes all of it.
-    let end = |p: u32| log.bus.bounds(Topic::Matches, p).unwrap().end;
-    let ends = (0..PARTITIONS).map(end).max().unwrap();
+    let end_of = |log: &Late| {
+        let bus = Arc::clone(&log.bus);
+        move |p: u32| bus.bounds(Topic::Matches, p).unwrap().end
+    };
+    let ends = (0..PARTITIONS).map(end_of(&log)).max().unwrap();
     for _ in 0..ends {
         log.watermark(10_000);
     }
@@ -271,6 +274,23 @@ fn what_the_log_has_forgotten_makes_nothing_smaller() {
     assert_eq!(log.work(0), []);
     assert_eq!(log.work(WAIT), [], "fewer than were told");
     assert_eq!(log.outcomes("approximate"), 1);
+    // Nor of one that goes on.
+    (0..50).for_each(|n| log.event(20_000 + 20 * n));
+    log.watermark(20_000 + 20 * 49 + 130);
+    log.work(0);
+    let end = (0..PARTITIONS).map(end_of(&log)).max().unwrap();
+    for _ in 0..end {
+        log.watermark(20_000 + 20 * 49 + 130);
+    }
+    log.work(0);
+    log.bus.0.lock().unwrap().dropped = end;
+    log.event(20_000 + 20 * 48);
+    assert_eq!(log.work(0), []);
+    assert_eq!(log.work(WAIT), []);
+    log.event(20_000 + 20 * 50);
+    log.watermark(40_000);
+    assert_eq!(log.work(0).last().map(|f| f.count), Some(51));
+    assert_eq!(log.outcomes("approximate"), 2);
     // It knew nothing of this time, and says that it may not know all.
     (0..5).for_each(|n| log.event(5_000 + n));
     assert_eq!(log.work(0), []);

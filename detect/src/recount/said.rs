@@ -110,6 +110,8 @@ pub(super) struct Reconciled {
     pub(super) names: BTreeMap<Id, (Id, u64, bool)>,
     /// What was told and does not hold.
     pub(super) withdrawn: usize,
+    /// Of some episode more was known than the log still has.
+    pub(super) knew_more: bool,
 }
 
 /// Do two spans of time have a moment in common, bounds included?
@@ -172,6 +174,7 @@ pub(super) fn reconcile(
             });
         }
         let known_as_much = !exact && first.count >= news.count;
+        out.knew_more |= known_as_much;
         if first.says(&news) || known_as_much {
             let name = (first.id, first.revision, false);
             out.names.insert(episode.id, name);
@@ -186,6 +189,7 @@ pub(super) fn reconcile(
         }
     }
     for known in said.iter().filter(|s| !used.contains(&s.id)) {
+        out.knew_more |= !exact && known.overlaps(within);
         if exact
             && known.overlaps(within)
             && let Some(finding) = &known.finding
@@ -281,6 +285,10 @@ mod tests {
         let told = [said(1, 10, 20, 50)];
         check(&[episode(2, 15, 20, 5)], &told, false, &[]);
         check(&[], &told, false, &[]);
+        let knew_more =
+            |episodes: &[Finding]| reconcile(episodes, &told, false, (Time(0), Time(99))).knew_more;
+        assert!(knew_more(&[]) && knew_more(&[episode(2, 15, 20, 5)]));
+        assert!(!knew_more(&[episode(2, 15, 30, 60)]));
         check(&[episode(2, 15, 30, 60)], &told, false, &[(1, 1, 60, None)]);
     }
 

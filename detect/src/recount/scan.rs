@@ -247,7 +247,8 @@ impl Target {
             m.context.late = true;
             m
         }));
-        if self.is_open() && !cut {
+        // What knew of more than the log still has goes on as it was.
+        if self.is_open() && !cut && !found.knew_more {
             let mut rebuilt = counted.rebuilt;
             if let Some(rebuilt) = &mut rebuilt {
                 rebuilt.rename(|id| found.names.get(&id).copied());
