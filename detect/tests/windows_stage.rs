@@ -171,6 +171,7 @@ fn a_source_that_is_always_late_is_heard() {
     assert!(!news.is_empty(), "it never paused for as long as the wait");
     news.extend(log.work(WAIT));
     assert_eq!(news.last().map(|f| f.count), Some(40));
+    assert!(log.outcomes("exact") > 1);
     assert!(
         news.iter()
             .all(|f| f.id == news[0].id && f.merged_into.is_none())
