@@ -105,6 +105,8 @@ pub(crate) struct Rules {
 pub(crate) struct Detect {
     /// How late an event may come and still be counted exactly, in seconds.
     pub(crate) lateness_seconds: u64,
+    /// How long nothing more may have come to a group later than that before it is counted again from the log, in seconds.
+    pub(crate) recount_after_seconds: u64,
     /// How many groups one correlation may have at a time.
     pub(crate) max_groups: usize,
     /// How far event time must have left a minute behind before baselines judge it, in seconds. Counts that come later
@@ -165,6 +167,7 @@ impl Default for Detect {
     fn default() -> Detect {
         Detect {
             lateness_seconds: 3_600,
+            recount_after_seconds: 10,
             max_groups: 100_000,
             baseline_grace_seconds: 120,
             max_series: 100_000,

@@ -244,11 +244,13 @@ impl Service {
             Arc::clone(&parts.rules),
             stop.clone(),
         );
+        let kept_hours = i64::from(config.bus.retention_hours.matches);
         let options = window::Options {
-            lateness: i64::try_from(config.detect.lateness_seconds)
-                .unwrap_or(i64::MAX / 2_000_000)
-                .saturating_mul(1_000_000),
+            lateness: micros(config.detect.lateness_seconds),
             max_groups: config.detect.max_groups,
+            recount_after: Some(micros(config.detect.recount_after_seconds)),
+            // Retention is not on the minute.
+            remember: (kept_hours + 48).saturating_mul(3_600_000_000),
             ..window::Options::default()
         };
         self.spawn("correlate", move || {
@@ -265,9 +267,7 @@ impl Service {
         let metrics = detect::baseline_stage::Metrics::new(registry)?;
         let (bus, rules, ended) = (Arc::clone(&parts.bus), Arc::clone(&parts.rules), stop);
         let options = tracker::Options {
-            grace: i64::try_from(config.detect.baseline_grace_seconds)
-                .unwrap_or(i64::MAX / 2_000_000)
-                .saturating_mul(1_000_000),
+            grace: micros(config.detect.baseline_grace_seconds),
             max_series: config.detect.max_series,
             ..tracker::Options::default()
         };
@@ -404,6 +404,12 @@ impl Matched {
         }
         Ok(self.to.unwrap_or(Time::MIN))
     }
+}
+
+/// A number of seconds as times are counted, as far as they reach.
+fn micros(seconds: u64) -> i64 {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX / 2_000_000);
+    seconds.min(i64::MAX / 2_000_000) * 1_000_000
 }
 
 /// Drops what is older than its retention, tells the lag of every consumer, and ends the service when the log takes no

@@ -9,6 +9,9 @@
 //! Where correlations refer to correlations, what fires of a lower one goes to `matches` in the same commit, as matches
 //! of the one above, and every partition tells all others how far it has settled each level that has one above it.
 //!
+//! What comes later than the allowed lateness is withheld from the windows and counted again from the log, between
+//! batches, in steps; its worklist and what it has to remember are committed with the rest. How, stands in `recount`.
+//!
 //! A finding's key on `findings` is its `id`, which is the first `episode` that it was said with: all its revisions
 //! meet in one partition, in order, even where a late event makes the episode begin earlier. A record that cannot be
 //! read is counted and passed over. When the log has dropped what was not read yet, the stage says so and goes on
@@ -26,6 +29,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use crate::recount::{self, Answer, Place, Recount, Step};
 use crate::window::{
     Correlation, Counts, LevelWatermark, MatchRecord, Options, StateError, Windows, level_records,
 };
@@ -38,6 +42,9 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// How long a call of the loop waits for news before it looks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How the keys of the rows begin that windows are stored in.
+const WINDOW_ROWS: [&[u8]; 3] = [b"c", b"g", b"s"];
 
 /// Why the stage ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +91,9 @@ pub struct Metrics {
     errors: IntCounterVec,
     late: IntCounter,
     handed: IntCounter,
+    recounts: IntCounterVec,
+    waiting: IntGauge,
+    withdrawn: IntCounter,
     lag: IntGauge,
     groups: IntGauge,
     kept: IntGaugeVec,
@@ -113,17 +123,32 @@ impl Metrics {
             errors: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_correlate_errors_total",
-                    "Records that cannot be read (decode), gaps in the log (gap), batches put off for want of space (disk_full) or brokers (unavailable), batches that another node had done (fenced).",
+                    "Records that cannot be read (decode), gaps in the log (gap), batches put off for want of space (disk_full) or brokers (unavailable), batches that another node had done (fenced), recounts put off since temporary files failed (recount).",
                 ),
                 &["kind"],
             )?,
             late: IntCounter::new(
                 "trailwarden_correlate_late_total",
-                "Matches that came after the allowed lateness; they count, but not exactly.",
+                "Matches that came after the allowed lateness; their groups are counted again from the log.",
             )?,
             handed: IntCounter::new(
                 "trailwarden_correlate_handed_on_total",
                 "Matches put on the log for correlations that refer to correlations.",
+            )?,
+            recounts: IntCounterVec::new(
+                Opts::new(
+                    "trailwarden_correlate_recounts_total",
+                    "Groups counted again because of what came late, by outcome: exact, approximate (the log has forgotten or there were too many matches), farther (more must be read first), rule_changed (not done); and late matches for which there was no room to wait, which count with what is still there (crowded).",
+                ),
+                &["outcome"],
+            )?,
+            waiting: IntGauge::new(
+                "trailwarden_correlate_recounts_waiting",
+                "Groups that wait to be counted again.",
+            )?,
+            withdrawn: IntCounter::new(
+                "trailwarden_correlate_withdrawn_total",
+                "Findings of which a recount has shown that the condition did not hold.",
             )?,
             lag: IntGauge::new(
                 "trailwarden_correlate_lag_records",
@@ -149,7 +174,17 @@ impl Metrics {
         for reason in ["repeated", "unknown_rule", "crowded", "too_late", "evicted"] {
             metrics.dropped.with_label_values(&[reason]);
         }
-        for kind in ["decode", "gap", "disk_full", "unavailable", "fenced"] {
+        for outcome in ["exact", "approximate", "farther", "rule_changed", "crowded"] {
+            metrics.recounts.with_label_values(&[outcome]);
+        }
+        for kind in [
+            "decode",
+            "gap",
+            "disk_full",
+            "unavailable",
+            "fenced",
+            "recount",
+        ] {
             metrics.errors.with_label_values(&[kind]);
         }
         registry.register(Box::new(metrics.received.clone()))?;
@@ -158,6 +193,9 @@ impl Metrics {
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.late.clone()))?;
         registry.register(Box::new(metrics.handed.clone()))?;
+        registry.register(Box::new(metrics.recounts.clone()))?;
+        registry.register(Box::new(metrics.waiting.clone()))?;
+        registry.register(Box::new(metrics.withdrawn.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.groups.clone()))?;
         registry.register(Box::new(metrics.kept.clone()))?;
@@ -183,11 +221,19 @@ impl Metrics {
         self.late.inc_by(after.late - before.late);
     }
 
+    fn count_not_recounted(&self, before: recount::Counts, after: recount::Counts) {
+        let counter = |outcome: &str| self.recounts.with_label_values(&[outcome]);
+        counter("crowded").inc_by(after.crowded - before.crowded);
+        counter("rule_changed").inc_by(after.rule_changed - before.rule_changed);
+    }
+
     fn show(&self, crew: &Crew<Worker>) {
         let lag: u64 = crew.workers().map(|(_, w)| w.lag).sum();
         let groups: usize = crew.workers().map(|(_, w)| w.windows.groups()).sum();
         let settled = crew.workers().map(|(_, w)| w.windows.settled_to()).min();
         self.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        let waiting: usize = crew.workers().map(|(_, w)| w.recount.waiting()).sum();
+        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.groups.set(i64::try_from(groups).unwrap_or(i64::MAX));
         let mut kept: BTreeMap<&str, usize> = BTreeMap::new();
         for (_, worker) in crew.workers() {
@@ -223,7 +269,7 @@ pub fn run(
         if !Arc::ptr_eq(&rules, &now) {
             rules = now;
             crew.workers_mut()
-                .for_each(|w| w.windows.set_correlations(&rules));
+                .for_each(|w| w.set_correlations(&rules, metrics));
         }
         let moved = crew.round(
             &*bus,
@@ -245,6 +291,7 @@ pub struct Worker {
     bus: Arc<dyn Bus>,
     partition: u32,
     windows: Windows,
+    recount: Recount,
     next: Offset,
     lag: u64,
     /// What was told of each level last.
@@ -277,17 +324,26 @@ impl Worker {
         let stored = bus
             .position(CONSUMER, Topic::Matches, partition)
             .map_err(failed)?;
-        let next = match stored {
-            Some(next) => next,
-            None => bus.bounds(Topic::Matches, partition).map_err(failed)?.start,
-        };
-        let rows = bus.state_scan(CONSUMER, partition, b"").map_err(failed)?;
-        let windows = Windows::restore(correlations, options, &rows)
-            .map_err(|source| CorrelateError::State { partition, source })?;
+        let start = bus.bounds(Topic::Matches, partition).map_err(failed)?.start;
+        let next = stored.unwrap_or(start);
+        let mut rows = Vec::new();
+        for prefix in WINDOW_ROWS {
+            rows.extend(
+                bus.state_scan(CONSUMER, partition, prefix)
+                    .map_err(failed)?,
+            );
+        }
+        let unreadable = |source| CorrelateError::State { partition, source };
+        let windows = Windows::restore(correlations, options, &rows).map_err(unreadable)?;
+        let read = start.min(next)..next;
+        let recount = Recount::restore(&*bus, CONSUMER, partition, &windows, options, read)
+            .map_err(failed)?
+            .map_err(unreadable)?;
         Ok(Worker {
             bus,
             partition,
             windows,
+            recount,
             next,
             lag: 0,
             told: Vec::new(),
@@ -303,8 +359,79 @@ impl Worker {
         clock: &Clock,
     ) -> Result<bool, CorrelateError> {
         let partition = self.partition;
-        self.attempt(max_bytes, metrics, clock)
-            .map_err(|source| CorrelateError::Bus { partition, source })
+        let read = self
+            .attempt(max_bytes, metrics, clock)
+            .map_err(|source| CorrelateError::Bus { partition, source })?;
+        let counted = self
+            .count_again(metrics, clock)
+            .map_err(|source| CorrelateError::Bus { partition, source })?;
+        Ok(read || counted)
+    }
+
+    /// Goes on with these correlations.
+    fn set_correlations(&mut self, correlations: &[Correlation], metrics: &Metrics) {
+        let before = self.recount.counts();
+        self.windows.set_correlations(correlations);
+        self.recount.set_rules(&self.windows, self.next);
+        metrics.count_not_recounted(before, self.recount.counts());
+    }
+
+    /// Goes a step on with what came late, if there is anything to do.
+    fn count_again(&mut self, metrics: &Metrics, clock: &Clock) -> Result<bool, BusError> {
+        if self.recount.waiting() == 0 {
+            return Ok(false);
+        }
+        let bounds = self.bus.bounds(Topic::Matches, self.partition)?;
+        self.recount.log_begins(bounds.start, &self.windows);
+        let place = Place {
+            bus: &*self.bus,
+            consumer: CONSUMER,
+            partition: self.partition,
+            next: self.next,
+        };
+        let now = clock();
+        let answer = match self.recount.step(&place, &mut self.windows, now)? {
+            Step::Idle => return Ok(false),
+            Step::Reading => return Ok(true),
+            Step::Done(answer) => answer,
+        };
+        let mut outputs = Outputs::default();
+        let Answer {
+            findings,
+            handed,
+            outcomes,
+            withdrawn,
+            failed,
+        } = answer;
+        if let Some(error) = failed {
+            let partition = self.partition;
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                partition,
+                error,
+                "what came late cannot be counted again; it is tried again"
+            );
+            metrics.error("recount");
+        }
+        for mut m in handed {
+            // It fires through what the log had so far.
+            (m.partition, m.offset) = (self.partition, self.next.saturating_sub(1));
+            outputs.records.push((Topic::Matches, m.into_record(now)));
+            outputs.handed += 1;
+        }
+        let records = findings.iter();
+        let records = records.map(|finding| (Topic::Findings, finding_record(finding, now)));
+        outputs.records.extend(records);
+        let handed = outputs.handed;
+        self.commit(self.next, outputs)?;
+        metrics.sent.inc_by(findings.len() as u64);
+        metrics.handed.inc_by(handed);
+        metrics.withdrawn.inc_by(withdrawn as u64);
+        for outcome in outcomes {
+            let counter = metrics.recounts.with_label_values(&[outcome.as_str()]);
+            counter.inc();
+        }
+        Ok(true)
     }
 
     fn attempt(
@@ -327,14 +454,19 @@ impl Worker {
             self.lag = 0;
             return Ok(false);
         }
-        let before = self.windows.counts();
+        let (before, counts) = (self.windows.counts(), self.recount.counts());
         let mut findings = Vec::new();
+        let mut times: Option<(Time, Time)> = None;
         let mut outputs = Outputs::default();
         for (offset, record) in &batch.records {
             match MatchRecord::decode(&record.value) {
                 Ok(MatchRecord::Match(m)) => {
                     metrics.received.inc();
-                    self.windows.process(m, &mut findings);
+                    let (min, max) = times.unwrap_or((m.time, m.time));
+                    times = Some((min.min(m.time), max.max(m.time)));
+                    let recount = &mut self.recount;
+                    let withhold = |key, m: &_| recount.take_late(key, m, begin);
+                    self.windows.process_or(m, &mut findings, withhold);
                 }
                 Ok(MatchRecord::Watermark(watermark)) => {
                     self.windows.watermark(watermark, &mut findings);
@@ -354,17 +486,21 @@ impl Worker {
         let records = records.map(|finding| (Topic::Findings, finding_record(finding, end)));
         outputs.records.extend(records);
         let told = self.tell_levels(end, &mut outputs);
+        self.recount.note(self.next..batch.next, times);
+        self.recount.remember(&findings, &self.windows, end);
         let handed = outputs.handed;
         self.commit(batch.next, outputs)?;
         self.told = told;
         metrics.sent.inc_by(sent);
         metrics.handed.inc_by(handed);
         metrics.count(before, self.windows.counts());
+        metrics.count_not_recounted(counts, self.recount.counts());
         metrics
             .batch
             .observe((clock().0 - begin.0).max(0) as f64 / 1e6);
         let bounds = self.bus.bounds(Topic::Matches, self.partition)?;
         self.lag = bounds.end.saturating_sub(self.next);
+        self.recount.log_begins(bounds.start, &self.windows);
         Ok(true)
     }
 
@@ -400,6 +536,8 @@ impl Worker {
     }
 
     fn commit(&mut self, to: Offset, outputs: Outputs) -> Result<(), BusError> {
+        let mut state = self.windows.changes(self.partition);
+        state.extend(self.recount.changes(self.partition));
         self.bus.commit(Commit {
             consumer: CONSUMER.into(),
             positions: vec![Position {
@@ -409,7 +547,7 @@ impl Worker {
                 to,
             }],
             outputs: outputs.records,
-            state: self.windows.changes(self.partition),
+            state,
         })?;
         self.next = to;
         Ok(())
@@ -425,6 +563,7 @@ impl Worker {
             "matches were dropped by retention before they were read"
         );
         metrics.error("gap");
+        self.recount.lose(&self.windows);
         self.commit(start, Outputs::default())?;
         Ok(true)
     }

@@ -5,6 +5,7 @@
 //! them. The core is pure and synchronous: no I/O, no clock, no unordered iteration, so that live runs,
 //! tests and backtests give the same answers. [`window`] keeps the windows of correlations in event time,
 //! [`correlations`] tells it which there are, and [`correlate`] is the stage that feeds them from the `matches` topic.
+//! What comes too late for a window is counted again from there by `recount`.
 //! [`baseline`] knows what a series of counts usually does and when it does something else.
 
 pub mod arrivals;
@@ -22,6 +23,7 @@ pub mod lint;
 pub mod match_stage;
 pub mod meter;
 pub mod pattern;
+mod recount;
 pub mod rule;
 pub mod rule_set;
 pub mod tracker;

@@ -23,6 +23,7 @@ mod hunt;
 mod inventory;
 mod kafka_doctor;
 mod kill;
+mod late;
 mod layers;
 mod mail;
 mod program;

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use event::{Finding, Str, Time};
 
-use super::episode::{Point, Rank};
+use super::episode::{Episode, Point, Rank};
 use super::firing::Firing;
 use super::group::Group;
 use super::kept::{Kind, Taken, Terms};
@@ -215,6 +215,27 @@ impl Body {
             self.met = self.met.split_off(&(terms.watermark, rank));
         }
         self.forgotten.take_if(|last| last.0 < terms.watermark);
+    }
+
+    /// Says what is new of the episodes that are open, and worth it.
+    pub(super) fn say(&mut self, terms: Terms<'_>, out: &mut Out) {
+        match &mut self.run {
+            Run::Episodes(group) | Run::Both(group, _) => group.say(terms, &mut out.findings),
+            Run::Settled(settled) if !terms.rule.chain.silent => {
+                settled.say(terms, &mut out.findings);
+            }
+            Run::Settled(_) | Run::Firing(_) => {}
+        }
+    }
+
+    /// The episodes that are open, in order of time.
+    pub(super) fn episodes_mut(&mut self) -> impl Iterator<Item = &mut Episode> {
+        let (many, one) = match &mut self.run {
+            Run::Episodes(group) | Run::Both(group, _) => (group.episodes.as_mut_slice(), None),
+            Run::Settled(settled) => (Default::default(), settled.episode.as_mut()),
+            Run::Firing(_) => (Default::default(), None),
+        };
+        many.iter_mut().chain(one)
     }
 
     /// Says a last time what has changed, for there is no room for the group any more.

@@ -25,9 +25,10 @@
 //! hard limit then. Of repeated ones those go first that stand between two like them within a timespan; their
 //! neighbours stand for them, so that every decision stays as it was, and a finding that rests on them is marked.
 //!
-//! A match before W is *late*. It opens its group again: for another lateness of event time the group's own
-//! watermark stands a lateness before that match, so that a source that was cut off for hours is correlated as it
-//! catches up. What was forgotten stays forgotten, so this is best effort, and its findings say `late`.
+//! A match before W is *late*. The stage withholds it, and the group is counted again from the log (`crate::recount`).
+//! Where that cannot be, too many groups wait already, the match opens its group again: for another lateness of event
+//! time the group's own watermark stands a lateness before that match, so that a source that was cut off for hours is
+//! correlated as it catches up. What was forgotten stays forgotten, so this is best effort; its findings say `late`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

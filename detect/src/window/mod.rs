@@ -11,7 +11,7 @@
 //! [`Condition`] (`measure`). One that more matches can only make true runs in `group`, and in `firing` for the
 //! correlations that refer to it; any other one waits for the watermark in `settled`. They share `loose` and
 //! `kept`, the matches that are kept one by one; `episode` and `inside`, what is known of an episode; `slide`,
-//! `order` and `sum`, what is measured; `thin`, what can be done without. `body` chooses among them, `progress` keeps the watermarks and `state`
+//! `order` and `sum`, what is measured; `thin`, what can be done without; `recount`, a group counted again from its matches. `body` chooses among them, `progress` keeps the watermarks and `state`
 //! tells how all of it is stored.
 
 mod body;
@@ -26,6 +26,7 @@ mod measure;
 mod offline;
 mod order;
 mod progress;
+mod recount;
 mod settled;
 mod slide;
 mod spill;
@@ -41,5 +42,6 @@ pub use matches::{
 };
 pub use measure::{Clause, Comparison, Condition, MOST_RULES, Measure};
 pub use offline::{OFFLINE_MEMORY, Offline, OfflineError};
+pub(crate) use recount::{Collected, Counted, Sorted, count_again};
 pub use state::StateError;
 pub use windows::{Counts, KEY_FLOOD, Options, Windows};

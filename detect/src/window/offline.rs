@@ -78,22 +78,8 @@ impl Offline {
             return Ok(());
         };
         let level = self.correlations[correlation as usize].chain.level;
-        let (group, time) = (m.key(), m.time.clamp(Time::MIN, Time::MAX));
-        let rank = Rank::new(m.context.event_ids.first().map_or("", |shown| shown), m.id);
-        let content = Content {
-            group: m.group,
-            context: m.context,
-            rules: m.rules,
-            values: m.values,
-            carried: m.carried,
-        };
-        let entry = Entry {
-            correlation,
-            group,
-            time,
-            rank,
-            content: serde_json::to_vec(&content)?,
-        };
+        let group = m.key();
+        let entry = to_entry(correlation, group, m)?;
         Ok(self.spills[level as usize].push(entry)?)
     }
 
@@ -167,23 +153,47 @@ impl Offline {
     }
 
     fn decode(&self, entry: &Entry) -> Result<Match, OfflineError> {
-        let content: Content = serde_json::from_slice(&entry.content)?;
-        Ok(Match {
-            correlation: self.correlations[entry.correlation as usize]
-                .rule_id
-                .clone(),
-            group: content.group,
-            time: entry.time,
-            id: entry.rank.id,
-            partition: 0,
-            offset: 0,
-            context: content.context,
-            rules: content.rules,
-            values: content.values,
-            carried: content.carried,
-            chained: false,
-        })
+        let rule = &self.correlations[entry.correlation as usize];
+        to_match(rule.rule_id.clone(), entry)
     }
+}
+
+/// A match as it is sorted: under a number, by group, time and id.
+pub(super) fn to_entry(number: u32, group: event::Id, m: Match) -> Result<Entry, OfflineError> {
+    let time = m.time.clamp(Time::MIN, Time::MAX);
+    let rank = Rank::new(m.context.event_ids.first().map_or("", |shown| shown), m.id);
+    let content = Content {
+        group: m.group,
+        context: m.context,
+        rules: m.rules,
+        values: m.values,
+        carried: m.carried,
+    };
+    Ok(Entry {
+        correlation: number,
+        group,
+        time,
+        rank,
+        content: serde_json::to_vec(&content)?,
+    })
+}
+
+/// The match that was sorted, without the place on the log that it had.
+pub(super) fn to_match(correlation: Str, entry: &Entry) -> Result<Match, OfflineError> {
+    let content: Content = serde_json::from_slice(&entry.content)?;
+    Ok(Match {
+        correlation,
+        group: content.group,
+        time: entry.time,
+        id: entry.rank.id,
+        partition: 0,
+        offset: 0,
+        context: content.context,
+        rules: content.rules,
+        values: content.values,
+        carried: content.carried,
+        chained: false,
+    })
 }
 
 /// The group whose matches are being read.

@@ -7,7 +7,7 @@
 //! episodes with the same findings as in `group`, only later, and final as they are said.
 //!
 //! Sums do not depend on the order of arrival, since matches are added in order of time; nor do they drift, since the
-//! sum is exact (`sum`). A match that comes behind the watermark is seen by the windows that are still to be
+//! sum is exact (`sum`). A match that is taken behind the watermark, since its group cannot be counted again, is seen by the windows that are still to be
 //! evaluated and counts in the episode that is open, but what was evaluated stays as it was.
 //!
 //! Space. Matches between a timespan before the watermark and the newest: bounded by [`MOST_KEPT`]. Above it the
@@ -178,9 +178,15 @@ impl Settled {
         let settled = |e: &mut Episode| e.last.plus(timespan) < terms.watermark;
         let over = self.episode.take_if(settled);
         self.close_one(terms, over, out);
+        if !terms.once {
+            self.say(terms, out);
+        }
+    }
+
+    /// Says what is new of the open episode and worth it.
+    pub(super) fn say(&mut self, terms: Terms<'_>, out: &mut Vec<Finding>) {
         if let Some(episode) = &mut self.episode
-            && !terms.once
-            && episode.worth_saying(Lead::default(), timespan)
+            && episode.worth_saying(Lead::default(), terms.rule.timespan)
         {
             out.push(episode.say(&[], terms.rule, &self.group));
         }

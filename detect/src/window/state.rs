@@ -10,7 +10,8 @@
 //! their own where they are many, so that one more of them writes one chunk again and not all. A group's contexts
 //! stand once each in a table, since the matches of one group mostly share theirs. The row names the rule and its
 //! namespace, so that a row of a rule that has changed is known and dropped. `windows` decides what is written;
-//! deadlines, ranks and what the windows hold are not stored, they follow from the group.
+//! deadlines, ranks and what the windows hold are not stored, they follow from the group. Beside these rows stand those
+//! of `crate::recount`, which have other letters.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

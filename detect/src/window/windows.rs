@@ -20,8 +20,9 @@ use rustc_hash::FxHashMap;
 
 use super::body::{Body, Out};
 use super::kept::{Taken, Terms};
-use super::matches::{Correlation, LevelWatermark, Match, Watermark};
+use super::matches::{Correlation, LevelWatermark, Match, Watermark, group_key};
 use super::progress::Progress;
+use super::recount::Rebuilt;
 use super::state::{self, Chunks, STAGE_KEY, StateError, StoredGroup, StoredStage};
 
 /// The `rule_id` of the finding that says that a correlation had more groups than it may hold.
@@ -40,6 +41,12 @@ pub struct Options {
     pub matches_partitions: u32,
     /// How many groups one correlation may have at a time.
     pub max_groups: usize,
+    /// How long nothing more may have come late to a group before it is counted again from the log, in microseconds of
+    /// the clock. `None` where there is no log to count from: what comes late then counts with what is still there.
+    pub recount_after: Option<i64>,
+    /// For how long it is remembered what was said of episodes, in microseconds of the clock: as long as the log keeps
+    /// their matches, or longer.
+    pub remember: i64,
 }
 
 impl Default for Options {
@@ -49,6 +56,8 @@ impl Default for Options {
             events_partitions: 4,
             matches_partitions: 1,
             max_groups: 100_000,
+            recount_after: None,
+            remember: 9 * 24 * HOUR,
         }
     }
 }
@@ -236,7 +245,18 @@ impl Windows {
     }
 
     /// Takes a match in the order of the log. Gives the findings that it made new or made worth another revision.
-    pub fn process(&mut self, mut m: Match, out: &mut Vec<Finding>) {
+    pub fn process(&mut self, m: Match, out: &mut Vec<Finding>) {
+        self.process_or(m, out, |_, _| false);
+    }
+
+    /// The same, but a match behind the watermark is not taken in if `withhold` says that its group, whose key it is
+    /// told, will be counted again.
+    pub(crate) fn process_or(
+        &mut self,
+        mut m: Match,
+        out: &mut Vec<Finding>,
+        withhold: impl FnOnce(Id, &Match) -> bool,
+    ) {
         m.time = m.time.clamp(Time::MIN, Time::MAX);
         let Some(rule) = self.rules.get(&m.correlation) else {
             self.counts.unknown += 1;
@@ -259,6 +279,11 @@ impl Windows {
         }
         let terms = self.terms(&correlation);
         let late = m.time < terms.watermark;
+        if late && withhold(key, &m) {
+            self.counts.taken += 1;
+            self.counts.late += 1;
+            return;
+        }
         if !self.slots.contains_key(&key) {
             self.make_room(&m, out);
             let body = Body::new(terms, m.group.clone());
@@ -286,6 +311,38 @@ impl Windows {
         }
         self.give_out(made, out);
         self.settle_in(key, correlation.timespan);
+    }
+
+    /// The key of a group, if its correlation is loaded.
+    pub(crate) fn key_of(&self, rule_id: &str, group: &BTreeMap<Str, Option<Str>>) -> Option<Id> {
+        let rule = self.rules.get(rule_id)?;
+        Some(Id(rule.namespace.0 ^ group_key(rule_id, group).0))
+    }
+
+    /// A correlation with its namespace and how far its level has settled.
+    pub(crate) fn rule(&self, rule_id: &str) -> Option<(Arc<Correlation>, Id, Time)> {
+        let rule = self.rules.get(rule_id)?;
+        let watermark = self.progress.watermark(rule.correlation.chain.level);
+        Some((Arc::clone(&rule.correlation), rule.namespace, watermark))
+    }
+
+    /// The loaded correlations with their namespaces.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = (&Str, Id)> {
+        self.rules.iter().map(|(id, rule)| (id, rule.namespace))
+    }
+
+    /// Puts a group that was counted again in the place of what was there.
+    pub(crate) fn replace(&mut self, key: Id, rule_id: &Str, rebuilt: Option<Rebuilt>) {
+        if self.slots.contains_key(&key) {
+            self.remove(key);
+        }
+        let Some(Rebuilt(body)) = rebuilt.filter(|r| !r.0.is_empty()) else {
+            return;
+        };
+        if self.rules.contains_key(rule_id) {
+            self.insert(key, rule_id.clone(), body);
+            self.changed.insert(key);
+        }
     }
 
     fn give_out(&mut self, made: Out, out: &mut Vec<Finding>) {
