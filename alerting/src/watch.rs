@@ -10,31 +10,23 @@
 mod gaps;
 pub mod report;
 pub mod stage;
+mod watched;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use event::source::{Arrival, Collector, Feed, FunctionSeen, Heartbeat, SourceRecord};
-use event::{Finding, Id, RuleInfo, Severity, Str, Time};
+use event::{Finding, Severity, Str, Time};
 use serde::{Deserialize, Serialize};
 
-use gaps::Gaps;
+pub use watched::{Silence, State, Watched};
+pub use words::{FAILING, SILENT, own_rules, span};
 
-/// The `rule_id` of the finding that a source is silent.
-pub const SILENT: &str = "trailwarden.source_silent";
-
-/// The `rule_id` of the finding that a collector fails.
-pub const FAILING: &str = "trailwarden.collector_failing";
+use words::{ended, failure, silent};
 
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
-
-/// A gap is twice as long as usual before it is a silence.
-const FACTOR: i64 = 2;
-
-/// So long every gap is learned whole; later one that was told as a silence counts as no longer than what was allowed
-/// twice over, so that an outage does not make the next one pass for usual.
-const LEARNING: i64 = 7 * DAY;
 
 /// Who was seen for less than this is not missed: a file that somebody sent by hand.
 const YOUNGEST: i64 = HOUR;
@@ -42,228 +34,14 @@ const YOUNGEST: i64 = HOUR;
 /// A collector that fails for so long is worth an alert.
 const FAILING_FOR: i64 = 5 * MINUTE;
 
-/// How often it is said that it goes on.
-const AGAIN: i64 = HOUR;
-
 /// What was not heard of for so long is forgotten.
 const FORGOTTEN: i64 = 90 * DAY;
 
 /// How many functions are remembered.
 const MOST_FUNCTIONS: usize = 200_000;
 
-/// How many rules a finding names.
-const NAMED: usize = 5;
-
-/// What the findings may be a sign of: Impair Defenses, Disable or Modify Cloud Logs.
-const TAGS: [&str; 2] = ["attack.t1562.008", "attack.t1685"];
-
 /// The source of our own events: they come when people do something.
 const OWN: &str = "trailwarden";
-
-/// What people read about the findings that no rule file stands for.
-pub fn own_rules() -> Vec<RuleInfo> {
-    let info = |id: &str, title: &str, severity, description: &str, steps: &[&str]| RuleInfo {
-        id: id.to_owned(),
-        title: title.to_owned(),
-        description: description.to_owned(),
-        author: "Trailwarden".to_owned(),
-        severity,
-        status: "stable".to_owned(),
-        tags: TAGS.map(str::to_owned).to_vec(),
-        next_steps: steps.iter().map(|s| (*s).to_owned()).collect(),
-        ..RuleInfo::default()
-    };
-    vec![
-        info(
-            SILENT,
-            "A source has fallen silent",
-            Severity::High,
-            "Nothing has arrived from a source for twice as long as is usual for it. While it is silent, the rules that look at \
-             it see nothing. Whoever stops a trail, changes a bucket's policy or removes a subscription causes this on purpose.",
-            &[
-                "Look at `trailwarden sources`, or at Sources on the Health page: does its collector fail?",
-                "Search the account's last events for StopLogging, DeleteTrail, UpdateTrail, PutEventSelectors, PutBucketPolicy and DeleteSubscriptionFilter.",
-                "If the source was taken out of service, add it to `sources.ignore`.",
-            ],
-        ),
-        info(
-            FAILING,
-            "A collector cannot read its source",
-            Severity::Medium,
-            "A collector has failed for more than five minutes without a break. What it should fetch waits at its source, and is \
-             lost where the source does not keep it for long enough.",
-            &["Do what the explanation says; the collector goes on by itself."],
-        ),
-    ]
-}
-
-/// What is known of a feed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Watched {
-    /// Which.
-    pub feed: Feed,
-    /// When something first arrived.
-    pub first: Time,
-    /// When something last arrived.
-    pub last: Time,
-    /// The latest time of an event.
-    pub last_event: Time,
-    /// When it was last shown to be alive without an event.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub heartbeat: Option<Time>,
-    /// How long its latest events took to arrive, on average, in microseconds.
-    pub delay: i64,
-    /// Events of the last day, by hour since 1970.
-    pub hours: BTreeMap<i64, u64>,
-    /// The latest silence, until something comes again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silent: Option<Silence>,
-    /// How many events each partition of `events` has brought.
-    counted: BTreeMap<u32, u64>,
-    /// How long it usually says nothing.
-    gaps: Gaps,
-    /// When its last silence ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    returned: Option<Time>,
-}
-
-/// Nothing comes, or nothing can be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Silence {
-    /// Since when: the last sign of life.
-    pub since: Time,
-    /// When that was noticed.
-    pub noticed: Time,
-    /// When it was last said.
-    said: Time,
-    /// How often it was said before.
-    revision: u64,
-}
-
-impl Silence {
-    fn new(since: Time, now: Time) -> Silence {
-        Silence {
-            since,
-            noticed: now,
-            said: now,
-            revision: 0,
-        }
-    }
-
-    /// It goes on: said again from time to time, so that its alert is not taken for over.
-    fn again(self, now: Time) -> Option<Silence> {
-        (now.0 - self.said.0 >= AGAIN).then_some(Silence {
-            said: now,
-            revision: self.revision + 1,
-            ..self
-        })
-    }
-}
-
-/// How a feed is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It is too new to be missed.
-    Learning,
-    /// Something comes as usual.
-    Arriving,
-    /// Nothing has come for too long.
-    Silent,
-    /// It was seen for a short while only, and is not missed.
-    Passing,
-}
-
-impl State {
-    /// The word as it stands in JSON and on pages.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Learning => "learning",
-            State::Arriving => "arriving",
-            State::Silent => "silent",
-            State::Passing => "passing",
-        }
-    }
-}
-
-impl Watched {
-    fn new(feed: Feed, at: Time) -> Watched {
-        Watched {
-            feed,
-            first: at,
-            last: at,
-            last_event: Time::MIN,
-            heartbeat: None,
-            delay: 0,
-            hours: BTreeMap::new(),
-            silent: None,
-            counted: BTreeMap::new(),
-            gaps: Gaps::default(),
-            returned: None,
-        }
-    }
-
-    /// The last sign of life.
-    pub fn alive(&self) -> Time {
-        self.last.max(self.heartbeat.unwrap_or(Time::MIN))
-    }
-
-    /// For how long it has been seen, in microseconds.
-    fn age(&self) -> i64 {
-        self.alive().0 - self.first.0
-    }
-
-    /// After how many microseconds without a sign of life it is silent.
-    pub fn silent_after(&self, least: i64) -> i64 {
-        let usual = self.gaps.usual().saturating_mul(FACTOR).max(least);
-        match self.age() {
-            // What its nights are like is not known yet.
-            age if age < DAY => usual.max(age),
-            _ => usual,
-        }
-    }
-
-    /// How it is.
-    pub fn state(&self, now: Time) -> State {
-        match self.age() {
-            _ if self.silent.is_some() => State::Silent,
-            age if age < YOUNGEST && now.0 - self.alive().0 > DAY => State::Passing,
-            age if age < DAY => State::Learning,
-            _ => State::Arriving,
-        }
-    }
-
-    /// Events taken in within the last hours, the current one included.
-    pub fn events_within(&self, hours: i64, now: Time) -> u64 {
-        let from = now.0.div_euclid(HOUR) - hours + 1;
-        self.hours.range(from..).map(|(_, n)| n).sum()
-    }
-
-    /// A sign of life. `least` is how long nobody is called silent, `missed` whether this feed was, or a wider one.
-    fn sign(&mut self, at: Time, least: i64, missed: bool) {
-        let gap = at.0 - self.alive().0;
-        if gap <= 0 {
-            return;
-        }
-        let learned = match missed && self.age() >= LEARNING {
-            true => gap.min(self.silent_after(least) * FACTOR),
-            false => gap,
-        };
-        self.gaps.learn(learned, at);
-    }
-
-    fn arrived(&mut self, arrival: &Arrival, new: u64) {
-        self.last = self.last.max(arrival.last_ingest);
-        self.last_event = self.last_event.max(arrival.last_event);
-        if new > 0 {
-            self.delay = arrival.delay;
-            let hour = arrival.last_ingest.0.div_euclid(HOUR);
-            *self.hours.entry(hour).or_default() += new;
-            let newest = self.hours.keys().next_back().copied().unwrap_or(hour);
-            self.hours = self.hours.split_off(&(newest - 25));
-        }
-    }
-}
 
 /// A collector, and whether it was told that it fails.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -603,153 +381,6 @@ fn within(feed: &Feed) -> impl Iterator<Item = Feed> + use<> {
     let mut all = vec![source, account, feed.clone()];
     all.dedup();
     all.into_iter()
-}
-
-/// The finding on a silence: the same for whoever looks, so that saying it again changes nothing.
-fn finding(feed: &Feed, silence: Silence) -> Finding {
-    let id = Id::of(
-        "silence",
-        &[&feed.key().to_bytes(), &silence.since.0.to_le_bytes()],
-    );
-    let wide = feed.account.is_empty() && feed.region.is_empty();
-    let some = |text: &Str| (!text.is_empty()).then(|| text.clone());
-    Finding {
-        id,
-        episode: id,
-        rule_id: SILENT.into(),
-        title: "A source has fallen silent".into(),
-        severity: if wide {
-            Severity::High
-        } else {
-            Severity::Medium
-        },
-        time: silence.noticed,
-        first_event_time: silence.since,
-        last_event_time: silence.said,
-        count: 1,
-        revision: silence.revision,
-        group: [
-            ("source".into(), some(&feed.source)),
-            ("account".into(), some(&feed.account)),
-            ("region".into(), some(&feed.region)),
-        ]
-        .into(),
-        source: OWN.into(),
-        account: feed.account.clone(),
-        region: feed.region.clone(),
-        action: "SourceSilent".into(),
-        tags: TAGS.map(Str::from).to_vec(),
-        episodic: true,
-        ..Finding::default()
-    }
-}
-
-fn silent(watched: &Watched, silence: Silence, least: i64, blind: &[Blind]) -> Finding {
-    let mut text = format!(
-        "Nothing has arrived from {} since {}, for {}. It counts as silent after {}.",
-        watched.feed,
-        silence.since,
-        span(silence.said.0 - silence.since.0),
-        span(watched.silent_after(least)),
-    );
-    let mut blind: Vec<&Blind> = blind.iter().collect();
-    blind.sort_by(|a, b| (b.severity, &a.title).cmp(&(a.severity, &b.title)));
-    let named: Vec<&str> = blind.iter().take(NAMED).map(|b| b.title.as_str()).collect();
-    match blind.len() {
-        0 => text.push_str(" No rule looks at it."),
-        1 => text.push_str(&format!(
-            " One rule sees nothing of it meanwhile: {}.",
-            named[0]
-        )),
-        n if n <= NAMED => text.push_str(&format!(
-            " {n} rules see nothing of it meanwhile: {}.",
-            named.join("; ")
-        )),
-        n => text.push_str(&format!(
-            " {n} rules see nothing of it meanwhile: {}; and {} more.",
-            named.join("; "),
-            n - NAMED
-        )),
-    }
-    Finding {
-        explanation: text.into(),
-        ..finding(&watched.feed, silence)
-    }
-}
-
-fn ended(watched: &Watched, silence: Silence, again: Time) -> Finding {
-    let text = format!(
-        "Nothing arrived from {} from {} until {}, for {}. It has come back: what was missed then is missing unless its source delivers it late.",
-        watched.feed,
-        silence.since,
-        again,
-        span(again.0 - silence.since.0),
-    );
-    Finding {
-        revision: silence.revision + 1,
-        ended: Some(again),
-        last_event_time: again,
-        explanation: text.into(),
-        ..finding(&watched.feed, silence)
-    }
-}
-
-fn failure(collector: &Collector, told: Silence, ended: Option<Time>) -> Finding {
-    let since = told.since;
-    let (node, kind, name) = (&collector.node, &collector.kind, &collector.name);
-    let parts = [
-        node.as_bytes(),
-        kind.as_bytes(),
-        name.as_bytes(),
-        &since.0.to_le_bytes(),
-    ];
-    let id = Id::of("collector failing", &parts);
-    let label = collector.label();
-    let explanation = match ended {
-        Some(at) => format!(
-            "The collector {label} on {node} failed from {since} on and works again at {at}."
-        ),
-        None => format!(
-            "The collector {label} on {node} has failed since {since} ({}): {}. What to do: {}.",
-            collector.fault, collector.message, collector.hint
-        ),
-    };
-    Finding {
-        id,
-        episode: id,
-        rule_id: FAILING.into(),
-        title: "A collector cannot read its source".into(),
-        severity: Severity::Medium,
-        time: since,
-        first_event_time: since,
-        last_event_time: collector.at,
-        count: 1,
-        group: [
-            ("node".into(), Some(node.clone())),
-            ("collector".into(), Some(label.into())),
-        ]
-        .into(),
-        source: OWN.into(),
-        action: "CollectorFailing".into(),
-        revision: told.revision + u64::from(ended.is_some()),
-        ended,
-        explanation: explanation.into(),
-        episodic: true,
-        ..Finding::default()
-    }
-}
-
-/// A time span as people say it.
-pub fn span(micros: i64) -> String {
-    let seconds = micros.max(0) / 1_000_000;
-    let minutes = (seconds + 30) / 60;
-    let of = |n: i64, unit: &str| format!("{n} {unit}{}", if n == 1 { "" } else { "s" });
-    match minutes {
-        0..2 => of(seconds, "second"),
-        2..120 => of(minutes, "minute"),
-        120..2_880 => of((minutes + 30) / 60, "hour"),
-        _ => of((minutes + 720) / 1_440, "day"),
-    }
 }
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl Failure {
     pub(crate) fn of(trouble: &Trouble) -> Failure {
         Failure {
             fault: trouble.kind(),
-            message: chain(trouble),
+            message: causes(trouble),
             hint: trouble.hint(),
         }
     }
@@ -84,16 +84,16 @@ impl Failure {
     pub(crate) fn of_log(error: &BusError) -> Failure {
         Failure {
             fault: error.kind(),
-            message: chain(error),
+            message: causes(error),
             hint: "make room in the data folder, or see to the brokers; what waits is taken then",
         }
     }
 }
 
 /// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
+        Some(source) => format!("{error}: {}", causes(source)),
         None => error.to_string(),
     }
 }

@@ -1,3 +1,5 @@
+use event::Id;
+
 use super::*;
 
 const LEAST: i64 = 15 * MINUTE;

@@ -25,7 +25,7 @@ use super::object::{Objects, Outcome, Shop};
 use super::s3::{self, S3, Trouble};
 use crate::aws::{self, Access, Fault};
 use crate::digest;
-use crate::status::Failure;
+use crate::status::{Failure, causes};
 
 /// In seconds.
 const DAY: i64 = 86_400;
@@ -329,7 +329,7 @@ impl<'b> Round<'b> {
                 false => Trouble::Fetch {
                     object: format!("s3://{bucket}"),
                     fault: Fault::Other,
-                    message: said(&error),
+                    message: causes(&error),
                 },
             })?;
             let events = attest::violations(&bucket, &report, now);
@@ -342,14 +342,6 @@ impl<'b> Round<'b> {
         verified.await.map_err(|_| Trouble::Panicked {
             object: s3::name(&self.bucket.bucket, "").to_string(),
         })?
-    }
-}
-
-/// An error with what caused it.
-fn said(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", said(source)),
-        None => error.to_string(),
     }
 }
 
