@@ -107,6 +107,9 @@ pub struct Blind {
     pub severity: Severity,
 }
 
+/// Gives the rules that look at a source.
+pub type Looking = dyn Fn(&str) -> Vec<Blind> + Send + Sync;
+
 /// All sources and collectors.
 #[derive(Debug, Clone, Default)]
 pub struct Watch {

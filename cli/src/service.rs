@@ -298,19 +298,18 @@ impl Service {
         let (rules, log) = (Arc::clone(&parts.rules), Arc::clone(&parts.bus));
         let matched = Mutex::new(Matched::default());
         let around = watch::stage::Around {
+            options: config.sources.options(),
             read_to: Box::new(move |now| {
                 let mut matched = matched.lock().unwrap_or_else(PoisonError::into_inner);
                 matched.ask(&*log, now)
             }),
             blind: Box::new(move |source| rules.blind(source)),
         };
-        let (options, metrics) = (config.sources.options(), metrics.clone());
-        let node = config.node_name();
+        let (metrics, node) = (metrics.clone(), config.node_name());
         self.spawn("sources", move || {
             Ok(watch::stage::run(
                 bus,
                 store,
-                options,
                 around,
                 clock::clock(),
                 metrics,

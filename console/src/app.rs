@@ -48,7 +48,7 @@ pub struct App {
     /// How sources are watched.
     pub watched: watch::Options,
     /// The rules that look at a source.
-    pub blind: Arc<dyn Fn(&str) -> Vec<watch::Blind> + Send + Sync>,
+    pub blind: Arc<watch::Looking>,
     /// Sets what has become known of an event's integrity since it was taken in.
     pub integrity: Arc<dyn Fn(&mut Event) + Send + Sync>,
     /// What is expected.

@@ -317,7 +317,7 @@ mod tests {
 
     fn collectors(news: &[SourceRecord]) -> Vec<&Collector> {
         let of = |n| match n {
-            &SourceRecord::Collector(ref c) => Some(c),
+            SourceRecord::Collector(c) => Some(c),
             _ => None,
         };
         news.iter().filter_map(of).collect()

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use event::source::SourceRecord;
 use event::{Clock, Finding, Time};
 
-use super::{Blind, Options, Watch};
+use super::{Looking, Options, Watch};
 use crate::metrics::Metrics;
 use crate::stage::StageError;
 use crate::store::{Store, StoreError, Turn};
@@ -35,11 +35,13 @@ const ROLE: &str = "sources";
 
 /// What the stage is told about the rest.
 pub struct Around {
+    /// How sources are watched.
+    pub options: Options,
     /// The time up to which everything that was taken in has been told on the topic `sources`, asked with the time now: a
     /// match stage that is behind must not make sources look silent.
     pub read_to: Box<dyn Fn(Time) -> Result<Time, BusError> + Send>,
     /// The rules that look at a source.
-    pub blind: Box<dyn Fn(&str) -> Vec<Blind> + Send>,
+    pub blind: Box<Looking>,
 }
 
 /// Watches until it is told to stop, while the node `holder` leads.
@@ -49,7 +51,6 @@ pub struct Around {
 pub fn run(
     bus: Arc<dyn Bus>,
     store: Arc<Store>,
-    options: Options,
     around: Around,
     clock: Clock,
     metrics: Metrics,
@@ -64,7 +65,7 @@ pub fn run(
         let round = match leads {
             Ok(true) => match &mut stage {
                 Some(stage) => stage.round(clock()),
-                None => Stage::open(&bus, &store, &options, &around, &metrics, clock()).map(|s| {
+                None => Stage::open(&bus, &store, &around, &metrics, clock()).map(|s| {
                     stage = Some(s);
                     true
                 }),
@@ -112,7 +113,6 @@ struct Stage<'a> {
     bus: &'a dyn Bus,
     /// Writes only while this node leads.
     store: Store,
-    options: &'a Options,
     around: &'a Around,
     metrics: &'a Metrics,
     watch: Watch,
@@ -126,7 +126,6 @@ impl<'a> Stage<'a> {
     fn open(
         bus: &'a Arc<dyn Bus>,
         store: &Store,
-        options: &'a Options,
         around: &'a Around,
         metrics: &'a Metrics,
         now: Time,
@@ -143,7 +142,6 @@ impl<'a> Stage<'a> {
             bus: &**bus,
             watch: store.watch()?,
             store: store.fenced(ROLE),
-            options,
             around,
             metrics,
             positions,
@@ -174,7 +172,7 @@ impl<'a> Stage<'a> {
             *next = batch.next;
             for (offset, record) in batch.records {
                 match SourceRecord::decode(&record.value) {
-                    Ok(record) => self.watch.take(record, self.options),
+                    Ok(record) => self.watch.take(record, &self.around.options),
                     Err(error) => {
                         self.metrics.failed("sources");
                         tracing::error!(
@@ -207,7 +205,7 @@ impl<'a> Stage<'a> {
     fn judge(&mut self, now: Time) -> Result<(), StageError> {
         let findings = self
             .watch
-            .judge(now, self.began, self.options, &self.around.blind);
+            .judge(now, self.began, &self.around.options, &self.around.blind);
         let mut states = BTreeMap::new();
         for feed in self.watch.feeds() {
             *states.entry(feed.state(now).as_str()).or_default() += 1;
@@ -299,11 +297,12 @@ mod tests {
             assert!(store.lead(ROLE, "a", LEASE).unwrap());
             let options = crate::watch::Config::default().options();
             let around = Around {
+                options: options.clone(),
                 read_to: Box::new(Ok),
                 blind: Box::new(|_| Vec::new()),
             };
             let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-            let open = |now| Stage::open(&bus, &store, &options, &around, &metrics, now).unwrap();
+            let open = |now| Stage::open(&bus, &store, &around, &metrics, now).unwrap();
             let drain = |stage: &mut Stage<'_>, now| while stage.round(now).unwrap() {};
 
             let begin = Time(20_000 * DAY);
@@ -378,6 +377,7 @@ mod tests {
         let begin = Time(20_000 * DAY);
         let last = begin.plus(2 * DAY);
         let around = Around {
+            options,
             read_to: Box::new(move |_| Ok(last.plus(MINUTE))),
             blind: Box::new(|_| Vec::new()),
         };
@@ -385,7 +385,7 @@ mod tests {
         for n in 0..=2 * 288 {
             arrive(&*bus, n as u64 + 1, begin.plus(n * 5 * MINUTE));
         }
-        let mut stage = Stage::open(&bus, &store, &options, &around, &metrics, begin).unwrap();
+        let mut stage = Stage::open(&bus, &store, &around, &metrics, begin).unwrap();
         while stage.round(last.plus(DAY)).unwrap() {}
         assert_eq!(said(&*bus), []);
     }

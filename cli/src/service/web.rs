@@ -196,14 +196,17 @@ impl Service {
         let bus = Arc::clone(&parts.bus);
         let store = Arc::clone(&parts.store);
         let attestations = Arc::new(Attestations::default());
-        let (followed, log, stop) = (
-            Arc::clone(&attestations),
-            Arc::clone(&parts.bus),
-            self.stop.clone(),
-        );
-        self.spawn("attested", move || {
-            Ok(attested::follow(&*log, &followed, &stop)?)
-        })?;
+        // Who shows no events need not know.
+        if roles.contains(&Role::Index) || roles.contains(&Role::Api) {
+            let (followed, log, stop) = (
+                Arc::clone(&attestations),
+                Arc::clone(&parts.bus),
+                self.stop.clone(),
+            );
+            self.spawn("attested", move || {
+                Ok(attested::follow(&*log, &followed, &stop)?)
+            })?;
+        }
         let mut stages = vec![
             console::Stage::on_bus(&bus, "match", match_stage::CONSUMER, Topic::Events),
             console::Stage::on_bus(

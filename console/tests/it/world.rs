@@ -214,10 +214,8 @@ impl World {
         let options = alerting::watch::Config::default().options();
         let mut watch = alerting::watch::Watch::default();
         let begin = self.now().plus(-3 * 1_440 * MINUTE);
-        let mut events = 0;
         for minute in (0..=3 * 1_440).step_by(5) {
             let now = begin.plus(minute * MINUTE);
-            events += 1;
             for account in ["111122223333", "444455556666"] {
                 if account == "444455556666" && minute > 3 * 1_440 - 120 {
                     continue;
@@ -229,7 +227,7 @@ impl World {
                         region: "eu-west-1".into(),
                     },
                     partition: 0,
-                    events,
+                    events: minute as u64 + 1,
                     last_ingest: now,
                     last_event: now,
                     delay: 4 * MINUTE,

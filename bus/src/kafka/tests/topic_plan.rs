@@ -14,7 +14,7 @@ fn topics_become_what_they_should_be() {
         .into_iter()
         .map(Difference::Missing)
         .collect();
-    assert_eq!(all.len(), 7);
+    assert_eq!(all.len(), 8);
     assert_eq!(plan(&settings).unwrap(), all);
     assert_eq!(apply(&settings).unwrap(), all);
     assert_eq!(plan(&settings).unwrap(), []);
