@@ -316,11 +316,13 @@ mod tests {
     }
 
     fn collectors(news: &[SourceRecord]) -> Vec<&Collector> {
-        let of = |n| match n {
-            SourceRecord::Collector(c) => Some(c),
-            _ => None,
-        };
-        news.iter().filter_map(of).collect()
+        let mut found = Vec::new();
+        for record in news {
+            if let SourceRecord::Collector(collector) = record {
+                found.push(collector);
+            }
+        }
+        found
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn doctor_says_what_is_wrong_with_the_brokers() {
         1,
         &[
             "ok    topics         9 topics are as they should be",
-            "ok    partitions     32 have a leader and enough copies in sync",
+            "ok    partitions     33 have a leader and enough copies in sync",
             "FAIL  consumers      nobody works on partitions of trailwarden.events of trailwarden.match: 0, 1, 2, 3",
         ],
     );
