@@ -511,7 +511,9 @@ fn integrity(
             ));
             for hit in answer["hits"].as_array().unwrap() {
                 let object = hit["origin"]["object"].as_str().unwrap();
+                // An object that was read again has a number behind.
                 let key = object.strip_prefix(&format!("s3://{bucket}/")).unwrap();
+                let key = key.split('#').next().unwrap();
                 let said = hit["integrity"].as_str().unwrap().to_owned();
                 found.entry(key.to_owned()).or_default().insert(said);
                 ids.insert(hit["source_id"].as_str().unwrap().to_owned());
