@@ -1,9 +1,10 @@
 //! What arrived from where: counted by the match stage, told on the topic `sources`.
 //!
-//! [`Arrivals`] of one partition of `events` keeps an [`Arrival`] for each source, account and region, cumulative, as part
-//! of the stage's state, and tells of those that a batch has changed. Of functions it tells once an hour that they were
-//! seen. Who watches sources takes the greatest count of a partition and sums over partitions, so that repeats are
-//! harmless. It judges nothing, and what it knows is bounded: made-up accounts beyond the bound are told under no account.
+//! [`Arrivals`] of one partition of `events` keeps an [`Arrival`] for each source, account and region, cumulative, and
+//! tells of those that have changed, each every ten seconds at most; what was told is part of the stage's state, so that
+//! a crash forgets no more than was counted since. Of functions it tells once an hour that they were seen. Who watches
+//! sources takes the greatest count of a partition and sums over partitions, so that repeats are harmless. It judges
+//! nothing, and what it knows is bounded: made-up accounts beyond the bound are told under no account.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,6 +19,9 @@ pub const STATE_PREFIX: &[u8] = b"arrival/";
 /// How many feeds are told apart.
 const MOST_FEEDS: usize = 10_000;
 
+/// How often it is told of a feed at most: what is told must not be more than what arrives.
+const EVERY: i64 = 10_000_000;
+
 /// How many functions are remembered as told of; beyond, all are forgotten and told of once more.
 const MOST_FUNCTIONS: usize = 100_000;
 
@@ -29,8 +33,10 @@ const AGAIN: i64 = 3_600_000_000;
 pub struct Arrivals {
     partition: u32,
     known: BTreeMap<Feed, Arrival>,
-    /// Delays of this batch, their sum and how many.
+    /// What is to be told: the sum of delays since it was last told, and how many.
     delays: BTreeMap<Feed, (i64, i64)>,
+    /// When it was last told of a feed.
+    told: BTreeMap<Feed, Time>,
     /// When it was last told of a function.
     functions: HashMap<(Str, Str), Time>,
     seen: BTreeSet<(Str, Str)>,
@@ -48,6 +54,7 @@ impl Arrivals {
                 .map(|a| (a.feed.clone(), a))
                 .collect(),
             delays: BTreeMap::new(),
+            told: BTreeMap::new(),
             functions: HashMap::new(),
             seen: BTreeSet::new(),
         }
@@ -98,10 +105,31 @@ impl Arrivals {
         }
     }
 
-    /// What has changed since the last call, for the log and for the state of the stage. Both go into one commit.
+    /// Is there anything to tell at this time?
+    pub fn is_due(&self, now: Time) -> bool {
+        !self.seen.is_empty() || self.delays.keys().any(|feed| self.may_tell(feed, now))
+    }
+
+    fn may_tell(&self, feed: &Feed, now: Time) -> bool {
+        let told = self.told.get(feed);
+        // A clock that was set back keeps nobody waiting.
+        told.is_none_or(|told| !(told.0..told.0 + EVERY).contains(&now.0))
+    }
+
+    /// What there is to tell at this time, for the log and for the state of the stage. Both go into one commit.
     pub fn flush(&mut self, now: Time) -> (Vec<Record>, Vec<StateChange>) {
         let (mut records, mut state) = (Vec::new(), Vec::new());
-        for (feed, (sum, count)) in std::mem::take(&mut self.delays) {
+        let due: Vec<Feed> = self
+            .delays
+            .keys()
+            .filter(|f| self.may_tell(f, now))
+            .cloned()
+            .collect();
+        for feed in due {
+            let Some((sum, count)) = self.delays.remove(&feed) else {
+                continue;
+            };
+            self.told.insert(feed.clone(), now);
             let Some(arrival) = self.known.get_mut(&feed) else {
                 continue;
             };
@@ -175,6 +203,12 @@ mod tests {
         arrivals.see(&event("aws.cloudtrail", "2", 5));
         let (records, state) = arrivals.flush(Time(0));
         assert_eq!((records.len(), state.len()), (2, 2));
+        // Not again before ten seconds have passed.
+        arrivals.see(&event("aws.cloudtrail", "2", 6));
+        assert!(!arrivals.is_due(Time(EVERY - 1)));
+        assert_eq!(arrivals.flush(Time(EVERY - 1)).0, []);
+        assert!(arrivals.is_due(Time(EVERY)));
+        assert_eq!(arrivals.flush(Time(EVERY)).0.len(), 1);
         let rows: Vec<_> = state
             .into_iter()
             .map(|s| (s.key, s.value.unwrap()))
@@ -200,7 +234,7 @@ mod tests {
         let mut functions = 0;
         for second in (0..7_200).step_by(60) {
             arrivals.see(&event("aws.lambda", "1", second));
-            let (records, _) = arrivals.flush(Time(0));
+            let (records, _) = arrivals.flush(Time(second * 1_000_000));
             functions += told(&records)
                 .iter()
                 .filter(|r| matches!(r, SourceRecord::Function(_)))

@@ -316,15 +316,18 @@ impl Worker {
         self.lag = end.map_or(0, |end| end.saturating_sub(batch.next));
         if batch.records.is_empty() {
             // That the partition was read to its end is worth a commit once: it lets the watermark move.
-            return match self.ticker.tick(batch.next, ends, begin) {
-                Some(watermark) => {
-                    let mut outputs = Outputs::default();
-                    self.say(&watermark, begin, &mut outputs);
-                    self.commit(batch.next, outputs, Vec::new())?;
-                    Ok(true)
-                }
-                None => Ok(false),
-            };
+            // So is what arrived last, which was not told yet.
+            let watermark = self.ticker.tick(batch.next, ends, begin);
+            if watermark.is_none() && !self.arrivals.is_due(begin) {
+                return Ok(false);
+            }
+            let mut outputs = Outputs::default();
+            let state = self.tell_arrivals(begin, &mut outputs);
+            if let Some(watermark) = watermark {
+                self.say(&watermark, begin, &mut outputs);
+            }
+            self.commit(batch.next, outputs, state)?;
+            return Ok(true);
         }
         let mut events = Vec::with_capacity(batch.records.len());
         for (offset, record) in &batch.records {
@@ -374,10 +377,7 @@ impl Worker {
             .records
             .extend(meters.into_iter().map(|r| (Topic::Meters, r)));
         state.extend(counts);
-        let (arrived, counts) = self.arrivals.flush(begin);
-        let arrived = arrived.into_iter().map(|r| (Topic::Sources, r));
-        outputs.records.extend(arrived);
-        state.extend(counts);
+        state.extend(self.tell_arrivals(begin, &mut outputs));
         if let Some(watermark) = self.ticker.tick(batch.next, ends, begin) {
             self.say(&watermark, begin, &mut outputs);
         }
@@ -462,6 +462,14 @@ impl Worker {
                 outputs.matches += 1;
             }
         }
+    }
+
+    /// Tells what arrived, as far as it is time; gives what is to be remembered.
+    fn tell_arrivals(&mut self, now: Time, outputs: &mut Outputs) -> Vec<StateChange> {
+        let (arrived, state) = self.arrivals.flush(now);
+        let arrived = arrived.into_iter().map(|r| (Topic::Sources, r));
+        outputs.records.extend(arrived);
+        state
     }
 
     fn say(&self, watermark: &crate::window::Watermark, now: Time, outputs: &mut Outputs) {
