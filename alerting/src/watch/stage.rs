@@ -72,6 +72,8 @@ pub fn run(
             },
             Ok(false) => {
                 stage = None;
+                // What this node knew when it led is another one's to tell now.
+                metrics.watched(&BTreeMap::new(), 0);
                 std::thread::sleep(WAIT);
                 continue;
             }
