@@ -51,6 +51,9 @@ pub struct KnownCollector {
     /// The failure that was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     told: Option<Silence>,
+    /// Since when it has done well again, as it says; a start anew looks so too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mended: Option<Time>,
 }
 
 /// What names a collector: node, kind, name.
@@ -189,6 +192,7 @@ impl Watch {
                     .or_insert_with(|| KnownCollector {
                         collector: collector.clone(),
                         told: None,
+                        mended: None,
                     });
                 if collector.at >= known.collector.at {
                     known.collector = collector;
@@ -277,8 +281,15 @@ impl Watch {
         let mut findings = Vec::new();
         let names: Vec<Feed> = self.feeds.keys().cloned().collect();
         for feed in names {
-            let mut from = began;
-            let mut covered = feed.source == OWN || options.ignore.contains(feed.source.as_str());
+            if feed.source == OWN || options.ignore.contains(feed.source.as_str()) {
+                // Whoever is not missed any more is not said to be silent again either.
+                let watched = self.feeds.get_mut(&feed);
+                if watched.is_some_and(|w| w.silent.take().is_some()) {
+                    self.changed.feeds.insert(feed);
+                }
+                continue;
+            }
+            let (mut from, mut covered) = (began, false);
             for wider in within(&feed).filter(|w| *w != feed) {
                 let Some(wider) = self.feeds.get(&wider) else {
                     continue;
@@ -323,21 +334,32 @@ impl Watch {
         for (key, known) in &mut self.collectors {
             let collector = &known.collector;
             let told = match (known.told, collector.failing) {
-                (Some(told), failing) if failing != Some(told.since) => {
-                    findings.push(failure(collector, told, Some(collector.at)));
+                // One that tells nothing any more is another matter.
+                (Some(told), Some(_)) => match told.again(now) {
+                    Some(again) if now.0 - collector.at.0 < HOUR => {
+                        known.mended = None;
+                        Some(again)
+                    }
+                    _ if known.mended.take().is_some() => Some(told),
+                    _ => continue,
+                },
+                (Some(told), None) => {
+                    let mended = *known.mended.get_or_insert(collector.at);
+                    if collector.at.0 - mended.0 < FAILING_FOR {
+                        self.changed.collectors.insert(key.clone());
+                        continue;
+                    }
+                    findings.push(failure(collector, told, Some(mended)));
                     None
                 }
-                (Some(told), _) => match told.again(now) {
-                    None => continue,
-                    again => again,
-                },
                 (None, Some(since)) if collector.at.0 - since.0 >= FAILING_FOR => {
+                    known.mended = None;
                     Some(Silence::new(since, now))
                 }
                 (None, _) => continue,
             };
-            if let Some(told) = told {
-                findings.push(failure(collector, told, None));
+            if told.is_some() && told != known.told {
+                findings.extend(told.map(|told| failure(collector, told, None)));
             }
             known.told = told;
             self.changed.collectors.insert(key.clone());
@@ -352,9 +374,7 @@ impl Watch {
         self.changed.feeds.extend(feeds.map(|(feed, _)| feed));
         // A node that was taken away tells nothing any more.
         let gone = now.plus(-DAY);
-        let collectors = self
-            .collectors
-            .extract_if(.., |_, c| c.collector.at < gone && c.told.is_none());
+        let collectors = self.collectors.extract_if(.., |_, c| c.collector.at < gone);
         self.changed
             .collectors
             .extend(collectors.map(|(key, _)| key));

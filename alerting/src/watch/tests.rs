@@ -135,6 +135,9 @@ fn a_source_that_stops_is_silent_once_and_comes_back() {
     let ids: BTreeSet<Id> = world.found.iter().map(|(_, f)| f.id).collect();
     let revisions: Vec<u64> = world.found.iter().map(|(_, f)| f.revision).collect();
     assert_eq!((ids.len(), revisions), (1, vec![0, 1, 2]));
+    // Nor does it look like something new, which would open an alert again that a person has resolved.
+    let since = finding.first_event_time;
+    assert!(world.found.iter().all(|(_, f)| f.last_event_time == since));
     world.told();
     world.run(30, &[(one, 5)]);
     assert_eq!(world.found.len(), 1);
@@ -308,9 +311,10 @@ fn a_collector_that_fails_is_told_with_what_to_do() {
     let mut tell = |world: &mut World, minutes: i64, failing: bool| {
         world.now = world.now.plus(minutes * MINUTE);
         collector.at = world.now;
-        if !failing {
-            collector.failing = None;
-        }
+        collector.failing = match failing {
+            true => collector.failing.or(Some(world.now)),
+            false => None,
+        };
         world
             .watch
             .take(SourceRecord::Collector(collector.clone()), &options());
@@ -325,9 +329,17 @@ fn a_collector_that_fails_is_told_with_what_to_do() {
         words.contains("queue trail on a has failed") && words.contains("What to do: allow it."),
         "{words}"
     );
+    // A start anew looks well for a moment: it is the same failure still.
     tell(&mut world, 3, false);
+    tell(&mut world, 1, true);
+    tell(&mut world, 6, true);
+    assert_eq!(world.found.len(), 1);
+    tell(&mut world, 1, false);
+    tell(&mut world, 6, false);
     assert_eq!(world.found.len(), 2);
-    assert!(world.found[1].1.ended.is_some());
+    let ended = &world.found[1].1;
+    assert_eq!((ended.id, ended.revision), (world.found[0].1.id, 1));
+    assert!(ended.ended.is_some());
     assert_eq!(world.watch.failing(), 0);
 }
 

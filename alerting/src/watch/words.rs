@@ -75,7 +75,8 @@ fn finding(feed: &Feed, silence: Silence) -> Finding {
         },
         time: silence.noticed,
         first_event_time: silence.since,
-        last_event_time: silence.said,
+        // Said again, it must not look like something new: an alert that a person has resolved stays so.
+        last_event_time: silence.since,
         count: 1,
         revision: silence.revision,
         group: [
@@ -138,7 +139,6 @@ pub(super) fn ended(watched: &Watched, silence: Silence, again: Time) -> Finding
     Finding {
         revision: silence.revision + 1,
         ended: Some(again),
-        last_event_time: again,
         explanation: text.into(),
         ..finding(&watched.feed, silence)
     }
@@ -172,7 +172,7 @@ pub(super) fn failure(collector: &Collector, told: Silence, ended: Option<Time>)
         severity: Severity::Medium,
         time: since,
         first_event_time: since,
-        last_event_time: collector.at,
+        last_event_time: since,
         count: 1,
         group: [
             ("node".into(), Some(node.clone())),
