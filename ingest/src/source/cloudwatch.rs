@@ -19,12 +19,12 @@ use std::time::Duration;
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::config::retry::RetryConfig;
 use bus::{BusError, Commit, StateChange};
-use event::Time;
+use event::{Time, wildcard};
 use serde::{Deserialize, Serialize};
 use tokio::task::{JoinSet, block_in_place};
 
 use self::group::{Group, Reader, object, position_key};
-use self::listing::{Found, Lister, fits};
+use self::listing::{Found, Lister};
 use self::position::{Position, SECOND};
 use super::object::Shop;
 use super::patience::{Pace, Said};
@@ -153,13 +153,13 @@ impl LogGroups {
 
     /// Is a group of this name to be read?
     fn wants(&self, name: &str) -> bool {
-        let any = |patterns: &[String]| patterns.iter().any(|p| fits(p, name));
+        let any = |patterns: &[String]| patterns.iter().any(|p| wildcard::matches(p, name));
         any(&self.groups) && !any(&self.except)
     }
 
     /// Can it be read without a listing?
     fn is_complete(&self) -> bool {
-        !self.account.is_empty() && self.groups.iter().all(|g| !g.contains('*'))
+        !self.account.is_empty() && self.groups.iter().all(|g| wildcard::is_plain(g))
     }
 
     fn overlap(&self) -> i64 {
@@ -304,13 +304,13 @@ impl Poller {
     /// Says which names of the configuration stand for nothing.
     fn miss(&self, found: &BTreeMap<String, Found>, now: Time) {
         for pattern in &self.reader.config.groups {
-            if found.keys().any(|name| fits(pattern, name)) {
+            if found.keys().any(|name| wildcard::matches(pattern, name)) {
                 self.said.mended(pattern);
                 self.reader.post().well(pattern, 0, now);
                 continue;
             }
             // A pattern may stand for what is still to come; a name is meant.
-            if pattern.contains('*') {
+            if !wildcard::is_plain(pattern) {
                 if self.said.is_new(pattern, "absent", now) {
                     tracing::warn!(
                         log_groups = self.reader.config.name(),
