@@ -64,14 +64,24 @@ pub fn revise(alert: &mut Alert, finding: &Finding, now: Time) -> Growth {
     let before = alert.severity;
     let shown = &alert.finding;
     let fuller = (finding.count, finding.last_event_time) >= (shown.count, shown.last_event_time);
-    if finding.id == shown.id || fuller {
+    let same = finding.id == shown.id;
+    // What was said to be over is not, whenever it happened.
+    let holds_again = same && shown.ended.is_some() && finding.ended.is_none();
+    if same || fuller {
         alert.finding = finding.clone();
     }
     alert.severity = alert.severity.max(finding.severity);
     show(alert, now);
     Growth {
         severity_rose: alert.severity > before,
-        reopened: reopen(alert, finding.last_event_time),
+        reopened: reopen(
+            alert,
+            if holds_again {
+                Time::MAX
+            } else {
+                finding.last_event_time
+            },
+        ),
     }
 }
 
@@ -306,6 +316,32 @@ mod tests {
         };
         revise(&mut alert, &other, Time(1));
         assert_eq!(alert.count, 9, "the fuller one holds");
+    }
+
+    #[test]
+    fn what_was_taken_back_and_holds_after_all_is_open_again() {
+        let told = finding(1, 10);
+        let mut alert = open(&told, Time(0));
+        let withdrawn = Finding {
+            revision: 1,
+            ended: Some(Time(10)),
+            ..told.clone()
+        };
+        assert!(!revise(&mut alert, &withdrawn, Time(1)).reopened);
+        resolve(&mut alert, Time(50));
+        let again = Finding {
+            revision: 2,
+            ..told.clone()
+        };
+        assert!(revise(&mut alert, &again, Time(60)).reopened);
+        assert_eq!((alert.state, alert.resolved), (State::Firing, None));
+        // What a person has resolved stays so.
+        resolve(&mut alert, Time(70));
+        let news = Finding {
+            revision: 3,
+            ..told
+        };
+        assert!(!revise(&mut alert, &news, Time(80)).reopened);
     }
 
     #[test]

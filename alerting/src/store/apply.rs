@@ -209,7 +209,11 @@ impl<'a, 't> Work<'a, 't> {
             }
             self.grew(&alert, growth)?;
             if over {
-                self.history(alert.id, Action::Resolved, "it has ended")?;
+                let why = match finding.explanation.as_str() {
+                    "" => "it has ended",
+                    why => why,
+                };
+                self.history(alert.id, Action::Resolved, why)?;
             }
             self.join_incidents(finding, &alert)?;
         }

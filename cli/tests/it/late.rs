@@ -193,3 +193,45 @@ fn what_comes_late_is_one_alert_with_the_true_count() {
     assert!(told(&received, c).is_empty());
     assert_eq!(service.stop(), Some(0));
 }
+
+/// A condition that more events make false: who was told of it hears that it did not hold, and nobody has to look.
+#[test]
+fn what_did_not_hold_is_withdrawn_and_resolved() {
+    const EXACTLY_TWO: &str = "title: base\nname: base\nlogsource: {product: aws, service: cloudtrail}\ndetection:\n  sel: {eventName: ConsoleLogin}\n  condition: sel\nlevel: low\n---\ntitle: pair\nid: 0c6f0a39-2b7b-4f0e-8a11-5d1a3c0c7b11\ncorrelation:\n  type: event_count\n  rules: [base]\n  group-by: [sourceIPAddress]\n  timespan: 5m\n  condition: {eq: 2}\nlevel: high\n";
+    let folder = tempfile::tempdir().unwrap();
+    let (hook, received) = receiver();
+    let config = config(folder.path(), hook, 1);
+    std::fs::write(folder.path().join("rules.yml"), EXACTLY_TWO).unwrap();
+    let service = Service::start(&config, &folder.path().join("data"));
+    let ip = "198.51.100.5";
+    push(&service, &[(ip, "12:00:00"), (ip, "12:00:30")]);
+    correlated(&service, 2);
+    // Event time goes on: the pair is settled.
+    push(&service, &[("203.0.113.9", "16:00:00")]);
+    let open = counted(&service, ip, 2);
+    assert_eq!(open["state"], "firing", "{open:#}");
+    until("sent", || told(&received, ip).len() == 1);
+    let at_once =
+        |id: &str| record(ip, "12:00:00").replace(&format!("{ip}-12:00:00"), &format!("{ip}-{id}"));
+    let (status, answer) = request(
+        service.address,
+        "POST",
+        "/api/v1/events",
+        &[("content-type", "application/x-ndjson")],
+        [at_once("x"), at_once("y")].join("\n").as_bytes(),
+    )
+    .unwrap();
+    assert_eq!(status, 200, "{}", text(&answer));
+    until("resolved", || {
+        alerts(&service, ip)[0]["state"] == "resolved"
+    });
+    let about = &alerts(&service, ip)[0];
+    let whole = service.get(&format!("/api/v1/alerts/{}", about["id"].as_str().unwrap()));
+    assert!(
+        whole.to_string().contains("the condition did not hold"),
+        "{whole:#}"
+    );
+    until("told", || told(&received, ip).len() == 2);
+    assert_eq!(told(&received, ip)[1], "resolved");
+    assert_eq!(service.stop(), Some(0));
+}

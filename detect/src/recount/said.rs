@@ -199,6 +199,7 @@ pub(super) fn reconcile(
             out.findings.push(Finding {
                 revision: known.revision + 1,
                 late: true,
+                ended: Some(known.last),
                 explanation: WITHDRAWN.into(),
                 ..Finding::clone(finding)
             });
@@ -298,6 +299,7 @@ mod tests {
         check(&[], &told, true, &[(1, 1, 2, None)]);
         let word = reconcile(&[], &told, true, (Time(0), Time(99))).findings;
         assert_eq!(word[0].explanation, WITHDRAWN);
+        assert_eq!(word[0].ended, Some(Time(20)), "nobody has to look at it");
         check(&[], &[Said::of(&word[0], true)], true, &[]);
         // An episode falls into two.
         check(

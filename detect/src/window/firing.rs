@@ -7,7 +7,7 @@
 //!
 //! Space. What the condition can do without is left out (`thin`): a window that does not fire has none left out, and
 //! one that does fires in the future too. What that does not bound is bounded by [`Terms::most_loose`]; of more the
-//! oldest go, counted.
+//! oldest go, counted, and what fires in a window that reaches back to them is handed on as not exact.
 
 use event::Time;
 
@@ -19,11 +19,16 @@ use super::thin;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Firing {
     pub(super) kept: Kept,
+    /// Windows that begin before this miss matches for which there was no room.
+    pub(super) rough_to: Time,
 }
 
 impl Firing {
     pub(super) fn new() -> Firing {
-        Firing { kept: Kept::new() }
+        Firing {
+            kept: Kept::new(),
+            rough_to: Time::MIN,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,7 +77,7 @@ impl Firing {
         }
         for at in self.kept.firing(terms, at.0, &what, &[]) {
             let from = at.0.plus(-terms.rule.timespan);
-            let rough = !self.kept.loose.is_exact(from, at.0);
+            let rough = from < self.rough_to || !self.kept.loose.is_exact(from, at.0);
             if let Some(firing) = self.kept.loose.get_mut(at) {
                 firing.fired = true;
                 // What fires by matches that are not exact is not exact either.
@@ -120,6 +125,7 @@ impl Firing {
                 && let Some(at) = self.kept.loose.first().map(|l| l.at)
             {
                 self.kept.remove(terms, at);
+                self.rough_to = self.rough_to.max(at.0.plus(1));
                 dropped += 1;
             }
             self.kept.recount(terms, &[]);
@@ -240,5 +246,60 @@ mod tests {
             proptest::prop_assert_eq!(handed, expected.into_iter().collect::<Vec<_>>());
             proptest::prop_assert!(most < 256 + 128, "{} kept", most);
         }
+    }
+
+    #[test]
+    fn what_fires_near_matches_for_which_there_was_no_room_says_so() {
+        let rule = Correlation {
+            rule_id: "r".into(),
+            title: "t".into(),
+            severity: Severity::Medium,
+            tags: Vec::new(),
+            staged: false,
+            group_by: Vec::new(),
+            timespan: 10 * SECOND,
+            condition: conditions()[2].clone(),
+            chain: Chain::default(),
+            semantics: 0,
+        };
+        let terms = Terms {
+            rule: &rule,
+            lateness: 0,
+            watermark: Time(0),
+            once: false,
+        };
+        let mut firing = Firing::new();
+        let (mut fired, mut dropped, mut number) = (Vec::new(), 0, 0);
+        let mut take = |firing: &mut Firing, second: i64, rules: u64| {
+            number += 1;
+            let time = Time(second * SECOND);
+            let event = Event {
+                id: Id(number),
+                time,
+                ..Event::default()
+            };
+            let contribution = Contribution {
+                rules,
+                ..Contribution::default()
+            };
+            let m = Match::new(&rule, BTreeMap::new(), &event, 0, 0).with(contribution);
+            if let Taken::Crowded(n) =
+                firing.take(terms, Loose::new(true, m, false), false, &mut fired)
+            {
+                dropped += n;
+            }
+        };
+        // Many that do not fire, all in one window: none of them can be spared.
+        for n in 0..310 {
+            take(&mut firing, 100 + n / 100, 1 + n as u64 % 2);
+        }
+        take(&mut firing, 104, 0b100);
+        take(&mut firing, 200, 0b111);
+        assert!(dropped > 0);
+        let last: Vec<(Time, bool)> = fired.iter().map(|l| (l.at.0, l.rough)).collect();
+        assert_eq!(
+            last,
+            [(Time(104 * SECOND), true), (Time(200 * SECOND), false)]
+        );
     }
 }

@@ -139,6 +139,8 @@ struct StoredFiring {
     contexts: Vec<Arc<Finding>>,
     matches: Vec<StoredLoose>,
     reopened: Option<(i64, i64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rough_to: Option<i64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -249,6 +251,7 @@ pub(super) fn encode(key: Id, rule: &Str, namespace: Id, body: &mut Body) -> Vec
             matches,
             contexts: table.contexts,
             reopened: pair(firing.kept.reopened),
+            rough_to: (firing.rough_to > Time::MIN).then_some(firing.rough_to.0),
         }
     };
     match &mut body.run {
@@ -406,18 +409,22 @@ impl StoredGroup {
             })
             .collect();
         let mut episodes = episodes?;
-        let mut firing_kept = |stored: Option<StoredFiring>| -> Result<Kept, serde_json::Error> {
-            let Some(stored) = stored else {
-                return Ok(Kept::new());
+        let mut restore_firing =
+            |stored: Option<StoredFiring>| -> Result<Firing, serde_json::Error> {
+                let Some(stored) = stored else {
+                    return Ok(Firing::new());
+                };
+                let loose = restore_set(stored.matches, &stored.contexts)?;
+                let loose = chunks.of(key, 1, loose);
+                let mut kept = Kept::restore(loose, unpair(stored.reopened));
+                kept.recount(terms, &[]);
+                Ok(Firing {
+                    kept,
+                    rough_to: stored.rough_to.map_or(Time::MIN, Time),
+                })
             };
-            let loose = restore_set(stored.matches, &stored.contexts)?;
-            let loose = chunks.of(key, 1, loose);
-            let mut kept = Kept::restore(loose, unpair(stored.reopened));
-            kept.recount(terms, &[]);
-            Ok(kept)
-        };
         if let Run::Firing(firing) | Run::Both(_, firing) = &mut body.run {
-            firing.kept = firing_kept(self.firing)?;
+            *firing = restore_firing(self.firing)?;
         }
         match &mut body.run {
             Run::Episodes(group) | Run::Both(group, _) => {
