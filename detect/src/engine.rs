@@ -8,6 +8,7 @@
 
 mod compile;
 mod explain;
+mod line;
 mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use crate::meter::{Cell, Counted, Group, MINUTE, Reading};
 use crate::rule::Logsource;
 use crate::tracker::{Sighting, Sightings, known_as};
 use crate::window::{Contribution, contributed, group_value};
+use line::Line;
 use look::{Cover, Look};
 
 pub use explain::{Explained, Explanation};
@@ -56,6 +58,7 @@ pub struct Engine {
 struct CompiledRule {
     info: RuleInfo,
     tags: Vec<Str>,
+    line: Line,
     logsource: usize,
     expression: Expression,
     generates: bool,

@@ -93,6 +93,7 @@ struct Node {
 pub struct Doc {
     nodes: Vec<Node>,
     duplicate_keys: bool,
+    odd_numbers: bool,
 }
 
 impl Doc {
@@ -120,6 +121,7 @@ impl Doc {
     pub fn scan(&mut self, text: &[u8], from: usize) -> Result<usize, JsonError> {
         self.nodes.clear();
         self.duplicate_keys = false;
+        self.odd_numbers = false;
         if text.len() >= u32::MAX as usize {
             return Err(JsonError {
                 kind: JsonErrorKind::TooLarge,
@@ -134,23 +136,21 @@ impl Doc {
         .run(from)
     }
 
-    /// The indexed value. `text` must be the text that was scanned.
+    /// The indexed value. `text` must be the text that was scanned; whether it is UTF-8 is found out here, once for all
+    /// values of it.
     pub fn root<'a>(&'a self, text: &'a [u8]) -> Value<'a> {
         debug_assert!(!self.nodes.is_empty(), "nothing was scanned");
         Value {
             text,
+            utf8: std::str::from_utf8(text).ok(),
             nodes: &self.nodes,
             at: 0,
         }
     }
 
-    /// The value of node `at`, as [`Value::index`] gave it.
-    pub fn value<'a>(&'a self, text: &'a [u8], at: u32) -> Value<'a> {
-        Value {
-            text,
-            nodes: &self.nodes,
-            at,
-        }
+    /// May there be a number that [`Value::is_odd_number`]?
+    pub fn may_have_odd_numbers(&self) -> bool {
+        self.odd_numbers
     }
 
     /// Did an object have a key twice?
@@ -175,6 +175,13 @@ pub fn skip_space(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Digits that every machine type holds.
+fn is_plain_number(raw: &[u8]) -> bool {
+    raw.len() <= 15
+        && raw.iter().all(u8::is_ascii_digit)
+        && (raw.first() != Some(&b'0') || raw.len() == 1)
 }
 
 /// The hash of a key, the same in documents and in compiled field sets. Fast rather than strong: equal
@@ -262,6 +269,8 @@ fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 #[derive(Clone, Copy)]
 pub struct Value<'a> {
     text: &'a [u8],
+    /// The same text, where all of it is UTF-8.
+    utf8: Option<&'a str>,
     nodes: &'a [Node],
     at: u32,
 }
@@ -271,7 +280,7 @@ impl<'a> Value<'a> {
         &self.nodes[self.at as usize]
     }
 
-    /// The number of this value in its document, for [`Doc::value`].
+    /// The number of this value in its document, for [`Value::with_index`].
     pub fn index(&self) -> u32 {
         self.at
     }
@@ -279,6 +288,20 @@ impl<'a> Value<'a> {
     /// The value with number `index` of the same document.
     pub fn with_index(&self, index: u32) -> Value<'a> {
         Value { at: index, ..*self }
+    }
+
+    /// Is the text that it stands in UTF-8?
+    pub fn is_utf8(&self) -> bool {
+        self.utf8.is_some()
+    }
+
+    /// Part of the text.
+    fn slice(&self, from: u32, to: u32) -> Cow<'a, str> {
+        let range = from as usize..to as usize;
+        match self.utf8.and_then(|text| text.get(range.clone())) {
+            Some(text) => Cow::Borrowed(text),
+            None => lossy(&self.text[range]),
+        }
     }
 
     /// What kind of value it is.
@@ -311,11 +334,10 @@ impl<'a> Value<'a> {
         if node.kind != Kind::String {
             return None;
         }
-        let content = &self.text[node.start as usize..node.end as usize];
         Some(if node.flags & VALUE_ESCAPED == 0 {
-            lossy(content)
+            self.slice(node.start, node.end)
         } else {
-            unescape(content)
+            unescape(&self.text[node.start as usize..node.end as usize])
         })
     }
 
@@ -324,7 +346,7 @@ impl<'a> Value<'a> {
         match self.kind() {
             Kind::Null => None,
             Kind::String => self.as_str(),
-            _ => Some(lossy(self.raw())),
+            _ => Some(self.slice(self.node().start, self.node().end)),
         }
     }
 
@@ -353,11 +375,7 @@ impl<'a> Value<'a> {
     /// Is this a number that no machine type holds as it is written (`NaN`, `1e999`, 2^70, `007`)?
     pub fn is_odd_number(&self) -> bool {
         let raw = self.raw();
-        if self.kind() != Kind::Number
-            || (raw.len() <= 15
-                && raw.iter().all(u8::is_ascii_digit)
-                && (raw[0] != b'0' || raw.len() == 1))
-        {
+        if self.kind() != Kind::Number || is_plain_number(raw) {
             return false;
         }
         let Ok(text) = std::str::from_utf8(raw) else {
@@ -380,11 +398,10 @@ impl<'a> Value<'a> {
         if node.key_start == 0 {
             return None;
         }
-        let key = &self.text[node.key_start as usize..node.key_end as usize];
         Some(if node.flags & KEY_ESCAPED == 0 {
-            lossy(key)
+            self.slice(node.key_start, node.key_end)
         } else {
-            unescape(key)
+            unescape(&self.text[node.key_start as usize..node.key_end as usize])
         })
     }
 
@@ -434,7 +451,7 @@ impl<'a> Value<'a> {
 
     /// The members of an object without duplicates, or the elements of an array; nothing for other kinds.
     pub fn children(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let (text, nodes) = (self.text, self.nodes);
+        let this = *self;
         let node = self.node();
         let end = if matches!(node.kind, Kind::Object | Kind::Array) {
             node.next
@@ -444,7 +461,7 @@ impl<'a> Value<'a> {
         let mut at = self.at + 1;
         std::iter::from_fn(move || {
             while at < end {
-                let value = Value { text, nodes, at };
+                let value = this.with_index(at);
                 let node = value.node();
                 at = node.next;
                 if node.flags & DUPLICATE == 0 {
@@ -458,12 +475,12 @@ impl<'a> Value<'a> {
     /// Every value below this one that is neither object nor array, this one included, in document order.
     /// Values under a duplicate key are left out.
     pub fn leaves(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
-        let (text, nodes) = (self.text, self.nodes);
+        let this = *self;
         let end = self.node().next;
         let mut at = self.at;
         std::iter::from_fn(move || {
             while at < end {
-                let value = Value { text, nodes, at };
+                let value = this.with_index(at);
                 let node = value.node();
                 if node.flags & DUPLICATE != 0 {
                     at = node.next;
@@ -597,6 +614,7 @@ mod tests {
         let text = b"{\"n\":NaN,\"z\":007,\"big\":1180591620717411303424,\"e\":1e999,\"m\":-0,\"ok\":[1,-2.5,1e3],\"bad\":\"a\xffb\\ud800\x01\"}";
         let doc = Doc::parse(text).unwrap();
         let root = doc.root(text);
+        assert!(doc.may_have_odd_numbers() && !root.is_utf8());
         for key in ["n", "z", "big", "e", "m"] {
             assert!(root.get(key).unwrap().is_odd_number(), "{key}");
         }

@@ -254,10 +254,11 @@ mod tests {
             }
             let slot = set.slot(path);
             let mut slots = Slots::new();
-            set.extract(doc.root(text), &mut slots);
+            let root = doc.root(text);
+            set.extract(root, &mut slots);
             let found: Vec<_> = slots
                 .all(slot)
-                .map(|n| String::from_utf8_lossy(doc.value(text, n).raw()).into_owned())
+                .map(|n| String::from_utf8_lossy(root.with_index(n).raw()).into_owned())
                 .collect();
             assert_eq!(found, expected, "{path} beside {others:?} in {record}");
         }

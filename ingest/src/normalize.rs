@@ -12,7 +12,7 @@ mod lambda;
 mod unknown;
 
 use bytes::Bytes;
-use event::json::{Doc, Kind};
+use event::json::{Doc, Value};
 use event::{Event, Flag, Id, Origin, Str, Time};
 
 use crate::decode::{LogEvent, Record, Wrapper};
@@ -66,7 +66,8 @@ impl Normalizer {
             },
             ..Event::default()
         };
-        let time = self.fill(record, &mut event);
+        let root = record.doc.map(|doc| doc.root(record.text));
+        let time = self.fill(record, root, &mut event);
         if event.id == Id::default() {
             event.id = Id::position(&context.object, record.position);
         }
@@ -83,11 +84,15 @@ impl Normalizer {
         if event.time > context.ingest_time.plus(MAX_AHEAD_MICROS) {
             event.flags.set(Flag::TsFuture);
         }
-        if std::str::from_utf8(record.text).is_err() {
+        let is_utf8 = match root {
+            Some(root) => root.is_utf8(),
+            None => std::str::from_utf8(record.text).is_ok(),
+        };
+        if !is_utf8 {
             event.flags.set(Flag::InvalidUtf8);
         }
-        if let Some(doc) = record.doc {
-            flag_oddities(doc, record.text, &mut event);
+        if let (Some(doc), Some(root)) = (record.doc, root) {
+            flag_oddities(doc, root, &mut event);
         }
         if context.keep_raw {
             event.raw = Bytes::copy_from_slice(record.text);
@@ -136,9 +141,14 @@ impl Normalizer {
     }
 
     /// Fills in what the record says. Gives its time.
-    fn fill(&mut self, record: &Record<'_>, event: &mut Event) -> Option<Time> {
-        if let Some(doc) = record.doc {
-            let found = self.cloudtrail.fill(doc, record.text, event);
+    fn fill(
+        &mut self,
+        record: &Record<'_>,
+        root: Option<Value<'_>>,
+        event: &mut Event,
+    ) -> Option<Time> {
+        if let Some(root) = root {
+            let found = self.cloudtrail.fill(root, event);
             if found.is_some() {
                 return found.flatten();
             }
@@ -152,11 +162,9 @@ impl Normalizer {
                 time.or(of_line)
             }
             Wrapper::LambdaText => lambda::fill(record, None, event),
-            Wrapper::None => match record.doc {
-                Some(doc) if lambda::is_telemetry(doc.root(record.text)) => {
-                    lambda::fill(record, None, event)
-                }
-                Some(doc) => unknown::fill(doc.root(record.text), event),
+            Wrapper::None => match root {
+                Some(root) if lambda::is_telemetry(root) => lambda::fill(record, None, event),
+                Some(root) => unknown::fill(root, event),
                 None => unknown::text(event),
             },
         }
@@ -174,12 +182,12 @@ fn of_stream(log: &LogEvent<'_>, event: &mut Event) {
     event.origin.object = event::format_compact!("{}:{}:{}", log.owner, log.group, log.stream);
 }
 
-fn flag_oddities(doc: &Doc, text: &[u8], event: &mut Event) {
+fn flag_oddities(doc: &Doc, root: Value<'_>, event: &mut Event) {
     if doc.has_duplicate_keys() {
         event.flags.set(Flag::DupKeys);
     }
-    let odd = |v: event::json::Value<'_>| v.kind() == Kind::Number && v.is_odd_number();
-    if doc.root(text).leaves().any(odd) {
+    // Only then are all values looked through.
+    if doc.may_have_odd_numbers() && root.leaves().any(|v| v.is_odd_number()) {
         event.flags.set(Flag::NumCoerced);
     }
 }

@@ -3,7 +3,8 @@
 use std::io::{BufWriter, StdoutLock, Write};
 use std::time::Duration;
 
-use event::{Finding, Severity, Time};
+use detect::engine::Engine;
+use event::{Event, Finding, Severity, Time};
 
 use super::Totals;
 use super::worker::BadPiece;
@@ -17,6 +18,23 @@ pub(crate) enum Format {
     Jsonl,
     /// One JSON array
     Json,
+}
+
+/// Renders the finding of a rule that matched an event behind what is already in `out`.
+pub(crate) fn render_match(
+    format: Format,
+    engine: &Engine,
+    rule: u32,
+    event: &Event,
+    out: &mut Vec<u8>,
+) {
+    match format {
+        Format::Table => row(&engine.finding(rule, event), out),
+        Format::Jsonl | Format::Json => {
+            engine.write_finding(rule, event, out);
+            out.push(b'\n');
+        }
+    }
 }
 
 /// Renders one finding behind what is already in `out`.

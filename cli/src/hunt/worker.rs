@@ -170,11 +170,7 @@ fn record_into(
     let engine = &setting.engine;
     engine.matches(&event, json, scratch);
     for &rule in scratch.matched().iter().filter(|r| engine.generates(**r)) {
-        output::render(
-            setting.format,
-            &engine.finding(rule, &event),
-            &mut chunk.text,
-        );
+        output::render_match(setting.format, engine, rule, &event, &mut chunk.text);
         chunk.rules.push(rule);
     }
     chunk

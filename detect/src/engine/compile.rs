@@ -7,6 +7,7 @@ use event::path::{FieldSet, Slot};
 use event::{Str, is_normalized_name};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::line::Line;
 use super::{
     CompiledFilter, CompiledRule, Correlated, Engine, Expression, GroupField, Predicate,
     RulesByValue, Watched,
@@ -55,14 +56,12 @@ impl Engine {
                     engine.logsources.push(rule.logsource.clone());
                     engine.logsources.len() - 1
                 });
+            let tags = rule.info.tags.iter();
+            let tags: Vec<Str> = tags.map(|t| Str::from(t.as_str())).collect();
             engine.rules.push(CompiledRule {
                 info: rule.info.clone(),
-                tags: rule
-                    .info
-                    .tags
-                    .iter()
-                    .map(|t| Str::from(t.as_str()))
-                    .collect(),
+                line: Line::new(&rule.info, &tags),
+                tags,
                 logsource,
                 expression: expression(&rule.condition, &selections),
                 generates: *generates,

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use super::{
     DUPLICATE, Doc, JsonError, JsonErrorKind, KEY_ESCAPED, Kind, MAX_DEPTH, Node, VALUE_ESCAPED,
-    key_hash, skip_space, unescape,
+    is_plain_number, key_hash, skip_space, unescape,
 };
 
 pub(super) struct Open {
@@ -156,8 +156,12 @@ impl Scanner<'_, '_> {
                 if at + length == self.text.len() && !self.open.is_empty() {
                     return self.bad(at + length);
                 }
-                if !is_number(&self.text[at..at + length]) {
-                    return self.bad(at);
+                let written = &self.text[at..at + length];
+                if !is_plain_number(written) {
+                    if !is_number(written) {
+                        return self.bad(at);
+                    }
+                    self.doc.odd_numbers = true;
                 }
                 at + length
             }

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use event::json::{Doc, Kind, Value};
+use event::json::{Kind, Value};
 use event::path::{FieldSet, Slots};
 use event::{Event, Flag, Id, Outcome, Str, Time};
 
@@ -182,15 +182,14 @@ pub(super) struct Reader {
 
 /// One record with its fields found.
 pub(super) struct Found<'a> {
-    doc: &'a Doc,
-    text: &'a [u8],
+    root: Value<'a>,
     slots: &'a Slots,
 }
 
 impl<'a> Found<'a> {
     fn value(&self, field: Field) -> Option<Value<'a>> {
         let node = self.slots.first(field as usize)?;
-        Some(self.doc.value(self.text, node))
+        Some(self.root.with_index(node))
     }
 
     /// The text of a field; `None` if it is absent, empty or no scalar.
@@ -247,16 +246,10 @@ impl Reader {
     }
 
     /// Fills in what a CloudTrail record says and gives its time; `None` if the record is none of CloudTrail's.
-    pub(super) fn fill(
-        &mut self,
-        doc: &Doc,
-        text: &[u8],
-        event: &mut Event,
-    ) -> Option<Option<Time>> {
-        self.fields.extract(doc.root(text), &mut self.slots);
+    pub(super) fn fill(&mut self, root: Value<'_>, event: &mut Event) -> Option<Option<Time>> {
+        self.fields.extract(root, &mut self.slots);
         let found = Found {
-            doc,
-            text,
+            root,
             slots: &self.slots,
         };
         if !found.is_cloudtrail() {
@@ -427,13 +420,13 @@ fn is_denial(code: &str) -> bool {
 fn resources(found: &Found<'_>, event: &mut Event) {
     for field in [Field::ResourceArn, Field::ResourceArnLower] {
         for node in found.slots.all(field as usize) {
-            let text = found.doc.value(found.text, node).as_str();
+            let text = found.root.with_index(node).as_str();
             add(&mut event.resources, text.as_deref().unwrap_or_default());
         }
     }
     for slot in PATHS.len()..PATHS.len() + NAMING.len() {
         for node in found.slots.all(slot) {
-            let text = found.doc.value(found.text, node).as_str();
+            let text = found.root.with_index(node).as_str();
             add(&mut event.resources, text.as_deref().unwrap_or_default());
         }
     }
