@@ -122,8 +122,19 @@ pub struct Added {
 pub struct Chunk {
     /// What it holds, in order and without gaps.
     pub stretches: Vec<Stretch>,
-    /// Retention was about to drop it.
-    pub dropped: bool,
+    /// Retention was about to drop it: one past its last offset.
+    pub dropped: Option<u64>,
+}
+
+/// How far a partition of the event log is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct End {
+    /// The last file, by its first offset.
+    pub file: u64,
+    /// How many of its bytes are known; none where retention has dropped it.
+    pub len: u64,
+    /// One past the last offset.
+    pub next: u64,
 }
 
 impl Chunk {
@@ -217,13 +228,17 @@ impl State {
                 chunk.or_default().stretches.push(stretch.clone());
             }
             Entry::Dropped {
-                partition, file, ..
+                partition,
+                file,
+                next,
+                ..
             } => {
                 let old = |place: &(u32, u64), chunk: &Chunk| {
-                    place.0 == *partition && place.1 < *file && chunk.dropped
+                    place.0 == *partition && place.1 < *file && chunk.dropped.is_some()
                 };
                 self.chunks.retain(|place, chunk| !old(place, chunk));
-                self.chunks.entry((*partition, *file)).or_default().dropped = true;
+                let chunk = self.chunks.entry((*partition, *file)).or_default();
+                chunk.dropped = Some(*next);
             }
             Entry::Splits {
                 why,
@@ -294,15 +309,23 @@ impl State {
         splits
     }
 
-    /// The last known file of a partition of the event log: its first offset, how many bytes and up to which offset it
-    /// is known.
-    pub fn end(&self, partition: u32) -> Option<(u64, u64, u64)> {
+    /// How far a partition of the event log is known.
+    pub fn end(&self, partition: u32) -> Option<End> {
         let chunks = self.chunks.range((partition, 0)..=(partition, u64::MAX));
-        chunks
-            .filter_map(|((_, file), chunk)| {
-                Some((*file, chunk.len(), chunk.stretches.last()?.next))
-            })
-            .next_back()
+        let end =
+            |(place, chunk): (&(u32, u64), &Chunk)| match (chunk.dropped, chunk.stretches.last()) {
+                (Some(next), _) => Some(End {
+                    file: place.1,
+                    len: 0,
+                    next,
+                }),
+                (None, last) => last.map(|last| End {
+                    file: place.1,
+                    len: last.to,
+                    next: last.next,
+                }),
+            };
+        chunks.filter_map(end).next_back()
     }
 }
 
@@ -390,7 +413,12 @@ mod tests {
         {
             state.apply(leaf as u64, entry);
         }
-        assert_eq!(state.end(1), Some((20, 4, 30)));
+        let end = End {
+            file: 20,
+            len: 4,
+            next: 30,
+        };
+        assert_eq!(state.end(1), Some(end));
         assert_eq!(state.end(0), None);
         for (file, left) in [(0, 3), (10, 2)] {
             state.apply(
@@ -403,7 +431,7 @@ mod tests {
                 },
             );
             assert_eq!(state.chunks.len(), left);
-            assert!(state.chunks[&(1, file)].dropped);
+            assert_eq!(state.chunks[&(1, file)].dropped, Some(file + 10));
         }
     }
 

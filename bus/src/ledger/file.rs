@@ -139,51 +139,52 @@ impl History {
         connection
             .busy_timeout(Duration::from_secs(10))
             .map_err(failed)?;
-        let (meta, note, leaves) = rows(&mut connection).map_err(failed)?;
+        // Everything at one moment.
+        let transaction = connection.transaction().map_err(failed)?;
+        let (meta, note) = head(&transaction).map_err(failed)?;
         let value = |name: &str| {
             meta.iter()
                 .find(|(n, _)| n == name)
                 .map(|(_, v)| v.as_str())
         };
-        let mut problems = Vec::new();
+        let changed = |reason: String| LedgerError::Changed {
+            path: path.display().to_string(),
+            reason,
+        };
         if let Some(format) = value("format").filter(|format| *format != FORMAT) {
             let reason = format!("it has format {format}, and this program reads {FORMAT}");
-            return Err(LedgerError::Changed {
-                path: path.display().to_string(),
-                reason,
-            });
+            return Err(changed(reason));
         }
         let key = match value("key").map(VerifyKey::parse) {
-            Some(Ok(key)) => key,
-            // Nothing has begun yet.
-            None if leaves.is_empty() => SigningKey::of_seed([0; 32]).public(),
-            _ => {
-                let reason = "its key cannot be read".to_owned();
-                return Err(LedgerError::Changed {
-                    path: path.display().to_string(),
-                    reason,
-                });
-            }
+            Some(Ok(key)) => Some(key),
+            Some(Err(_)) => return Err(changed("its key cannot be read".to_owned())),
+            None => None,
         };
-        let (mut state, mut frontier, mut hashes) = (
-            State::default(),
-            Frontier::default(),
-            Vec::with_capacity(leaves.len()),
-        );
-        for ((number, content), expected) in leaves.iter().zip(0..) {
-            if *number != expected && problems.is_empty() {
-                problems.push(format!("leaf {expected} is missing"));
+        let mut problems = Vec::new();
+        let (mut state, mut frontier, mut hashes) =
+            (State::default(), Frontier::default(), Vec::new());
+        let mut take = |number: u64, content: &str| {
+            if number != frontier.size() && problems.is_empty() {
+                problems.push(format!("leaf {} is missing", frontier.size()));
             }
             match serde_json::from_str::<Entry>(content) {
-                Ok(entry) => state.apply(*number, &entry),
+                Ok(entry) => state.apply(number, &entry),
                 Err(_) => problems.push(format!("leaf {number} cannot be read")),
             }
             let hash = leaf_hash(content.as_bytes());
             frontier.push(hash);
             hashes.push(hash);
-        }
+        };
+        each_leaf(&transaction, &mut take).map_err(failed)?;
+        drop(transaction);
+        let key = match key {
+            Some(key) => key,
+            // Nothing has begun yet.
+            None if hashes.is_empty() => SigningKey::of_seed([0; 32]).public(),
+            None => return Err(changed("its key is gone".to_owned())),
+        };
         match Checkpoint::open(&note, &key) {
-            Err(_) if leaves.is_empty() && value("key").is_none() => {}
+            Err(_) if hashes.is_empty() && note.is_empty() => {}
             Err(error) => problems.push(format!("its checkpoint cannot be trusted: {error}")),
             Ok(checkpoint) if checkpoint.size != frontier.size() => problems.push(format!(
                 "it has {} leaves, and {} were signed",
@@ -230,25 +231,36 @@ impl History {
     }
 }
 
-type Rows = (Vec<(String, String)>, String, Vec<(u64, String)>);
+/// Has anything been written down?
+pub(super) fn has_begun(path: &Path) -> Result<bool, LedgerError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let any = "SELECT EXISTS (SELECT 1 FROM leaves)";
+    connect(path)?
+        .query_row(any, [], |row| row.get(0))
+        .map_err(|source| database(path, source))
+}
 
-/// Everything at one moment.
-fn rows(connection: &mut Connection) -> rusqlite::Result<Rows> {
-    let transaction = connection.transaction()?;
-    let pair = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let meta = transaction
+/// Names and values, and the checkpoint.
+fn head(connection: &Connection) -> rusqlite::Result<(Vec<(String, String)>, String)> {
+    let meta = connection
         .prepare("SELECT name, value FROM meta")?
-        .query_map([], pair)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
-    let note = transaction
+    let note = connection
         .query_row("SELECT note FROM checkpoint WHERE id = 1", [], |row| {
             row.get(0)
         })
-        .optional()?
-        .unwrap_or_default();
-    let leaves = transaction
-        .prepare("SELECT number, content FROM leaves ORDER BY number")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    Ok((meta, note, leaves))
+        .optional()?;
+    Ok((meta, note.unwrap_or_default()))
+}
+
+fn each_leaf(connection: &Connection, take: &mut dyn FnMut(u64, &str)) -> rusqlite::Result<()> {
+    let mut leaves = connection.prepare("SELECT number, content FROM leaves ORDER BY number")?;
+    let mut rows = leaves.query([])?;
+    while let Some(row) = rows.next()? {
+        take(row.get(0)?, row.get_ref(1)?.as_str()?);
+    }
+    Ok(())
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use event::Time;
 
-use super::entry::{Chunk, Entry, State, Stretch};
+use super::entry::{Chunk, End, Entry, State, Stretch};
 use super::tree::{Hasher, hex};
 use super::{Ledger, LedgerError, Problem, What};
 use crate::embedded::EmbeddedBus;
@@ -48,7 +48,7 @@ pub fn attest(bus: &EmbeddedBus, ledger: &Ledger, now: Time) -> Result<u64, Atte
     for partition in 0..bus.partitions(Topic::Events) {
         let known = ledger.state(|state| state.end(partition));
         let (file, mut from, mut first) = match known {
-            Some((file, to, next)) => (file, to, Some(next)),
+            Some(end) => (end.file, end.len, Some(end.next)),
             None => (0, 0, None),
         };
         for chunk in bus.chunks(partition, file)? {
@@ -124,14 +124,12 @@ pub fn at_start(bus: &EmbeddedBus, ledger: &Ledger) -> Result<Vec<String>, BusEr
     }
     for partition in 0..bus.partitions(Topic::Events) {
         let (known, stopped) = ledger.state(|state| (state.end(partition), state.stopped));
-        let (file, len, next) = known.unwrap_or_default();
+        let End { file, len, next } = known.unwrap_or_default();
         let end = bus.bounds(Topic::Events, partition)?.end;
         let now = bus.chunks(partition, file)?;
-        let now = now
-            .first()
-            .filter(|chunk| chunk.file == file)
-            .map_or(0, |chunk| chunk.len);
-        if known.is_some() && (end < next || now < len && end == next) {
+        let now = now.iter().find(|chunk| chunk.file == file);
+        let now = now.map_or(0, |chunk| chunk.len);
+        if known.is_some() && (end < next || now < len) {
             found.push(format!("partition {partition} of the event log ended at offset {end}, not at {next} as before"));
         } else if stopped && end > next {
             found.push(format!(
@@ -247,7 +245,7 @@ pub fn check(
     for (&(partition, file), chunk) in &state.chunks {
         let here = place(partition, file);
         let Some((path, len)) = disk.files.remove(&(partition, file)) else {
-            if !chunk.dropped {
+            if chunk.dropped.is_none() {
                 let words = format!(
                     "a file of the event log is gone, and retention did not drop it: {}",
                     offsets(chunk)
@@ -258,10 +256,10 @@ pub fn check(
         };
         problems.extend(of_stretches(&here, &path, len, chunk, seen));
         let more = len.saturating_sub(chunk.len());
-        if more == 0 || chunk.dropped {
+        if more == 0 || chunk.dropped.is_some() {
             continue;
         }
-        let closed = state.stopped || state.end(partition).is_some_and(|(last, ..)| last > file);
+        let closed = state.stopped || state.end(partition).is_some_and(|end| end.file > file);
         problems.push(match closed {
             true => Problem::new(
                 What::Inserted,
@@ -276,7 +274,10 @@ pub fn check(
         });
     }
     for ((partition, file), (_, len)) in disk.files {
-        let (last, _, next) = state.end(partition).unwrap_or_default();
+        let end = state.end(partition).unwrap_or_default();
+        let End {
+            file: last, next, ..
+        } = end;
         let follows = file == next && (file > last || next == 0);
         problems.extend(match (len, state.stopped) {
             (0, _) if follows => None,

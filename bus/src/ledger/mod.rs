@@ -30,7 +30,7 @@ use rusqlite::Connection;
 
 pub use entry::{Added, Entry, Held, State, Why};
 pub use file::History;
-use file::{begin, connect, store};
+use file::{begin, connect, has_begun, store};
 use note::{Checkpoint, NoteError, SigningKey, VerifyKey};
 use tree::{Frontier, leaf_hash};
 
@@ -186,7 +186,7 @@ impl Ledger {
         let path = data_dir.join(FILE);
         let own = data_dir.join(KEY_FILE);
         let key_path = key_file.unwrap_or(&own);
-        let began = path.exists() && !History::read(&path)?.is_empty();
+        let began = has_begun(&path)?;
         let key = match (began, key_path.exists()) {
             (true, false) => return Err(gone(&path, key_path)),
             // A key that was put there by a person may come before the log; our own is made after it.
