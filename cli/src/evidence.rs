@@ -27,6 +27,8 @@ use crate::log::Log;
 use crate::service_client;
 
 pub(crate) use keeper::Keeper;
+#[cfg(test)]
+pub(crate) use keeper::Metrics;
 pub(crate) use verify::key;
 
 /// The subcommands.

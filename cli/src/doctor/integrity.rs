@@ -2,12 +2,14 @@
 //!
 //! Everything is held to the evidence log: its own leaves to its checkpoint, that to a checkpoint that was kept elsewhere,
 //! the files of the event log and of the index to the leaves. Files are read and nothing is written, beside a running
-//! service too: what it changes meanwhile is looked at once more.
+//! service too: what it changes meanwhile is looked at once more. After an orderly stop the log checks itself as well.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use bus::BusError;
+use bus::embedded::EmbeddedBus;
 use bus::ledger::note::Checkpoint;
 use bus::ledger::{History, KEY_FILE, Problem, What, log, read_key, tree};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -55,6 +57,9 @@ pub(super) fn run(args: &IntegrityArgs, config: &Config) -> anyhow::Result<Outco
         }
         found = look(args, config, kept.as_deref())?;
     }
+    if found.problems.is_empty() && found.history.state.stopped {
+        found.problems = state(config);
+    }
     let mut out = std::io::stdout().lock();
     let wrong = found
         .problems
@@ -82,6 +87,21 @@ pub(super) fn run(args: &IntegrityArgs, config: &Config) -> anyhow::Result<Outco
         0 => Outcome::Clean,
         _ => Outcome::Found,
     })
+}
+
+/// Whether the state of the log fits together, where the service is stopped: nothing vouches for what stands in it, but
+/// damage shows. Opening the log after an orderly stop changes nothing in its files.
+fn state(config: &Config) -> Vec<Problem> {
+    let dir = config.bus_dir();
+    if config.bus.kafka.is_some() || !dir.is_dir() {
+        return Vec::new();
+    }
+    let changed = |error: &BusError| Problem::new(What::Changed, "log", error.to_string());
+    match EmbeddedBus::open(&dir, config.bus.clone()) {
+        Ok(bus) => bus.verify().iter().map(changed).collect(),
+        Err(BusError::Locked(_)) => Vec::new(),
+        Err(error) => vec![changed(&error)],
+    }
 }
 
 fn look(args: &IntegrityArgs, config: &Config, kept: Option<&str>) -> anyhow::Result<Found> {

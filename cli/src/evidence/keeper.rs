@@ -30,8 +30,9 @@ pub(crate) struct Keeper {
     metrics: Metrics,
 }
 
+/// What is counted.
 #[derive(Clone)]
-struct Metrics {
+pub(crate) struct Metrics {
     size: IntGauge,
     age: IntGauge,
     bytes: IntCounter,
@@ -40,7 +41,8 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn new(registry: &Registry) -> prometheus::Result<Metrics> {
+    /// Registers the counters.
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Metrics> {
         let metrics = Metrics {
             size: IntGauge::new(
                 "trailwarden_evidence_checkpoint_leaves",

@@ -91,6 +91,16 @@ fn push(service: &Service, numbers: std::ops::Range<u32>) {
     assert_eq!(answer.unwrap().0, 200);
 }
 
+/// Waits until so many exports are in the audit trail.
+fn exports(service: &Service, which: &str, expected: u64) {
+    let path = format!("/api/v1/search?q=action:ExportEvidence{which}&count=true");
+    let begin = std::time::Instant::now();
+    while service.get(&path)["total"] != expected {
+        assert!(begin.elapsed() < PATIENCE, "{:#}", service.get(&path));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 fn largest(dir: &Path) -> PathBuf {
     let mut files: Vec<(u64, PathBuf)> = Vec::new();
     let mut folders = vec![dir.to_owned()];
@@ -168,15 +178,7 @@ fn the_store_is_proven_and_so_is_a_bundle() {
         "{}",
         text(&locked.stderr)
     );
-    let recorded = || {
-        let found = service.get("/api/v1/search?q=action:ExportEvidence&count=true");
-        found["total"].as_u64()
-    };
-    let begin = std::time::Instant::now();
-    while recorded() != Some(3) {
-        assert!(begin.elapsed() < PATIENCE, "{:?}", recorded());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    exports(&service, "", 3);
     let metrics = service.metrics();
     assert!(
         metrics.contains("trailwarden_evidence_checkpoint_leaves"),
@@ -215,9 +217,7 @@ fn the_store_is_proven_and_so_is_a_bundle() {
     let service = world.start();
     world.intact();
     service.settle_stages(160, PATIENCE);
-    let found =
-        service.get("/api/v1/search?q=action:ExportEvidence%20AND%20actor_type:shell&count=true");
-    assert_eq!(found["total"], 1, "{found:#}");
+    exports(&service, "%20AND%20actor_type:shell", 1);
     assert_eq!(service.stop(), Some(0));
     world.intact();
 

@@ -22,7 +22,7 @@ use crate::split::Meta;
 use crate::{Request, SearchError, Searcher};
 
 /// Bytes of events that a bundle holds at most: it is made in memory.
-pub const MAX_BYTES: usize = 256 << 20;
+pub const MAX_BYTES: usize = 128 << 20;
 /// How many events are asked for at a time.
 const PAGE: usize = 1_000;
 
@@ -96,16 +96,16 @@ pub fn export(
     now: Time,
 ) -> Result<Bundle, ExportError> {
     let events = find(searcher, order)?;
-    let frames: Vec<Vec<u8>> = events.iter().map(Event::encode).collect();
-    let hashes: Vec<Hash> = frames.iter().map(|frame| leaf_hash(frame)).collect();
+    let hashes: Vec<Hash> = events.iter().map(|e| leaf_hash(&e.encode())).collect();
     let history = History::read(ledger.path())?;
     let mut proofs = prove(searcher.catalog().dir(), &history, &events, &hashes);
     let leaves = leaves(&history, &proofs)?;
     let proven = proofs.iter().flatten().count() as u64;
 
     let (mut lines, mut originals) = (Vec::new(), Vec::new());
-    for ((event, frame), proof) in events.iter().zip(&frames).zip(&mut proofs) {
-        let envelope = envelope(frame, event).expect("an envelope is JSON");
+    for (event, proof) in events.iter().zip(&mut proofs) {
+        let frame = event.encode();
+        let envelope = envelope(&frame, event).expect("an envelope is JSON");
         let line = EventLine {
             id: event.id.to_string(),
             original: Original {
