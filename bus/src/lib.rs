@@ -3,7 +3,7 @@
 //! [`Bus`] is what a stage sees; [`embedded`] keeps everything in one data folder of one machine, [`kafka`] on a
 //! cluster of Apache Kafka. A stage reads records of a partition, computes, and hands back one
 //! [`Commit`]: its new positions, its outputs and its changed state take effect together or not at all.
-//! [`seen`] drops repeated events with exactly that mechanism; [`metrics`] counts. Records are bytes here: what they
+//! [`ledger`] makes that what is stored cannot be changed unseen. [`seen`] drops repeated events with exactly that mechanism; [`metrics`] counts. Records are bytes here: what they
 //! mean is the business of the stages.
 
 mod topic;
@@ -15,6 +15,7 @@ pub mod crew;
 pub mod embedded;
 mod hold;
 pub mod kafka;
+pub mod ledger;
 pub mod metrics;
 pub mod seen;
 

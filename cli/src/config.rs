@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) ingest: ingest::config::Config,
     /// The index.
     pub(crate) search: search::Config,
+    /// The evidence log.
+    pub(crate) evidence: Evidence,
     /// How sources are watched.
     pub(crate) sources: alerting::watch::Config,
     /// Alerts and who is told of them.
@@ -99,6 +101,25 @@ pub(crate) struct Rules {
     pub(crate) reload_seconds: u64,
 }
 
+/// The evidence log: what the store holds, signed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Evidence {
+    /// The file with the key that signs; without one it is made in the data folder.
+    pub(crate) key_file: Option<PathBuf>,
+    /// How often what has become durable in the event log is written down, in seconds.
+    pub(crate) every_seconds: u64,
+}
+
+impl Default for Evidence {
+    fn default() -> Evidence {
+        Evidence {
+            key_file: None,
+            every_seconds: 30,
+        }
+    }
+}
+
 /// How events are correlated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -137,6 +158,7 @@ impl Default for Config {
             bus: bus::config::Options::default(),
             ingest: ingest::config::Config::default(),
             search: search::Config::default(),
+            evidence: Evidence::default(),
             sources: alerting::watch::Config::default(),
             alerting: alerting::Config::default(),
             console: console::Config::default(),
@@ -203,6 +225,11 @@ impl Config {
             "" => "node".to_owned(),
             host => host.to_owned(),
         }
+    }
+
+    /// The evidence log.
+    pub(crate) fn evidence_path(&self) -> PathBuf {
+        self.data_dir.join(bus::ledger::FILE)
     }
 
     /// Where the index is.
@@ -284,6 +311,9 @@ impl Config {
                 "log.level: `{}` is no level or filter",
                 self.log.level
             ));
+        }
+        if self.evidence.every_seconds == 0 {
+            problems.push("evidence.every_seconds must be at least 1".into());
         }
         if self.detect.seen_days == 0 {
             problems.push("detect.seen_days must be at least 1".into());

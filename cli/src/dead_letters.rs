@@ -64,11 +64,11 @@ pub(crate) fn run(args: &DeadLetterArgs) -> anyhow::Result<Outcome> {
         );
     }
     let beside = tempfile::tempdir().context("cannot make a folder for a moment")?;
-    let bus = Log::open_beside(&config, beside.path()).map_err(|error| match error {
-        BusError::Locked(_) => anyhow::anyhow!("the service is running on `{}`; its Health page counts dead letters, and this command works while it is stopped", config.data_dir.display()).context(Usage),
-        other => anyhow::Error::new(other),
+    let log = Log::open_beside(&config, beside.path()).map_err(|error| match error.downcast_ref() {
+        Some(BusError::Locked(_)) => anyhow::anyhow!("the service is running on `{}`; its Health page counts dead letters, and this command works while it is stopped", config.data_dir.display()).context(Usage),
+        _ => error,
     })?;
-    let bus = &*bus;
+    let bus = &*log.bus;
     let mut out = std::io::stdout().lock();
     match &args.command {
         DeadLetterCommand::List { limit } => {

@@ -37,6 +37,7 @@ fn registry() -> Registry {
     alerting::Metrics::new(&registry).unwrap();
     console::Metrics::new(&registry).unwrap();
     crate::heartbeat::Metrics::new(&registry).unwrap();
+    crate::evidence::Metrics::new(&registry).unwrap();
     crate::live_rules::Metrics::new(&registry).unwrap();
     crate::inventory::live::Metrics::new(&registry).unwrap();
     registry

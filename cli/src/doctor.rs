@@ -1,5 +1,6 @@
 //! `trailwarden doctor`: is this installation healthy, and what to do if not?
 
+mod integrity;
 mod kafka;
 
 use std::io::Write;
@@ -22,6 +23,8 @@ pub(crate) struct DoctorArgs {
     /// The data folder, whatever the configuration says
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    integrity: integrity::IntegrityArgs,
 }
 
 /// What one check found: words, or words and what to do.
@@ -29,6 +32,13 @@ type Verdict = Result<String, (String, String)>;
 
 /// Runs the command.
 pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<Outcome> {
+    if args.integrity.integrity {
+        let mut config = config::load(args.config.as_deref(), true)?;
+        if let Some(data) = &args.data {
+            config.data_dir.clone_from(data);
+        }
+        return integrity::run(&args.integrity, &config);
+    }
     let mut checks: Vec<(&str, Verdict)> = Vec::new();
     let config = match config::load(args.config.as_deref(), true) {
         Ok(mut config) => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use bus::embedded::EmbeddedBus;
 use bus::kafka::{Consumers, KafkaBus, Settings, Share};
+use bus::ledger::{self, Ledger};
 use bus::metrics::{Metered, Metrics};
 use bus::{Bus, BusError, Topic};
 use event::Time;
@@ -24,6 +25,61 @@ pub(crate) enum Log {
     Embedded(Arc<Metered<EmbeddedBus>>),
     /// Apache Kafka.
     Kafka(Arc<Metered<KafkaBus>>),
+}
+
+/// The log for a command that runs while the service does not. What the command appends is written down in the evidence
+/// log when this is dropped: at the next start it would else look like something that somebody has put there.
+pub(crate) struct Beside {
+    /// The log.
+    pub(crate) bus: Arc<dyn Bus>,
+    evidence: Option<Bookkeeping>,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(evidence) = self.evidence.take()
+            && let Err(error) = evidence.end()
+        {
+            tracing::error!(error = %format!("{error:#}"), "cannot write down in the evidence log what was appended");
+        }
+    }
+}
+
+struct Bookkeeping {
+    bus: Arc<EmbeddedBus>,
+    ledger: Ledger,
+    found: Vec<String>,
+    ends: Vec<bus::Offset>,
+}
+
+impl Bookkeeping {
+    /// None where the service has never written an evidence log, or was not stopped in order: it sees to the rest itself.
+    fn begin(config: &Config, bus: &Arc<EmbeddedBus>) -> anyhow::Result<Option<Bookkeeping>> {
+        if !config.evidence_path().exists() {
+            return Ok(None);
+        }
+        let ledger = Ledger::open(&config.data_dir, config.evidence.key_file.as_deref())?;
+        if !ledger.state(|state| state.stopped) {
+            return Ok(None);
+        }
+        Ok(Some(Bookkeeping {
+            found: ledger::log::at_start(bus, &ledger)?,
+            ends: bus.ends(Topic::Events)?,
+            bus: Arc::clone(bus),
+            ledger,
+        }))
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        if self.bus.ends(Topic::Events)? == self.ends {
+            return Ok(());
+        }
+        let now = clock::now();
+        self.ledger
+            .start(now, env!("CARGO_PKG_VERSION"), self.found)?;
+        ledger::log::attest(&self.bus, &self.ledger, now)?;
+        Ok(self.ledger.stop(now)?)
+    }
 }
 
 /// The settings of Kafka, if the log is there.
@@ -75,11 +131,28 @@ impl Log {
     }
 
     /// The log as a command sees it that runs beside the service: on Kafka with a folder of its own.
-    pub(crate) fn open_beside(config: &Config, dir: &Path) -> Result<Arc<dyn Bus>, BusError> {
+    pub(crate) fn open_beside(config: &Config, dir: &Path) -> anyhow::Result<Beside> {
         Ok(match kafka_settings(config, true) {
-            None => Arc::new(EmbeddedBus::open(&config.bus_dir(), config.bus.clone())?),
-            Some(settings) => Arc::new(KafkaBus::open(dir, settings, clock::clock())?),
+            None => {
+                let bus = Arc::new(EmbeddedBus::open(&config.bus_dir(), config.bus.clone())?);
+                let evidence = Bookkeeping::begin(config, &bus)?;
+                Beside { bus, evidence }
+            }
+            Some(settings) => Beside {
+                bus: Arc::new(KafkaBus::open(dir, settings, clock::clock())?),
+                evidence: None,
+            },
         })
+    }
+
+    /// Drops what is older than its retention, and writes down first which files of the event log go.
+    pub(crate) fn retain(&self, now: Time, ledger: Option<&Ledger>) -> Result<(), BusError> {
+        match (self, ledger) {
+            (Log::Embedded(bus), Some(ledger)) => bus
+                .inner()
+                .retain_with(now, &ledger::log::dropping(ledger, now)),
+            _ => self.bus().retain(now),
+        }
     }
 
     /// What the stages see.

@@ -14,6 +14,7 @@ mod demo_command;
 #[cfg(test)]
 mod deployed;
 mod doctor;
+mod evidence;
 mod exit;
 mod fingerprint;
 mod heartbeat;
@@ -79,6 +80,9 @@ enum Command {
     /// Checks an inventory of accounts and functions
     #[command(subcommand)]
     Inventory(inventory::InventoryCommand),
+    /// Makes bundles of events that prove themselves, and verifies them
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceCommand),
     DeadLetters(dead_letters::DeadLetterArgs),
     Reconcile(reconcile::ReconcileArgs),
     Reveal(reveal::RevealArgs),
@@ -140,6 +144,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
             Ok(Outcome::Clean)
         }
         Command::Inventory(command) => inventory::run(command),
+        Command::Evidence(command) => evidence::run(command),
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Reveal(args) => reveal::run(args),

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use bus::{BusError, Stop};
@@ -84,15 +85,15 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
         fetch: args.fetch,
     };
     let beside = tempfile::tempdir().context("cannot make a folder for a moment")?;
-    let bus = Log::open_beside(&config, beside.path()).map_err(|error| match error {
-        BusError::Locked(_) => anyhow::anyhow!("the service is running on `{}`; it looks through the buckets of its configuration by itself, and this command works while it is stopped", config.data_dir.display()).context(Usage),
-        other => anyhow::Error::new(other),
+    let log = Log::open_beside(&config, beside.path()).map_err(|error| match error.downcast_ref() {
+        Some(BusError::Locked(_)) => anyhow::anyhow!("the service is running on `{}`; it looks through the buckets of its configuration by itself, and this command works while it is stopped", config.data_dir.display()).context(Usage),
+        _ => error,
     })?;
     let spool = config.spool_dir();
     s3::clear(&spool).with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
     let metrics = ingest::metrics::Metrics::new(&prometheus::Registry::new())?;
     let shop = Shop {
-        bus,
+        bus: Arc::clone(&log.bus),
         treatment: crate::treatment::open_once(&config, &metrics)?,
         limits: config.ingest.file_limits(),
         spool,

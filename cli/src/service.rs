@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use alerting::watch;
 use anyhow::Context;
+use bus::ledger::Ledger;
 use bus::{Bus, BusError, Offset, Stop, Topic};
 use detect::match_stage;
 use detect::rule_set::RuleSet;
@@ -27,6 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
 use crate::config::Config;
+use crate::evidence::Keeper;
 use crate::exit::Usage;
 use crate::heartbeat::{self, Heartbeat};
 use crate::inventory::LiveInventory;
@@ -55,6 +57,7 @@ pub(crate) struct Service {
     failure: Arc<Mutex<Option<String>>>,
     running: Arc<AtomicUsize>,
     log: Log,
+    evidence: Option<Keeper>,
 }
 
 struct Parts {
@@ -66,6 +69,7 @@ struct Parts {
     registry: Registry,
     rules: Arc<LiveRules>,
     inventory: Arc<LiveInventory>,
+    evidence: Option<Keeper>,
 }
 
 impl Service {
@@ -88,6 +92,7 @@ impl Service {
         let parts = open(config, set, roles, accept_gap)?;
         let mut service = Service {
             log: parts.log.clone(),
+            evidence: parts.evidence.clone(),
             stop: Stop::default(),
             address,
             threads: Vec::new(),
@@ -116,7 +121,9 @@ impl Service {
         while self.running.load(Ordering::SeqCst) > 0 && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
+        let mut all = true;
         for (name, thread) in self.threads {
+            all &= thread.is_finished();
             if thread.is_finished() {
                 // Its result was taken by the thread itself.
                 let _ = thread.join();
@@ -126,6 +133,9 @@ impl Service {
                     "did not stop in time; what it had not committed is done again at the next start"
                 );
             }
+        }
+        if let Some(evidence) = self.evidence.filter(|_| all) {
+            evidence.end(&self.log);
         }
         // Only now, so that nobody else begins with what is still being committed.
         self.log.close();
@@ -191,8 +201,16 @@ impl Service {
                 Ok(())
             })?;
         }
+        if let Some(keeper) = parts.evidence.clone() {
+            let (log, ended) = (parts.log.clone(), self.stop.clone());
+            let every = Duration::from_secs(config.evidence.every_seconds);
+            self.spawn("evidence", move || keeper.run(&log, every, &ended))?;
+        }
         let (log, ended) = (parts.log.clone(), self.stop.clone());
-        self.spawn("retain", move || keep_house(&log, &ended))
+        let keeper = parts.evidence.clone();
+        self.spawn("retain", move || {
+            keep_house(&log, keeper.as_ref().map(Keeper::ledger), &ended)
+        })
     }
 
     fn heartbeat(
@@ -413,8 +431,7 @@ fn micros(seconds: u64) -> i64 {
 
 /// Drops what is older than its retention, tells the lag of every consumer, and ends the service when the log takes no
 /// more writes: only a new start can tell what reached the disk.
-fn keep_house(log: &Log, stop: &Stop) -> anyhow::Result<()> {
-    let bus = log.bus();
+fn keep_house(log: &Log, ledger: Option<&Ledger>, stop: &Stop) -> anyhow::Result<()> {
     let mut next = 0;
     while !stop.is_stopped() {
         if let Some(path) = log.poisoned() {
@@ -422,7 +439,7 @@ fn keep_house(log: &Log, stop: &Stop) -> anyhow::Result<()> {
         }
         let now = clock::now();
         if now.0 >= next {
-            match bus.retain(now) {
+            match log.retain(now, ledger) {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "retention waits")
                 }
@@ -460,6 +477,10 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
             config.index_dir().display()
         )
     })?;
+    let evidence = Keeper::open(config, roles, &log, &registry)?;
+    if let Some(keeper) = &evidence {
+        searcher.attest(keeper.shared());
+    }
     let policy = alerting::Policy::new(&config.alerting)
         .map_err(|e| anyhow::anyhow!("alerting: {} mistakes", e.len()).context(Usage))?;
     // A node that has nothing to do with alerts must not wait for their database.
@@ -487,6 +508,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         registry,
         rules: Arc::new(rules),
         inventory: Arc::new(inventory),
+        evidence,
     })
 }
 

@@ -54,24 +54,57 @@ impl Service {
             call = call.bearer_auth(token);
         }
         let (status, body) = self.runtime.block_on(async {
-            let answer = call.send().await.with_context(|| {
-                format!(
-                    "cannot reach `{}`; is the service running, and is this its address?",
-                    self.url
-                )
-            })?;
+            let answer = call.send().await.with_context(|| self.unreachable())?;
             let status = answer.status();
             let body = answer.json::<Value>().await;
             anyhow::Ok((status, body.context("the answer is no JSON")?))
         })?;
         if !status.is_success() {
-            let text = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
-            anyhow::bail!(
-                "the service answered {status}: {}\n\nhint: {}",
-                text("message"),
-                text("hint")
-            );
+            return Err(refused(status, &body));
         }
         Ok(body)
     }
+
+    /// The bytes that it answers to JSON, at most so many.
+    pub(crate) fn post(&self, address: Url, body: &Value, most: usize) -> anyhow::Result<Vec<u8>> {
+        let mut call = self.client.post(address).json(body);
+        if let Some(token) = &self.token {
+            call = call.bearer_auth(token);
+        }
+        self.runtime.block_on(async {
+            let mut answer = call.send().await.with_context(|| self.unreachable())?;
+            let status = answer.status();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = answer.chunk().await.context("the answer was cut off")? {
+                bytes.extend_from_slice(&chunk);
+                anyhow::ensure!(
+                    bytes.len() <= most,
+                    "the answer is larger than {most} bytes"
+                );
+            }
+            if !status.is_success() {
+                return Err(refused(
+                    status,
+                    &serde_json::from_slice(&bytes).unwrap_or_default(),
+                ));
+            }
+            Ok(bytes)
+        })
+    }
+
+    fn unreachable(&self) -> String {
+        format!(
+            "cannot reach `{}`; is the service running, and is this its address?",
+            self.url
+        )
+    }
+}
+
+fn refused(status: reqwest::StatusCode, body: &Value) -> anyhow::Error {
+    let text = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
+    anyhow::anyhow!(
+        "the service answered {status}: {}\n\nhint: {}",
+        text("message"),
+        text("hint")
+    )
 }

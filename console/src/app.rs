@@ -10,9 +10,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use alerting::{Store, watch};
+use bus::ledger::Ledger;
 use bus::{Bus, Offset, Stop, Topic};
 use event::inventory::Inventory;
-use event::{Clock, Event, Outcome, RuleInfo, Time};
+use event::{Clock, Event, Integrity, Outcome, RuleInfo, Time};
 use prometheus::Registry;
 use search::Searcher;
 use serde::Serialize;
@@ -51,6 +52,8 @@ pub struct App {
     pub blind: Arc<watch::Looking>,
     /// Sets what has become known of an event's integrity since it was taken in.
     pub integrity: Arc<dyn Fn(&mut Event) + Send + Sync>,
+    /// What evidence bundles are made with; none where this node keeps no index.
+    pub evidence: Option<Evidence>,
     /// What is expected.
     pub inventory: Arc<dyn Fn() -> Arc<Inventory> + Send + Sync>,
     /// The log, for its bounds.
@@ -78,6 +81,20 @@ pub struct App {
     /// Ends live streams when the program stops.
     pub stop: Stop,
 }
+
+/// What evidence bundles are made with.
+#[derive(Clone)]
+pub struct Evidence {
+    /// The evidence log: proves and signs.
+    pub ledger: Arc<Ledger>,
+    /// What digests say of an object, and whose.
+    pub vouched: Vouched,
+    /// Program and version.
+    pub tool: String,
+}
+
+/// Tells what digests say of an object, and whose digests say so.
+pub type Vouched = Arc<dyn Fn(&str) -> (Integrity, Option<serde_json::Value>) + Send + Sync>;
 
 /// Which parts of the console a node answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

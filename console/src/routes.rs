@@ -65,6 +65,7 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/api/v1/search", api::search::get),
         post(Viewer, "/api/v1/search", api::search::post),
         get(Viewer, "/api/v1/events/{id}", api::search::event),
+        post(Analyst, "/api/v1/evidence", api::evidence::export),
         get(Viewer, "/api/v1/alerts", api::alerts::list),
         get(Viewer, "/api/v1/alerts/feed", api::feed::feed),
         get(Viewer, "/api/v1/alerts/{id}", api::alerts::get),
@@ -197,8 +198,9 @@ fn area(path: &str) -> Area {
         "/logout",
         "/health",
     ];
-    const SEARCH: [&str; 7] = [
+    const SEARCH: [&str; 8] = [
         "/api/v1/search",
+        "/api/v1/evidence",
         "/api/v1/events/{id}",
         "/api/v1/sources",
         "/search",

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bus::{Bus, BusError, Stop, Topic};
 use event::source::{Attested, SourceRecord};
 use event::{Event, Integrity};
+use serde_json::{Value, json};
 
 use crate::digest;
 
@@ -38,15 +39,34 @@ impl Attestations {
         }
     }
 
+    /// All that is told up to now.
+    ///
+    /// # Errors
+    /// The log failed.
+    pub fn read(bus: &dyn Bus) -> Result<Attestations, BusError> {
+        let all = Attestations::default();
+        let mut positions: Vec<(u32, u64)> = (0..bus.partitions(Topic::Sources))
+            .map(|p| (p, 0))
+            .collect();
+        while step(bus, &all, &mut positions)? {}
+        Ok(all)
+    }
+
     /// Sets the integrity of an event that came from a log file of CloudTrail in a bucket that is verified.
     pub fn label(&self, event: &mut Event) {
-        let Some((bucket, key)) = event
-            .origin
-            .object
-            .strip_prefix("s3://")
-            .and_then(|o| o.split_once('/'))
+        match (event.integrity, self.vouched(&event.origin.object).0) {
+            (Integrity::Failed, _) | (_, Integrity::Received) => {}
+            (_, found) => event.integrity = found,
+        }
+    }
+
+    /// What digests say of an object, and whose digests say so: bucket, prefix, account, region, and the time without
+    /// gaps, from the first to the last digest, in which the object was delivered.
+    pub fn vouched(&self, object: &str) -> (Integrity, Option<Value>) {
+        let nothing = (Integrity::Received, None);
+        let Some((bucket, key)) = object.strip_prefix("s3://").and_then(|o| o.split_once('/'))
         else {
-            return;
+            return nothing;
         };
         // An object that was replaced is read again under its name and a number.
         let key = match key.rsplit_once('#') {
@@ -54,20 +74,35 @@ impl Attestations {
             _ => key,
         };
         let Some((account, region, time)) = digest::log_named(key) else {
-            return;
+            return nothing;
         };
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let places = all.get(&(account, region)).into_iter().flatten();
-        let said = places
-            .filter(|a| a.bucket == bucket && key.starts_with(a.prefix.as_str()))
-            .map(|a| a.of(key, time));
-        // What one trail's digests refute, another's do not make good.
-        for integrity in said {
-            match (event.integrity, integrity) {
+        let places = places.filter(|a| a.bucket == bucket && key.starts_with(a.prefix.as_str()));
+        let mut said = nothing;
+        for place in places {
+            let span = place
+                .spans
+                .iter()
+                .find(|(from, to)| (*from..*to).contains(&time));
+            // What one trail's digests refute, another's do not make good.
+            match (said.0, place.of(key, time)) {
                 (Integrity::Failed, _) | (_, Integrity::Received) => {}
-                (_, found) => event.integrity = found,
+                (_, found) => {
+                    let digests = json!({
+                        "bucket": place.bucket,
+                        "prefix": place.prefix,
+                        "account": place.account,
+                        "region": place.region,
+                        "from": span.map(|(from, _)| from),
+                        "to": span.map(|(_, to)| to),
+                        "delivered": time,
+                    });
+                    said = (found, Some(digests));
+                }
             }
         }
+        said
     }
 }
 
@@ -155,6 +190,13 @@ mod tests {
             };
             all.label(&mut event);
             assert_eq!(event.integrity, expected, "{object}");
+            let (integrity, digests) = all.vouched(&object);
+            assert_eq!(integrity, expected, "{object}");
+            assert_eq!(
+                digests.is_some(),
+                expected != Integrity::Received,
+                "{object}"
+            );
         };
         check(format!("s3://b/{}", key(10)), Integrity::Attested);
         check(format!("s3://b/{}#2", key(10)), Integrity::Attested);

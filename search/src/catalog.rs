@@ -5,7 +5,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use bus::ledger::Ledger;
 
 use crate::findings::Findings;
 use crate::manifest::{Manifest, Stamp};
@@ -22,6 +24,7 @@ pub(crate) struct Catalog {
     /// Does an indexer of this process keep the list?
     owned: AtomicBool,
     read: Mutex<Option<Stamp>>,
+    ledger: OnceLock<Arc<Ledger>>,
 }
 
 impl Catalog {
@@ -32,6 +35,7 @@ impl Catalog {
             findings: Mutex::new(None),
             owned: AtomicBool::new(false),
             read: Mutex::new(None),
+            ledger: OnceLock::new(),
         };
         catalog.refresh()?;
         Ok(catalog)
@@ -39,6 +43,16 @@ impl Catalog {
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// From now on what is published is written down there first.
+    pub(crate) fn attest(&self, ledger: Arc<Ledger>) {
+        let _ = self.ledger.set(ledger);
+    }
+
+    /// Where publications are written down.
+    pub(crate) fn ledger(&self) -> Option<&Arc<Ledger>> {
+        self.ledger.get()
     }
 
     /// The folder of the splits.

@@ -20,6 +20,7 @@ use bus::{Bus, BusError, Commit, Offset, Position, StateChange, Stop, Topic};
 use event::{Clock, Event, Flag, Id, Time};
 use tantivy::TantivyError;
 
+use crate::evidence::seal::{self, SealError};
 use crate::manifest::Manifest;
 use crate::split::{Meta, Writer};
 use crate::{Config, Metrics, Searcher, maintain};
@@ -49,6 +50,9 @@ pub enum IndexError {
         #[source]
         source: TantivyError,
     },
+    /// A publication could not be written down in the evidence log, and was not made.
+    #[error("index stage cannot write down what it publishes")]
+    Seal(#[from] SealError),
     /// The consumer's state has something that is no split.
     #[error("state key `{0}` of the index cannot be read")]
     State(String),
@@ -63,6 +67,7 @@ impl IndexError {
                 source,
                 TantivyError::IoError(_) | TantivyError::OpenWriteError(_)
             ),
+            IndexError::Seal(error) => error.is_transient(),
             IndexError::State(_) => false,
         }
     }
@@ -202,6 +207,14 @@ impl Shelf {
             .clean(&metas)
             .map_err(|e| shelf.error("delete unpublished splits", e.into()))?;
         shelf.searcher.catalog().own();
+        if let Some(ledger) = shelf.searcher.catalog().ledger()
+            && !seal::reconcile(ledger, &shelf.folder(), &metas, (shelf.clock)())?
+        {
+            tracing::error!(
+                "the index is not what was published: `trailwarden doctor --integrity` says where"
+            );
+            shelf.metrics.errors.with_label_values(&["evidence"]).inc();
+        }
         shelf.show(&metas)?;
         Ok(shelf)
     }
@@ -272,6 +285,12 @@ impl Shelf {
                 Some(serde_json::to_vec(m).expect("numbers and times are JSON")),
             )
         }));
+        if let Some(ledger) = self.searcher.catalog().ledger() {
+            let now = (self.clock)();
+            // A commit that failed may have been written down before.
+            seal::reconcile(ledger, &self.folder(), &metas, now)?;
+            seal::write_down(ledger, &self.folder(), added.as_ref(), removed, now)?;
+        }
         self.bus.commit(commit)?;
         metas.retain(|m| !removed.iter().any(|r| r.number == m.number));
         metas.extend(added);

@@ -10,6 +10,7 @@
 //! found all the same. This crate does not know any vendor's format and sends nothing to the bus but its own state.
 
 pub mod config;
+pub mod evidence;
 pub mod metrics;
 pub mod query;
 

@@ -16,7 +16,7 @@ pub struct Metrics {
     pub sent: IntCounter,
     /// Events not indexed, by reason: `repeat`, `expired`, `unreadable`, `tier` (not searched, as configured).
     pub dropped: IntCounterVec,
-    /// Failures by kind: `decode`, `publish`, `merge`, `query`.
+    /// Failures by kind: `decode`, `publish`, `merge`, `query`, `evidence` (the index is not what was published).
     pub errors: IntCounterVec,
     /// Events indexed in part and otherwise compared with their original.
     pub overflow: IntCounter,

@@ -216,6 +216,11 @@ impl Searcher {
         })
     }
 
+    /// From now on the index stage writes down in this evidence log what it publishes, before it does.
+    pub fn attest(&self, ledger: Arc<bus::ledger::Ledger>) {
+        self.inner.catalog.attest(ledger);
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.inner.config.timeout_ms)
     }

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bus::ledger::tree::{Hash, leaf_hash};
 use event::{Event, Time};
 use serde::{Deserialize, Serialize};
 use tantivy::directory::MmapDirectory;
 use tantivy::schema::Schema;
 use tantivy::{Index, IndexReader, ReloadPolicy, SingleSegmentIndexWriter};
 
+use crate::evidence::seal;
 use crate::schema::{Builder, Fields, settings, tokenizers};
 
 /// What is known of a split.
@@ -93,6 +95,8 @@ pub(crate) struct Writer {
     builder: Builder,
     folder: PathBuf,
     meta: Meta,
+    /// Of each event.
+    hashes: Vec<Hash>,
 }
 
 impl Writer {
@@ -115,6 +119,7 @@ impl Writer {
                 order: number,
                 ..Meta::default()
             },
+            hashes: Vec::new(),
         })
     }
 
@@ -122,6 +127,7 @@ impl Writer {
     pub(crate) fn add(&mut self, event: &Event, frame: &[u8]) -> tantivy::Result<bool> {
         let document = self.builder.event(event, frame);
         self.writer.add_document(document.document)?;
+        self.hashes.push(leaf_hash(frame));
         self.meta.add(event.time, event.ingest_time);
         Ok(document.overflow)
     }
@@ -139,6 +145,7 @@ impl Writer {
     /// Writes it to the disk, durably. It covers `offsets`.
     pub(crate) fn finish(self, offsets: Vec<(u32, u64, u64)>) -> tantivy::Result<Meta> {
         self.writer.finalize()?;
+        seal::write(&self.folder, self.hashes)?;
         let meta = Meta {
             offsets,
             bytes: size(&self.folder)?,
@@ -155,6 +162,8 @@ pub(crate) fn merge(dir: &Path, splits: &[Arc<Split>], number: u64) -> tantivy::
     std::fs::create_dir_all(&folder)?;
     let indexes: Vec<Index> = splits.iter().map(|s| s.index.clone()).collect();
     let merged = tantivy::indexer::merge_indices(&indexes, MmapDirectory::open(&folder)?)?;
+    let parts: Vec<&Path> = splits.iter().map(|s| s.folder.as_path()).collect();
+    seal::merge(&folder, &parts)?;
     let metas: Vec<Meta> = splits.iter().map(|s| s.meta.clone()).collect();
     let meta = Meta {
         bytes: size(&folder)?,

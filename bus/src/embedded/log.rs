@@ -18,7 +18,7 @@ use super::disk::Disk;
 use super::ends::Ends;
 use super::frame::{self, Block, HEADER, Header};
 use super::group::Group;
-use super::segment::{Scan, Segments, Tail, file_name, io_error};
+use super::segment::{ChunkFile, Scan, Segments, Tail, file_name, io_error};
 use crate::{Batch, BusError, Offset, Record, Topic, partition_of};
 
 /// The path of the first failed fsync of this data folder.
@@ -43,6 +43,9 @@ pub(super) struct EventLog {
     ends: Arc<Ends>,
     poison: Poison,
 }
+
+/// Is told of each file that retention is about to drop: partition, first offset, one past its last. An error keeps it.
+pub type BeforeDrop<'b> = dyn Fn(u32, Offset, Offset) -> Result<(), BusError> + 'b;
 
 /// What one caller appends: blocks and their partitions.
 type Job = Vec<(u32, Block)>;
@@ -238,8 +241,18 @@ impl EventLog {
         self.partitions[partition as usize].read(&*self.disk, from, bounds.end, max_bytes)
     }
 
-    /// Drops the files that hold only records older than `cutoff`. Gives the partitions whose start moved.
-    pub(super) fn retain(&self, cutoff: Time) -> Result<Vec<(u32, Offset)>, BusError> {
+    /// The files of a partition from the one on that begins with `from`.
+    pub(super) fn chunks(&self, partition: u32, from: Offset) -> Result<Vec<ChunkFile>, BusError> {
+        self.partitions[partition as usize].chunks(&*self.disk, from)
+    }
+
+    /// Drops the files that hold only records older than `cutoff`, each after `before` has been told its partition, first
+    /// offset and the offset after its last. Gives the partitions whose start moved.
+    pub(super) fn retain(
+        &self,
+        cutoff: Time,
+        before: &BeforeDrop<'_>,
+    ) -> Result<Vec<(u32, Offset)>, BusError> {
         let mut moved = Vec::new();
         for (p, segments) in self.partitions.iter().enumerate() {
             self.group
@@ -254,6 +267,7 @@ impl EventLog {
                 .unwrap_or_else(|| Err(broken()))?;
             while let Some((base, next)) = segments.oldest_before(&*self.disk, cutoff)? {
                 self.check_poison()?;
+                before(p as u32, base, next)?;
                 self.group
                     .exclusive(|tails| {
                         self.ends

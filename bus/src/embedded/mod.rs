@@ -26,6 +26,8 @@ use event::Time;
 
 pub use crate::config::{Chunk, Options, Partitions, RetentionHours};
 use crate::{Batch, Bus, BusError, Commit, Entry, Offset, Progress, Record, Topic};
+pub use log::BeforeDrop;
+pub use segment::ChunkFile;
 
 pub(crate) use ends::Ends;
 pub(crate) use store::{Store, after_prefix, database_error};
@@ -101,6 +103,33 @@ impl EmbeddedBus {
         let mut damage = self.log.verify();
         damage.extend(self.store.verify().err());
         damage
+    }
+
+    /// The files of a partition of `events` from the one on that begins with `from`, as far as they are durable.
+    pub fn chunks(&self, partition: u32, from: Offset) -> Result<Vec<ChunkFile>, BusError> {
+        self.ends.get(Topic::Events, partition)?;
+        self.log.chunks(partition, from)
+    }
+
+    /// [`Bus::retain`], and `before` is told of each file of `events` that is about to go.
+    pub fn retain_with(&self, now: Time, before: &BeforeDrop<'_>) -> Result<(), BusError> {
+        let _turn = group::lock(&self.retaining);
+        let cutoff = |topic| now.plus(-self.options.retention_hours.micros(topic));
+        let mut moved: Vec<(Topic, u32, Offset)> = self
+            .log
+            .retain(cutoff(Topic::Events), before)?
+            .into_iter()
+            .map(|(partition, start)| (Topic::Events, partition, start))
+            .collect();
+        for topic in Topic::ALL.into_iter().filter(|t| *t != Topic::Events) {
+            for partition in 0..self.partitions(topic) {
+                if let Some(start) = self.store.retain_records(topic, partition, cutoff(topic))? {
+                    moved.push((topic, partition, start));
+                }
+            }
+        }
+        self.store.retain_state(now)?;
+        self.warn_unread(&moved)
     }
 
     /// A position past the end means that the end is lost: going on would skip what is appended next.
@@ -236,23 +265,7 @@ impl Bus for EmbeddedBus {
     }
 
     fn retain(&self, now: Time) -> Result<(), BusError> {
-        let _turn = group::lock(&self.retaining);
-        let cutoff = |topic| now.plus(-self.options.retention_hours.micros(topic));
-        let mut moved: Vec<(Topic, u32, Offset)> = self
-            .log
-            .retain(cutoff(Topic::Events))?
-            .into_iter()
-            .map(|(partition, start)| (Topic::Events, partition, start))
-            .collect();
-        for topic in Topic::ALL.into_iter().filter(|t| *t != Topic::Events) {
-            for partition in 0..self.partitions(topic) {
-                if let Some(start) = self.store.retain_records(topic, partition, cutoff(topic))? {
-                    moved.push((topic, partition, start));
-                }
-            }
-        }
-        self.store.retain_state(now)?;
-        self.warn_unread(&moved)
+        self.retain_with(now, &|_, _, _| Ok(()))
     }
 }
 

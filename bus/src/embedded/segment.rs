@@ -31,6 +31,19 @@ pub(super) struct Segments {
     files: Mutex<VecDeque<Segment>>,
 }
 
+/// A file of the event log, as far as it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkFile {
+    /// The offset of its first record: its name.
+    pub file: Offset,
+    /// One past the offset of its last record.
+    pub next: Offset,
+    /// Its bytes.
+    pub len: u64,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
 /// One file.
 #[derive(Debug)]
 struct Segment {
@@ -199,6 +212,26 @@ impl Segments {
         };
         let scan = self.scan(disk, base)?;
         Ok((scan.newest < cutoff).then_some((base, next)))
+    }
+
+    /// The files from the one on that begins with `from`, as far as they are durable.
+    pub(super) fn chunks(&self, disk: &dyn Disk, from: Offset) -> Result<Vec<ChunkFile>, BusError> {
+        let bases: Vec<Offset> = lock(&self.files).iter().map(|s| s.base).collect();
+        let mut chunks = Vec::new();
+        for base in bases.into_iter().filter(|base| *base >= from) {
+            let scan = match self.scan(disk, base) {
+                // Retention took it meanwhile.
+                Err(_) if base < self.start() => continue,
+                scan => scan?,
+            };
+            chunks.push(ChunkFile {
+                file: base,
+                next: scan.next,
+                len: scan.len,
+                path: self.dir.join(file_name(base)),
+            });
+        }
+        Ok(chunks)
     }
 
     /// Tells readers that the oldest file is about to go.

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Injections, Parts, Service, listen_to_signals, signals};
 use crate::clock;
 use crate::config::Config;
+use crate::evidence;
 use crate::exit::Usage;
 use crate::role::{Role, Roles};
 use crate::treatment;
@@ -269,6 +270,13 @@ impl Service {
                 run: Arc::new(move || Ok(inventory.status())),
             });
         }
+        let vouched = Arc::clone(&attestations);
+        let keeper = parts.evidence.filter(|_| roles.contains(&Role::Index));
+        let evidence = keeper.map(|keeper| console::Evidence {
+            ledger: keeper.shared(),
+            vouched: Arc::new(move |object| vouched.vouched(object)),
+            tool: evidence::tool(),
+        });
         Ok(console::App {
             searcher: parts.searcher,
             store: parts.store,
@@ -276,6 +284,7 @@ impl Service {
             reload: Arc::new(move || reloaded.reload()),
             watched: config.sources.options(),
             blind: Arc::new(move |source| blinded.blind(source)),
+            evidence,
             integrity: Arc::new(move |event| attestations.label(event)),
             inventory: Arc::new(move || known.current()),
             explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),

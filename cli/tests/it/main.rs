@@ -16,6 +16,7 @@ mod baseline;
 mod cluster;
 mod commands;
 mod documents;
+mod evidence;
 mod firehose;
 mod generated;
 mod heartbeat;

@@ -6,6 +6,7 @@
 //! statuses here and nowhere else.
 
 pub(crate) mod alerts;
+pub(crate) mod evidence;
 pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod notifications;
@@ -22,6 +23,9 @@ use crate::error::ApiError;
 
 /// The longest list that is given at once.
 pub(crate) const MAX_LIMIT: u64 = 1_000;
+
+/// The most events of one evidence bundle.
+pub(crate) const MAX_EVIDENCE: usize = 100_000;
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {

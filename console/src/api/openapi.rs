@@ -90,6 +90,14 @@ const OPERATIONS: &[Operation] = &[
         "One event with its original record.",
     ),
     Operation {
+        body: Some("EvidenceOrder"),
+        ..operation(
+            "post",
+            "/api/v1/evidence",
+            "The events of a query as a signed bundle, with what proves them.",
+        )
+    },
+    Operation {
         parameters: &[
             (
                 "state",
@@ -327,6 +335,7 @@ fn describe_operation(operation: &Operation) -> Value {
     }
     let content = match operation.path {
         "/api/v1/alerts/feed" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
+        "/api/v1/evidence" => json!({"application/zip": {}}),
         "/api/v1/events/{id}" => json!({"application/json": {"schema": schema_of("Event")}}),
         _ => {
             let properties: Map<String, Value> = operation
@@ -418,6 +427,9 @@ fn schemas() -> Value {
         "Assign": object("To whom; empty for nobody.", &[version, ("assignee", "string")]),
         "Comment": object("The text.", &[version, ("text", "string")]),
         "Resolve": object("Why; may be empty.", &[version, ("reason", "string")]),
+        "EvidenceOrder": object("What a bundle is made of; times as in a search.", &[
+            ("query", "string"), ("from", "string"), ("to", "string"), ("case", "string"),
+        ]),
         "NewSilence": object("What is silenced, until when and why.", &[
             ("matchers", "array"), ("starts", "string"), ("ends", "string"), ("comment", "string"), ("confirmed", "boolean"),
         ]),

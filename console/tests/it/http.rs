@@ -733,3 +733,49 @@ async fn health_metrics_and_assets() {
 fn encode(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02X}")).collect()
 }
+
+/// Evidence is handed out to analysts, bounded, and recorded with its hash before it is.
+#[tokio::test]
+async fn evidence_is_recorded_and_verifies() {
+    let world = World::new();
+    let router = world.router(password_config());
+    let ask = |token: &str, body: Value| {
+        let request = post("/api/v1/evidence", body);
+        with(request, header::AUTHORIZATION, &format!("Bearer {token}"))
+    };
+    let (response, _) = send(&router, ask("t-viewer", json!({}))).await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let order = json!({"query": "", "case": "case 7"});
+    let response = router
+        .clone()
+        .oneshot(ask("t-analyst", order))
+        .await
+        .unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let (parts, body) = response.into_parts();
+    assert_eq!(parts.headers[header::CONTENT_TYPE], "application/zip");
+    let bundle = Bytes::from_request(Request::new(body), &()).await.unwrap();
+    let report = search::evidence::verify::verify(&bundle, None);
+    assert_eq!(report.problems, Vec::<String>::new());
+    let about = report.about.unwrap();
+    assert_eq!(
+        (about.by.as_str(), about.case.as_str()),
+        ("t-analyst", "case 7")
+    );
+    assert_eq!(parts.headers["x-evidence-sha256"], report.sha256.as_str());
+    let recorded = world.audit.lock().unwrap().clone();
+    let recorded = recorded
+        .iter()
+        .find(|e| e.action == "ExportEvidence")
+        .unwrap();
+    assert_eq!(recorded.details["sha256"], report.sha256.as_str());
+    for (body, status, code) in [
+        (json!({"query": "("}), 400, "bad_query"),
+        (json!({"query": "nowhere_at_all"}), 404, "no_events"),
+        (json!({"from": "now", "to": "-7d"}), 400, "reversed_range"),
+        (json!({"case": "x".repeat(201)}), 400, "bad_parameter"),
+    ] {
+        let error = json_of(&router, ask("t-analyst", body), status).await;
+        assert_eq!(error["error"]["code"], code, "{error:#}");
+    }
+}

@@ -47,6 +47,7 @@ pub(crate) struct World {
     pub(crate) stop: Stop,
     pub(crate) events: Vec<Event>,
     searcher: Searcher,
+    ledger: Arc<bus::ledger::Ledger>,
     registry: prometheus::Registry,
     metrics: console::Metrics,
     next: AtomicI64,
@@ -105,6 +106,7 @@ impl World {
             clock,
             stop: Stop::default(),
             searcher,
+            ledger: Arc::new(bus::ledger::Ledger::open(dir.path(), None).unwrap()),
             metrics: console::Metrics::new(&registry).unwrap(),
             registry,
             next: AtomicI64::new(0),
@@ -160,6 +162,11 @@ impl World {
                 if event.source_id == "ev-0" {
                     event.integrity = event::Integrity::Attested;
                 }
+            }),
+            evidence: Some(console::Evidence {
+                ledger: self.ledger.clone(),
+                vouched: Arc::new(|_| (event::Integrity::Received, None)),
+                tool: "trailwarden test".to_owned(),
             }),
             inventory: Arc::new(|| Arc::new(inventory())),
             bus,

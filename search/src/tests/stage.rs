@@ -20,9 +20,9 @@ use crate::split::Meta;
 use crate::{Config, Kind, Request, Searcher};
 
 /// The log, with commits that can be made to fail.
-struct TestBus {
-    inner: EmbeddedBus,
-    fail: AtomicBool,
+pub(super) struct TestBus {
+    pub(super) inner: EmbeddedBus,
+    pub(super) fail: AtomicBool,
 }
 
 impl Bus for TestBus {
@@ -89,15 +89,17 @@ impl Bus for TestBus {
     }
 }
 
-struct Stage {
-    dir: tempfile::TempDir,
-    bus: Arc<TestBus>,
-    clock: TestClock,
+pub(super) struct Stage {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) bus: Arc<TestBus>,
+    pub(super) clock: TestClock,
     config: Config,
+    /// Where publications are written down, if they are.
+    pub(super) ledger: Option<Arc<bus::ledger::Ledger>>,
 }
 
 impl Stage {
-    fn new(config: Config) -> Stage {
+    pub(super) fn new(config: Config) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let inner = EmbeddedBus::open(&dir.path().join("bus"), Default::default()).unwrap();
         Stage {
@@ -108,14 +110,15 @@ impl Stage {
             }),
             clock: TestClock::new(),
             config,
+            ledger: None,
         }
     }
 
-    fn index(&self) -> PathBuf {
+    pub(super) fn index(&self) -> PathBuf {
         self.dir.path().join("index")
     }
 
-    fn append(&self, events: &[Event]) {
+    pub(super) fn append(&self, events: &[Event]) {
         let records = events
             .iter()
             .map(|e| Record {
@@ -128,9 +131,12 @@ impl Stage {
     }
 
     /// As after a start of the program.
-    fn start(&self) -> Shelf {
+    pub(super) fn start(&self) -> Shelf {
         let searcher =
             Searcher::open(&self.index(), &self.config, metrics(), self.clock.clock()).unwrap();
+        if let Some(ledger) = &self.ledger {
+            searcher.attest(ledger.clone());
+        }
         Shelf::open(
             self.bus.clone(),
             searcher,
@@ -148,7 +154,7 @@ impl Stage {
     }
 }
 
-fn read_all(indexer: &mut Indexer<'_>) {
+pub(super) fn read_all(indexer: &mut Indexer<'_>) {
     while indexer.step().unwrap() {}
 }
 
@@ -156,7 +162,7 @@ fn numbers(range: std::ops::Range<u128>) -> Vec<u128> {
     range.collect()
 }
 
-fn batch(range: std::ops::Range<u128>) -> Vec<Event> {
+pub(super) fn batch(range: std::ops::Range<u128>) -> Vec<Event> {
     range
         .map(|i| event(i, i as i64, &format!(r#"{{"n":{i}}}"#)))
         .collect()
