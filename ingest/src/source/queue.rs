@@ -25,6 +25,7 @@ use super::notification::{self, Notification, Object};
 use super::object::{Objects, Outcome, Shop};
 use super::s3::Trouble;
 use crate::aws::{self, Access, Fault};
+use crate::config::{ConfigError, within};
 use crate::decode::Reason;
 use crate::status::{Failure, Post};
 
@@ -90,6 +91,52 @@ impl Queue {
             "" => self.url.rsplit('/').next().unwrap_or_default(),
             name => name,
         }
+    }
+
+    /// All settings at `place` with which it cannot be read, after those `before`.
+    pub(crate) fn check(&self, place: &str, before: &[Queue]) -> Vec<ConfigError> {
+        let url = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| self.url.strip_prefix(scheme));
+        let bad_url =
+            url.is_none_or(|rest| rest.splitn(3, '/').filter(|p| !p.is_empty()).count() < 3);
+        let taken = before.iter().any(|b| b.name() == self.name());
+        [
+            bad_url.then(|| ConfigError::Value {
+                key: format!("{place}.url"),
+                value: format!("`{}`", self.url),
+                allowed: "the address of a queue, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+            }),
+            within(
+                &format!("{place}.concurrency"),
+                self.concurrency as u64,
+                1,
+                64,
+                "between 1 and 64",
+            ),
+            within(
+                &format!("{place}.visibility_seconds"),
+                self.visibility_seconds.into(),
+                2,
+                43_200,
+                "between 2 and 43200",
+            ),
+            within(
+                &format!("{place}.tries"),
+                self.tries.into(),
+                1,
+                1_000,
+                "between 1 and 1000",
+            ),
+            taken.then(|| ConfigError::Value {
+                key: format!("{place}.name"),
+                value: format!("`{}`", self.name()),
+                allowed: "another one for each queue",
+            }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Where it is: as configured, else as its address says.
