@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::attest::{self, Store};
 use super::notification::Object;
-use super::object::{Objects, Outcome, Shop};
+use super::object::{self, Objects, Outcome, Shop};
 use super::s3::{self, Trouble};
 use crate::aws::{self, Access, Fault};
 use crate::config::{ConfigError, within};
@@ -65,7 +65,7 @@ pub struct Bucket {
     pub every_minutes: u64,
     /// How far back.
     pub look_back_hours: u64,
-    /// How many objects are read at once.
+    /// How many objects are fetched and decoded at once.
     pub concurrency: usize,
     /// Are digests of CloudTrail in it verified each time?
     pub verify: bool,
@@ -175,7 +175,12 @@ impl<'b> Round<'b> {
     pub async fn new(bucket: &'b Bucket, shop: &'b Shop) -> Round<'b> {
         let config = bucket.aws.load().await;
         Round {
-            objects: Arc::new(Objects::new(shop.clone(), bucket.aws.clone(), config)),
+            objects: Arc::new(Objects::new(
+                shop.clone(),
+                bucket.aws.clone(),
+                config,
+                bucket.concurrency,
+            )),
             bucket,
             shop,
         }
@@ -191,7 +196,7 @@ impl<'b> Round<'b> {
         let mut reading = Reading {
             objects: &self.objects,
             tasks: JoinSet::new(),
-            most: self.bucket.concurrency.max(1),
+            most: object::in_hand(self.bucket.concurrency),
         };
         let (name, prefix) = (&self.bucket.bucket, &self.bucket.prefix);
         let mut walk = Walk::new(&self.objects.s3, name, prefix, range);
