@@ -88,7 +88,7 @@ impl Trouble {
         match self {
             Trouble::Fetch { fault, .. } => matches!(
                 fault,
-                Fault::Credentials | Fault::NoSource | Fault::Throttled
+                Fault::Credentials | Fault::Role | Fault::NoSource | Fault::Throttled
             ),
             Trouble::Panicked { .. } => false,
             Trouble::Local { .. } | Trouble::Bus(_) | Trouble::Stopped => true,
