@@ -7,6 +7,7 @@
 //! subscription, mostly compressed, or JSON; the decoder tells. A stream belongs to one node: there are no leases
 //! between nodes. Contract: Amazon Kinesis Data Streams API Reference.
 
+pub mod aggregated;
 mod order;
 mod shard;
 
