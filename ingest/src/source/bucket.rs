@@ -389,6 +389,7 @@ async fn rounds(bucket: &Bucket, shop: &Shop) {
         prefix => format!("{}/{prefix}", bucket.bucket),
     };
     let post = shop.metrics.collectors.post("bucket", &name);
+    post.alone(&s3::name(&bucket.bucket, &bucket.prefix));
     let mut backfill = Time::parse(&bucket.from).ok();
     if backfill.is_some_and(|from| round.was_filled(from)) {
         backfill = None;
