@@ -59,7 +59,7 @@ fn write_canonical(value: Value<'_>, out: &mut Vec<u8>) {
 }
 
 /// 64 bits of what an indexed text says: equal for two texts whose [`canonical`] forms are, and otherwise by chance
-/// alone. A third of the price, since nothing is sorted or copied. Not to be stored, and no proof: whoever wants to find
+/// alone. Cheaper, since nothing is sorted or copied. Not to be stored, and no proof: whoever wants to find
 /// two texts with the same hash can. `None` if the text has a key twice in one object.
 pub fn said_hash(doc: &Doc, text: &[u8]) -> Option<u64> {
     (!doc.has_duplicate_keys()).then(|| hash(doc.root(text)))

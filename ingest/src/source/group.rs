@@ -193,7 +193,7 @@ mod tests {
             appender.event(&append::ready_for_tests(event)),
             ControlFlow::Continue(())
         );
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let bad = Bad::whole(Reason::BadJson, "x", b"x");
             let _ = appender.letter(DeadLetter::of(&bad, "s3://b/k", Time(1)));
         }

@@ -421,7 +421,11 @@ fn a_message_is_held_for_as_long_as_its_object_takes() {
     let received = answers.filter_map(|c| c.answer["Messages"].as_array().map(Vec::len));
     assert_eq!(received.sum::<usize>(), 1, "delivered again");
     let fetched = place.proxy.of("s3:GetObject").into_iter();
-    assert_eq!(fetched.filter(|c| c.path == path).count(), 1, "fetched again");
+    assert_eq!(
+        fetched.filter(|c| c.path == path).count(),
+        1,
+        "fetched again"
+    );
     assert!(place.proxy.of("sqs:ChangeMessageVisibility").len() >= 5);
 }
 

@@ -71,12 +71,15 @@ fn data_of(record: &[u8]) -> Result<&[u8], Malformed> {
     data.ok_or(Malformed("records have no data"))
 }
 
+/// A field: its number, and its bytes where it is of bytes.
+type Field<'m> = (u64, Option<&'m [u8]>);
+
 /// The fields of a message that are still to be read.
 struct Fields<'m>(&'m [u8]);
 
 impl<'m> Fields<'m> {
-    /// The next field: its number, and its bytes where it is of bytes.
-    fn next(&mut self) -> Result<Option<(u64, Option<&'m [u8]>)>, Malformed> {
+    /// The next field; `None` after the last.
+    fn next(&mut self) -> Result<Option<Field<'m>>, Malformed> {
         if self.0.is_empty() {
             return Ok(None);
         }
