@@ -2,7 +2,7 @@
 //!
 //! [`Watch`] takes the records of the topic `sources` in and knows of every source, account and region when something
 //! last came ([`Watched`]), and of every collector how it is. [`Watch::judge`], asked from time to time, gives the findings:
-//! a feed from which nothing has come for twice its usual gap ([`gaps`]) is silent. Of feeds within one another the widest
+//! a feed from which nothing has come for twice its usual gap ([`gaps`]) is silent, and what only one node may read is not read by two. Of feeds within one another the widest
 //! that is silent is told, so that a queue that stops is one alert and not one for every account and region behind it. The
 //! end of a silence revises its finding. Findings go the way of all findings ([`stage`]); the store keeps what is known.
 //! Everything here is a function of what was told and of the time that is given.
@@ -20,9 +20,9 @@ use event::{Finding, Severity, Str, Time};
 use serde::{Deserialize, Serialize};
 
 pub use watched::{Silence, State, Watched};
-pub use words::{FAILING, SILENT, own_rules, span};
+pub use words::{FAILING, SHARED, SILENT, own_rules, span};
 
-use words::{ended, failure, silent};
+use words::{ended, failure, shared, silent};
 
 const MINUTE: i64 = 60_000_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -33,6 +33,9 @@ const YOUNGEST: i64 = HOUR;
 
 /// A collector that fails for so long is worth an alert.
 const FAILING_FOR: i64 = 5 * MINUTE;
+
+/// A collector that has told of itself within this time is running: it does so every minute.
+const RUNNING: i64 = 3 * MINUTE;
 
 /// What was not heard of for so long is forgotten.
 const FORGOTTEN: i64 = 90 * DAY;
@@ -54,6 +57,21 @@ pub struct KnownCollector {
     /// Since when it has done well again, as it says; a start anew looks so too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mended: Option<Time>,
+    /// A collector on another node that reads the same, which only one may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shared: Option<Shared>,
+}
+
+/// Two nodes read what only one may.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Shared {
+    /// The other node.
+    with: Str,
+    /// Since when.
+    since: Time,
+    /// Whether it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told: Option<Silence>,
 }
 
 /// What names a collector: node, kind, name.
@@ -193,6 +211,7 @@ impl Watch {
                         collector: collector.clone(),
                         told: None,
                         mended: None,
+                        shared: None,
                     });
                 if collector.at >= known.collector.at {
                     known.collector = collector;
@@ -364,7 +383,52 @@ impl Watch {
             known.told = told;
             self.changed.collectors.insert(key.clone());
         }
+        self.judge_shared(now, &mut findings);
         findings
+    }
+
+    /// Which collectors read what another node reads too, though only one may. Of several nodes the first is taken to be
+    /// right. Where something has moved from one node to another, both have told of it lately, but not for long.
+    fn judge_shared(&mut self, now: Time, findings: &mut Vec<Finding>) {
+        let mut readers: BTreeMap<(Str, Str), Str> = BTreeMap::new();
+        for (key, known) in &mut self.collectors {
+            let collector = &known.collector;
+            let running = now.0 - collector.at.0 <= RUNNING && !collector.alone.is_empty();
+            let first = running.then(|| {
+                let place = (collector.kind.clone(), collector.alone.clone());
+                let first = readers.entry(place).or_insert(collector.node.clone());
+                first.clone()
+            });
+            let with = first.filter(|first| *first != collector.node);
+            let shared = match (known.shared.take(), with) {
+                (None, None) => continue,
+                (Some(Shared { with, told, .. }), None) => {
+                    let told = told.map(|told| shared(collector, &with, told, Some(now)));
+                    findings.extend(told);
+                    None
+                }
+                (None, Some(with)) => Some(Shared {
+                    with,
+                    since: now,
+                    told: None,
+                }),
+                (Some(before), Some(with)) => {
+                    let again = match before.told {
+                        Some(told) => told.again(now),
+                        None if now.0 - before.since.0 < FAILING_FOR => None,
+                        None => Some(Silence::new(before.since, now)),
+                    };
+                    findings.extend(again.map(|told| shared(collector, &with, told, None)));
+                    Some(Shared {
+                        with,
+                        told: again.or(before.told),
+                        ..before
+                    })
+                }
+            };
+            known.shared = shared;
+            self.changed.collectors.insert(key.clone());
+        }
     }
 
     /// Forgets what was not heard of for a long time.

@@ -27,13 +27,8 @@ use event::RuleInfo;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::clock;
+use crate::look;
 use crate::rules::RuleArgs;
-
-/// How long files must stay as they are before they are loaded.
-const SETTLE: Duration = Duration::from_millis(300);
-
-/// How often [`LiveRules::watch`] looks whether somebody asked.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The rules that run now.
 pub(crate) struct LiveRules {
@@ -249,17 +244,10 @@ impl LiveRules {
 
     /// Looks at the files every so often until it is told to stop; only when asked, if `every` is zero.
     pub(crate) fn watch(&self, every: Duration, stop: &Stop) {
-        let mut slept = Duration::ZERO;
-        while !stop.is_stopped() {
-            let asked = self.asked.swap(false, Ordering::SeqCst);
-            if asked || (!every.is_zero() && slept >= every) {
-                slept = Duration::ZERO;
-                // What came of it is logged and counted.
-                let _ = self.look(asked);
-            }
-            std::thread::sleep(PATIENCE);
-            slept += PATIENCE;
-        }
+        look::again(every, &self.asked, stop, |asked| {
+            // What came of it is logged and counted.
+            let _ = self.look(asked);
+        });
     }
 
     /// Looks at the files now and loads them if they have changed, or in any case if they were refused before. Tells
@@ -270,7 +258,7 @@ impl LiveRules {
 
     fn look(&self, asked: bool) -> Result<String, String> {
         let mut seen = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let (content, files) = self.settled(*seen);
+        let (content, files) = look::settled(*seen, || self.files());
         let refused = self.state().refused.clone();
         if content == *seen && !(asked && refused.is_some()) {
             return Ok(format!("unchanged: {}", self.status()));
@@ -315,9 +303,9 @@ impl LiveRules {
         }
     }
 
-    /// The files, with a hash of their content: as they were seen, or as two looks in a row saw them.
-    fn settled(&self, seen: u64) -> (u64, Result<Vec<RuleFile>, String>) {
-        let read = || match self.source.files() {
+    /// The files as they are now, with a hash of their content.
+    fn files(&self) -> (u64, Result<Vec<RuleFile>, String>) {
+        match self.source.files() {
             Ok(files) => (content(&files), Ok(files)),
             Err(error) => {
                 let words = format!("error: {error:#}");
@@ -325,22 +313,7 @@ impl LiveRules {
                 words.hash(&mut hasher);
                 (hasher.finish(), Err(words))
             }
-        };
-        let (mut before, mut files) = read();
-        // Somebody who never stops writing is met with what is there.
-        for _ in 0..10 {
-            if before == seen {
-                break;
-            }
-            std::thread::sleep(SETTLE);
-            let (now, again) = read();
-            files = again;
-            if now == before {
-                break;
-            }
-            before = now;
         }
-        (before, files)
     }
 
     fn load(&self, files: &[RuleFile]) -> Result<RuleSet, String> {

@@ -22,6 +22,7 @@ mod hunt;
 mod inventory;
 mod live_rules;
 mod log;
+mod look;
 mod reconcile;
 mod redaction;
 mod reveal;

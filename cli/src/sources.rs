@@ -182,6 +182,16 @@ fn tables(report: &Report, now: Time, out: &mut dyn Write) -> std::io::Result<()
             )?;
         }
     }
+    for fetching in report.collectors.iter().filter(|c| !c.beside.is_empty()) {
+        writeln!(
+            out,
+            "\nSHARED  {} on {} is also read by {}\n        hint: {}",
+            inert(&fetching.collector.label()),
+            inert(&fetching.collector.node),
+            inert(&fetching.beside.join(", ")),
+            fetching.shared_hint()
+        )?;
+    }
     let unseen = &report.unseen;
     for (what, list) in [
         ("accounts", &unseen.accounts),

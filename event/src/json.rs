@@ -18,7 +18,7 @@ mod scan;
 
 use std::borrow::Cow;
 
-pub use canonical::canonical;
+pub use canonical::{canonical, said_hash};
 
 /// Objects and arrays nested deeper than this are refused.
 pub const MAX_DEPTH: usize = 64;

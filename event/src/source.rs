@@ -99,6 +99,8 @@ pub struct Collector {
     pub kind: Str,
     /// Its name in the configuration; empty where there is one of the kind.
     pub name: Str,
+    /// What it reads, where only one node may read that, such as `s3://org-trail/AWSLogs/`; empty where several may.
+    pub alone: Str,
     /// When it told this.
     pub at: Time,
     /// When it last got something, or was told that there was nothing.

@@ -40,6 +40,44 @@ impl Ready {
     }
 }
 
+/// What was gathered and is not appended yet.
+#[derive(Default)]
+pub(crate) struct Rest {
+    events: Vec<Record>,
+    letters: Vec<Record>,
+    bytes: usize,
+}
+
+impl Rest {
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// Appends what is left of several sources' objects at once. On `Ok` all of it is durable.
+pub(crate) fn append(
+    bus: &dyn Bus,
+    metrics: &Metrics,
+    source: &'static str,
+    rests: Vec<Rest>,
+) -> Result<(), BusError> {
+    let (mut events, mut letters) = (Vec::new(), Vec::new());
+    for rest in rests {
+        events.extend(rest.events);
+        letters.extend(rest.letters);
+    }
+    let n = events.len() as u64;
+    if !events.is_empty() {
+        bus.append(Topic::Events, events)?;
+    }
+    if !letters.is_empty() {
+        bus.append(Topic::DeadLetters, letters)?;
+    }
+    metrics.events_sent.with_label_values(&[source]).inc_by(n);
+    Ok(())
+}
+
 /// Gathers records and appends them.
 pub(crate) struct Appender<'b> {
     bus: &'b dyn Bus,
@@ -47,9 +85,7 @@ pub(crate) struct Appender<'b> {
     treatment: &'b Treatment,
     inventory: Arc<Inventory>,
     source: &'static str,
-    events: Vec<Record>,
-    letters: Vec<Record>,
-    bytes: usize,
+    gathered: Rest,
     appended: Appended,
     failure: Option<BusError>,
 }
@@ -67,9 +103,7 @@ impl<'b> Appender<'b> {
             treatment,
             inventory: treatment.inventory(),
             source,
-            events: Vec::new(),
-            letters: Vec::new(),
-            bytes: 0,
+            gathered: Rest::default(),
             appended: Appended::default(),
             failure: None,
         }
@@ -114,8 +148,8 @@ impl<'b> Appender<'b> {
             value: Bytes::from(event.encode()),
             time: event.ingest_time,
         };
-        self.bytes += record.key.len() + record.value.len();
-        self.events.push(record);
+        self.gathered.bytes += record.key.len() + record.value.len();
+        self.gathered.events.push(record);
         self.flush_full()
     }
 
@@ -127,13 +161,13 @@ impl<'b> Appender<'b> {
             .with_label_values(&[letter.reason.as_str()])
             .inc();
         let record = letter.record();
-        self.bytes += record.value.len() + 256;
-        self.letters.push(record);
+        self.gathered.bytes += record.value.len() + 256;
+        self.gathered.letters.push(record);
         self.flush_full()
     }
 
     fn flush_full(&mut self) -> ControlFlow<()> {
-        if self.bytes >= BATCH_BYTES {
+        if self.gathered.bytes >= BATCH_BYTES {
             self.flush();
         }
         match self.failure {
@@ -146,25 +180,19 @@ impl<'b> Appender<'b> {
         if self.failure.is_some() {
             return;
         }
-        self.bytes = 0;
-        let events = std::mem::take(&mut self.events);
-        let letters = std::mem::take(&mut self.letters);
-        let (n, m) = (events.len() as u64, letters.len() as u64);
-        let append = |topic, records: Vec<Record>| match records.is_empty() {
-            true => Ok(()),
-            false => self.bus.append(topic, records),
-        };
-        let done = append(Topic::Events, events).and_then(|()| append(Topic::DeadLetters, letters));
-        match done {
-            Ok(()) => {
-                self.appended.events += n;
-                self.appended.letters += m;
-                self.metrics
-                    .events_sent
-                    .with_label_values(&[self.source])
-                    .inc_by(n);
-            }
+        let rest = std::mem::take(&mut self.gathered);
+        let counted = self.counted(&rest);
+        match append(self.bus, self.metrics, self.source, vec![rest]) {
+            Ok(()) => self.appended = counted,
             Err(error) => self.failure = Some(error),
+        }
+    }
+
+    /// How much was appended once this is.
+    fn counted(&self, rest: &Rest) -> Appended {
+        Appended {
+            events: self.appended.events + rest.events.len() as u64,
+            letters: self.appended.letters + rest.letters.len() as u64,
         }
     }
 
@@ -182,4 +210,19 @@ impl<'b> Appender<'b> {
         self.sync()?;
         Ok(self.appended)
     }
+
+    /// Hands over what is left for [`append`], and what was appended once that is.
+    pub(crate) fn rest(mut self) -> Result<(Rest, Appended), BusError> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        let counted = self.counted(&self.gathered);
+        Ok((self.gathered, counted))
+    }
+}
+
+/// An event that nothing needs to be done to.
+#[cfg(test)]
+pub(crate) fn ready_for_tests(event: Event) -> Ready {
+    Ready(event)
 }

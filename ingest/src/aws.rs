@@ -91,6 +91,8 @@ impl Access {
 pub enum Fault {
     /// There are no credentials, or none that still hold.
     Credentials,
+    /// The role that is to be assumed may not be, or is not there.
+    Role,
     /// Somebody has to allow it.
     Denied,
     /// The key that the content is encrypted with may not be used, or is disabled.
@@ -129,6 +131,7 @@ impl Fault {
             SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
                 match DisplayErrorContext(error).to_string() {
                     text if text.contains("region must be set") => Fault::Region,
+                    text if text.contains("sts:AssumeRole") => Fault::Role,
                     text if text.contains("redential") || text.contains("oken") => {
                         Fault::Credentials
                     }
@@ -198,6 +201,7 @@ impl Fault {
     pub fn as_str(self) -> &'static str {
         match self {
             Fault::Credentials => "credentials",
+            Fault::Role => "role",
             Fault::Denied => "denied",
             Fault::Key => "kms_key",
             Fault::NoObject => "no_object",
@@ -214,6 +218,9 @@ impl Fault {
         match self {
             Fault::Credentials => {
                 "give the process credentials of AWS that still hold (a role of the instance or the pod, or a profile), and check its clock"
+            }
+            Fault::Role => {
+                "check `aws.role_arn`; let the role's trust policy name the role of this process, with the same external id as `aws.external_id`, and allow this process sts:AssumeRole on it (docs/collecting.md)"
             }
             Fault::Denied => {
                 "allow the call to the role of this process: in its own policy, and in that of the bucket, queue or stream where that is in another account (docs/collecting.md)"
@@ -343,6 +350,7 @@ mod tests {
     fn every_fault_has_a_word_and_a_way_out() {
         let all = [
             Fault::Credentials,
+            Fault::Role,
             Fault::Denied,
             Fault::Key,
             Fault::NoObject,

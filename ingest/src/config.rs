@@ -6,14 +6,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use event::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::Limits;
 use crate::source::bucket::Bucket;
 use crate::source::cloudwatch::LogGroups;
 use crate::source::kinesis::Stream;
-
 use crate::source::queue::Queue;
 
 /// Everything about intake.
@@ -378,17 +376,10 @@ impl Config {
         .flatten()
         .collect();
         for (n, queue) in self.queues.iter().enumerate() {
-            errors.extend(check_queue(&format!("queues[{n}]"), queue));
-            if self.queues[..n].iter().any(|q| q.name() == queue.name()) {
-                errors.push(ConfigError::Value {
-                    key: format!("queues[{n}].name"),
-                    value: format!("`{}`", queue.name()),
-                    allowed: "another one for each queue",
-                });
-            }
+            errors.extend(queue.check(&format!("queues[{n}]"), &self.queues[..n]));
         }
         for (n, bucket) in self.buckets.iter().enumerate() {
-            errors.extend(check_bucket(&format!("buckets[{n}]"), bucket));
+            errors.extend(bucket.check(&format!("buckets[{n}]")));
         }
         for (n, stream) in self.streams.iter().enumerate() {
             errors.extend(stream.check(&format!("streams[{n}]"), &self.streams[..n]));
@@ -441,83 +432,6 @@ pub(crate) fn within(
         value: value.to_string(),
         allowed,
     })
-}
-
-fn check_queue(place: &str, queue: &Queue) -> Vec<ConfigError> {
-    let url = ["https://", "http://"]
-        .iter()
-        .find_map(|scheme| queue.url.strip_prefix(scheme));
-    let bad_url = url.is_none_or(|rest| rest.splitn(3, '/').filter(|p| !p.is_empty()).count() < 3);
-    [
-        bad_url.then(|| ConfigError::Value {
-            key: format!("{place}.url"),
-            value: format!("`{}`", queue.url),
-            allowed: "the address of a queue, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
-        }),
-        within(
-            &format!("{place}.concurrency"),
-            queue.concurrency as u64,
-            1,
-            64,
-            "between 1 and 64",
-        ),
-        within(
-            &format!("{place}.visibility_seconds"),
-            queue.visibility_seconds.into(),
-            2,
-            43_200,
-            "between 2 and 43200",
-        ),
-        within(
-            &format!("{place}.tries"),
-            queue.tries.into(),
-            1,
-            1_000,
-            "between 1 and 1000",
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-fn check_bucket(place: &str, bucket: &Bucket) -> Vec<ConfigError> {
-    let wrong = |key: &str, value: &str, allowed| ConfigError::Value {
-        key: format!("{place}.{key}"),
-        value: format!("`{value}`"),
-        allowed,
-    };
-    let (name, from) = (bucket.bucket.as_str(), bucket.from.as_str());
-    let bad_name = name.is_empty() || name.contains(['/', ':']);
-    let bad_from = !from.is_empty() && Time::parse(from).is_err();
-    [
-        bad_name.then(|| wrong("bucket", name, "the bare name of a bucket")),
-        bad_from.then(|| wrong("from", from, "a time such as 2026-01-01T00:00:00Z")),
-        within(
-            &format!("{place}.every_minutes"),
-            bucket.every_minutes,
-            1,
-            10_080,
-            "between 1 and 10080",
-        ),
-        within(
-            &format!("{place}.look_back_hours"),
-            bucket.look_back_hours,
-            1,
-            8_784,
-            "between 1 and 8784",
-        ),
-        within(
-            &format!("{place}.concurrency"),
-            bucket.concurrency as u64,
-            1,
-            64,
-            "between 1 and 64",
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 #[cfg(test)]

@@ -165,6 +165,8 @@ pub enum Reason {
     RecordTooLarge,
     /// The gzip stream is cut, damaged or followed by something else.
     CorruptGzip,
+    /// A record of a stream that the Kinesis Producer Library has put together, and that cannot be taken apart.
+    CorruptAggregate,
     /// Wrapped content is not base64.
     BadBase64,
     /// Larger than [`Limits::object_bytes`].
@@ -195,6 +197,7 @@ impl Reason {
             Reason::JsonTooDeep => "json_too_deep",
             Reason::RecordTooLarge => "record_too_large",
             Reason::CorruptGzip => "corrupt_gzip",
+            Reason::CorruptAggregate => "corrupt_aggregate",
             Reason::BadBase64 => "bad_base64",
             Reason::BodyTooLarge => "body_too_large",
             Reason::UnknownObject => "unknown_object",

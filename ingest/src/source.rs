@@ -14,4 +14,5 @@ pub mod object;
 pub mod queue;
 pub mod s3;
 
+mod group;
 mod patience;

@@ -248,6 +248,14 @@ impl Post {
         });
     }
 
+    /// It reads this, and only one node may.
+    pub(crate) fn alone(&self, place: &str) {
+        self.change(|known| {
+            known.collector.alone = place.into();
+            known.changed = true;
+        });
+    }
+
     /// So much waits where it collects from.
     pub(crate) fn waiting(&self, waiting: u64) {
         self.change(|known| {

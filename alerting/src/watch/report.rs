@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use event::inventory::Inventory;
 use event::source::{Collector, Feed};
-use event::{Time, wildcard};
+use event::{Str, Time, wildcard};
 use serde::{Deserialize, Serialize};
 
-use super::{Blind, KnownCollector, Options, State, Watched, within};
+use super::{Blind, KnownCollector, Options, State, Watched, within, words};
 use crate::store::SeenFunction;
 
 /// A collector that has not told of itself for so long is not running, in microseconds.
@@ -82,6 +82,8 @@ pub struct Fetching {
     pub collector: Collector,
     /// `well`, `failing`, or `gone` where it tells nothing any more.
     pub state: String,
+    /// Other nodes that read the same though only one may.
+    pub beside: Vec<Str>,
 }
 
 /// What the inventory expects and was never seen.
@@ -130,6 +132,13 @@ pub struct Known<'k> {
     pub inventory: &'k Inventory,
     /// The rules that look at a source.
     pub blind: &'k dyn Fn(&str) -> Vec<Blind>,
+}
+
+impl Fetching {
+    /// What to do where other nodes read the same.
+    pub fn shared_hint(&self) -> &'static str {
+        words::SHARED_HINT
+    }
 }
 
 impl Report {
@@ -186,6 +195,7 @@ impl Report {
                 rules: looking.len(),
             });
         }
+        let known_collectors = known.collectors;
         let fetching = |known: &KnownCollector| {
             let collector = known.collector.clone();
             let state = match collector.failing {
@@ -193,8 +203,17 @@ impl Report {
                 Some(_) => "failing",
                 None => "well",
             };
+            let reads = (state != "gone" && !collector.alone.is_empty())
+                .then_some((&collector.kind, &collector.alone));
+            let others = known_collectors.iter().map(|k| &k.collector);
+            let others = others.filter(|c| {
+                reads == Some((&c.kind, &c.alone))
+                    && c.node != collector.node
+                    && now.0 - c.at.0 <= GONE
+            });
             Fetching {
                 state: state.to_owned(),
+                beside: others.map(|c| c.node.clone()).collect(),
                 collector,
             }
         };
@@ -206,10 +225,11 @@ impl Report {
         }
     }
 
-    /// Is nothing silent, failing, or missing?
+    /// Is nothing silent, failing, read by two nodes, or missing?
     pub fn is_well(&self) -> bool {
         let failing = self.collectors.iter().any(|c| c.state == "failing");
-        self.silent.is_empty() && !failing && self.unseen.is_empty()
+        let shared = self.collectors.iter().any(|c| !c.beside.is_empty());
+        self.silent.is_empty() && !failing && !shared && self.unseen.is_empty()
     }
 }
 

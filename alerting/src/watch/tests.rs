@@ -371,3 +371,95 @@ fn spans_read_well() {
         assert_eq!(span(micros), expected);
     }
 }
+
+#[test]
+fn two_nodes_that_read_the_same_are_told_once() {
+    let mut world = World::new();
+    let tell = |world: &mut World, minutes: i64, nodes: &[(&str, &str)]| {
+        for _ in 0..minutes {
+            world.now = world.now.plus(MINUTE);
+            for (node, place) in nodes {
+                let collector = Collector {
+                    node: (*node).into(),
+                    kind: "bucket".into(),
+                    name: "org-trail".into(),
+                    alone: (*place).into(),
+                    at: world.now,
+                    ..Collector::default()
+                };
+                let told = SourceRecord::Collector(collector);
+                world.watch.take(told, &options());
+            }
+            world.judge();
+        }
+    };
+    // What moves from one node to another is read by one; what several may read, and other places, too.
+    tell(&mut world, 10, &[("b", "s3://org-trail/")]);
+    tell(
+        &mut world,
+        10,
+        &[
+            ("a", "s3://org-trail/"),
+            ("c", ""),
+            ("d", ""),
+            ("e", "s3://org-trail/x/"),
+        ],
+    );
+    assert_eq!(world.found, []);
+    tell(
+        &mut world,
+        4,
+        &[("a", "s3://org-trail/"), ("b", "s3://org-trail/")],
+    );
+    assert_eq!(world.found, []);
+    tell(
+        &mut world,
+        10,
+        &[("a", "s3://org-trail/"), ("b", "s3://org-trail/")],
+    );
+    assert_eq!(world.found.len(), 1);
+    let finding = world.found[0].1.clone();
+    assert!(
+        finding.explanation.contains("two nodes since")
+            && finding
+                .explanation
+                .contains(": a, and b with its collector bucket org-trail"),
+        "{}",
+        finding.explanation
+    );
+    assert_eq!(finding.rule_id, super::SHARED);
+    // Said again once an hour, as the same.
+    tell(
+        &mut world,
+        60,
+        &[("a", "s3://org-trail/"), ("b", "s3://org-trail/")],
+    );
+    assert_eq!(world.found.len(), 2);
+    assert_eq!(world.found[1].1.id, finding.id);
+    let known: Vec<_> = world.watch.collectors.values().cloned().collect();
+    let report = |now| {
+        let known = super::report::Known {
+            feeds: &[],
+            collectors: &known,
+            functions: &[],
+            inventory: &event::inventory::Inventory::default(),
+            blind: &|_| Vec::new(),
+        };
+        super::report::Report::of(&known, &options(), now)
+    };
+    let beside = |now| -> Vec<usize> {
+        let report = report(now);
+        report.collectors.iter().map(|c| c.beside.len()).collect()
+    };
+    assert_eq!(beside(world.now), [1, 1, 0, 0, 0]);
+    assert!(!report(world.now).is_well());
+    // A node that is gone reads nothing.
+    assert_eq!(beside(world.now.plus(10 * MINUTE)), [0, 0, 0, 0, 0]);
+    tell(&mut world, 5, &[("b", "s3://org-trail/")]);
+    assert_eq!(world.found.len(), 3);
+    let ended = &world.found[2].1;
+    assert_eq!((ended.id, ended.revision), (finding.id, 2));
+    assert!(ended.ended.is_some());
+    tell(&mut world, 90, &[("b", "s3://org-trail/")]);
+    assert_eq!(world.found.len(), 3);
+}

@@ -12,6 +12,12 @@ pub const SILENT: &str = "trailwarden.source_silent";
 /// The `rule_id` of the finding that a collector fails.
 pub const FAILING: &str = "trailwarden.collector_failing";
 
+/// The `rule_id` of the finding that two nodes read what only one may.
+pub const SHARED: &str = "trailwarden.collector_shared";
+
+/// What to do about that, in words.
+pub(super) const SHARED_HINT: &str = "take its entry out of the configuration of all nodes but one";
+
 /// How many rules a finding names.
 const NAMED: usize = 5;
 
@@ -51,6 +57,16 @@ pub fn own_rules() -> Vec<RuleInfo> {
             "A collector has failed for more than five minutes without a break. What it should fetch waits at its source, and is \
              lost where the source does not keep it for long enough.",
             &["Do what the explanation says; the collector goes on by itself."],
+        ),
+        info(
+            SHARED,
+            "Two nodes read the same source",
+            Severity::Low,
+            "A bucket, a stream or log groups are in the configuration of two nodes, and each keeps for itself how far it has \
+             read. Nothing counts twice, since an event has the same id on both; but all of it is fetched, and called for, twice.",
+            &[
+                "Keep its entry in the configuration of one node, and restart the others without it.",
+            ],
         ),
     ]
 }
@@ -181,6 +197,51 @@ pub(super) fn failure(collector: &Collector, told: Silence, ended: Option<Time>)
         .into(),
         source: OWN.into(),
         action: "CollectorFailing".into(),
+        revision: told.revision + u64::from(ended.is_some()),
+        ended,
+        explanation: explanation.into(),
+        episodic: true,
+        ..Finding::default()
+    }
+}
+
+/// That a collector reads what another node reads too.
+pub(super) fn shared(
+    collector: &Collector,
+    with: &str,
+    told: Silence,
+    ended: Option<Time>,
+) -> Finding {
+    let (node, label, place) = (&collector.node, collector.label(), &collector.alone);
+    let since = told.since;
+    let parts = [node.as_bytes(), place.as_bytes(), &since.0.to_le_bytes()];
+    let id = Id::of("collector shared", &parts);
+    let explanation = match ended {
+        Some(at) => format!(
+            "{place} was read by two nodes, {with} and {node}, from {since} on, and is not any more at {at}."
+        ),
+        None => format!(
+            "{place} has been read by two nodes since {since}: {with}, and {node} with its collector {label}. Each keeps for \
+             itself how far it has read, so everything is fetched twice; it counts once. What to do: {SHARED_HINT}."
+        ),
+    };
+    Finding {
+        id,
+        episode: id,
+        rule_id: SHARED.into(),
+        title: "Two nodes read the same source".into(),
+        severity: Severity::Low,
+        time: since,
+        first_event_time: since,
+        last_event_time: since,
+        count: 1,
+        group: [
+            ("node".into(), Some(node.clone())),
+            ("collector".into(), Some(label.into())),
+        ]
+        .into(),
+        source: OWN.into(),
+        action: "CollectorShared".into(),
         revision: told.revision + u64::from(ended.is_some()),
         ended,
         explanation: explanation.into(),

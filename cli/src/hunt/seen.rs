@@ -1,6 +1,6 @@
 //! Which events were seen before, in 16 bytes an event.
 //!
-//! [`Seen`] keeps 64 bits of every event's id and 32 of its content. It is cut into shards that grow by a
+//! [`Seen`] keeps 64 bits of every event's id and 32 of what its record says, however that is written. It is cut into shards that grow by a
 //! fifth, so that neither a half-empty table nor a moment of copying doubles the memory. A chance collision
 //! of ids (one in 10^7 runs over 10^6 events) makes an event look like a conflict, never like a repeat.
 

@@ -10,6 +10,7 @@ use detect::meter::{self, Reading};
 use detect::tracker::{Baseline, Sightings};
 use detect::window::{Correlation, Match};
 use event::inventory::Inventory;
+use event::json::{self, Doc};
 use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context, Normalizer};
@@ -196,7 +197,7 @@ fn record_into(
     }
     chunk.events.push(Seen {
         id: event.id.0 as u64,
-        content: content_hash(record.text),
+        content: content_hash(record.doc, record.text),
         time: event.time,
         text_end: chunk.text.len(),
         rules_end: chunk.rules.len(),
@@ -207,11 +208,16 @@ fn record_into(
     }
 }
 
-/// Tells records of the same id apart within one run; not stored anywhere.
-fn content_hash(text: &[u8]) -> u32 {
+/// Tells records of the same id apart within one run by what they say, as the service does
+/// ([`event::Event::content_hash`]); not stored anywhere.
+fn content_hash(doc: Option<&Doc>, text: &[u8]) -> u32 {
     use std::hash::Hasher;
-    let mut hasher = rustc_hash::FxHasher::default();
-    hasher.write(text);
-    let hash = hasher.finish();
+    let of_bytes = || {
+        let mut hasher = rustc_hash::FxHasher::default();
+        hasher.write(text);
+        hasher.finish()
+    };
+    let hash = doc.and_then(|doc| json::said_hash(doc, text));
+    let hash = hash.unwrap_or_else(of_bytes);
     (hash ^ hash >> 32) as u32
 }

@@ -17,12 +17,7 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::{Config, read};
 use crate::exit::Usage;
-
-/// How long the file must stay as it is before it is loaded.
-const SETTLE: Duration = Duration::from_millis(300);
-
-/// How often [`LiveInventory::watch`] looks whether somebody asked.
-const PATIENCE: Duration = Duration::from_millis(200);
+use crate::look;
 
 /// The inventory that holds now.
 pub(crate) struct LiveInventory {
@@ -160,32 +155,16 @@ impl LiveInventory {
 
     /// Looks at the file every so often until it is told to stop; only when asked, if `every` is zero.
     pub(crate) fn watch(&self, every: Duration, stop: &Stop) {
-        let mut slept = Duration::ZERO;
-        while !stop.is_stopped() {
-            let asked = self.asked.swap(false, Ordering::SeqCst);
-            if asked || (!every.is_zero() && slept >= every) {
-                slept = Duration::ZERO;
-                self.look();
-            }
-            std::thread::sleep(PATIENCE);
-            slept += PATIENCE;
-        }
+        look::again(every, &self.asked, stop, |_| self.look());
     }
 
     /// Looks at the file now and takes it up if it has changed.
     fn look(&self) {
         let Some(file) = &self.file else { return };
-        let mut now = content(file);
-        if now == self.state().seen {
+        let seen = self.state().seen;
+        let (now, ()) = look::settled(seen, || (content(file), ()));
+        if now == seen {
             return;
-        }
-        // Somebody who never stops writing is met with what is there.
-        for _ in 0..10 {
-            std::thread::sleep(SETTLE);
-            let again = content(file);
-            if std::mem::replace(&mut now, again) == again {
-                break;
-            }
         }
         let read = read::read(file);
         let mut state = self.state();

@@ -459,6 +459,7 @@ fn schemas() -> Value {
         "Collector": object("Who fetches from a source.", &[
             ("node", "string"), ("kind", "string"), ("name", "string"), ("state", "well|failing|gone"), ("at", "string"), ("well", "string"),
             ("failing", "string"), ("fault", "string"), ("message", "string"), ("hint", "string"), ("waiting", "integer"), ("taken", "integer"),
+            ("alone", "string"), ("beside", "array"),
         ]),
         "Lag": object("How far a stage is behind.", &[
             ("stage", "string"), ("topic", "string"), ("records", "integer"), ("seconds", "number"), ("positions", "array"),

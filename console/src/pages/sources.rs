@@ -98,6 +98,10 @@ fn collector(fetching: &Fetching, now: Time) -> Markup {
             td data-label="State" {
                 span.outcome.good[fetching.state == "well"].bad[fetching.state == "failing"] { (fetching.state) }
                 @if fetching.state == "failing" { p.wrong { (Inert(&collector.message)) } p.dim { (Inert(&collector.hint)) } }
+                @if !fetching.beside.is_empty() {
+                    p.wrong { "also read by " (Inert(&fetching.beside.join(", "))) }
+                    p.dim { (fetching.shared_hint()) }
+                }
             }
             td data-label="Last well" { @if let Some(well) = collector.well { (when_ago(well, now)) } @else { "never" } }
             td.num data-label="Waiting" { @if let Some(waiting) = collector.waiting { (waiting) } }

@@ -157,6 +157,16 @@ impl LogGroups {
         any(&self.groups) && !any(&self.except)
     }
 
+    /// What it reads, as another node would say it of the same.
+    fn place(&self, region: &str) -> String {
+        let groups = self.groups.join(",");
+        let whose = match self.account.as_str() {
+            "" => &self.aws.role_arn,
+            account => account,
+        };
+        format!("logs://{region}/{whose}/{groups}")
+    }
+
     /// Can it be read without a listing?
     fn is_complete(&self) -> bool {
         !self.account.is_empty() && self.groups.iter().all(|g| wildcard::is_plain(g))
@@ -216,6 +226,8 @@ impl Poller {
             .retry_config(RetryConfig::disabled())
             .build();
         let region = sdk.region().map(ToString::to_string).unwrap_or_default();
+        let post = shop.metrics.collectors.post("log_groups", config.name());
+        post.alone(&config.place(&region));
         Poller {
             reader: Arc::new(Reader {
                 client: Client::from_conf(own),

@@ -7,6 +7,7 @@
 //! subscription, mostly compressed, or JSON; the decoder tells. A stream belongs to one node: there are no leases
 //! between nodes. Contract: Amazon Kinesis Data Streams API Reference.
 
+pub mod aggregated;
 mod order;
 mod shard;
 
@@ -199,10 +200,13 @@ impl Shards {
             object_bytes: RECORD_BYTES,
             ..shop.limits
         };
+        let identity = stream.identity(&region);
+        let post = shop.metrics.collectors.post("stream", stream.name());
+        post.alone(&format!("kinesis://{identity}"));
         Shards {
             reader: Arc::new(Reader {
                 client: Client::from_conf(own),
-                identity: stream.identity(&region),
+                identity,
                 hands: Semaphore::new(stream.concurrency.max(1)),
                 stream,
                 shop,

@@ -2,10 +2,10 @@
 //!
 //! [`Objects::take`] is what queues and backfills do with an object that they learned of. When [`s3`](super::s3) has
 //! brought it here, it is decoded like any file, its events are appended, and only when all of that is durable the
-//! manifest says that the object was read. The manifest is state of the bus under [`CONSUMER`], one entry an object,
-//! found by bucket and key; an object that it knows with the same entity tag is not fetched again. What is wrong inside
-//! an object becomes dead letters as it does with files; that an object cannot be had is the caller's to judge, by the
-//! [`Trouble`].
+//! manifest says that the object was read; small objects share these writes ([`group`](super::group)). The manifest is
+//! state of the bus under [`CONSUMER`], one entry an object, found by bucket and key; an object that it knows with the
+//! same entity tag is not fetched again. What is wrong inside an object becomes dead letters as it does with files; that
+//! an object cannot be had is the caller's to judge, by the [`Trouble`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -19,12 +19,14 @@ use bytes::Bytes;
 use event::source::Attested;
 use event::{Clock, Event, Str, Time, format_compact};
 use serde::{Deserialize, Serialize};
-use tokio::task::block_in_place;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::{block_in_place, spawn_blocking};
 
 use super::attest;
+use super::group::{Group, NotDurable};
 use super::notification::Object;
 use super::s3::{Content, Fetched, S3, Trouble, name};
-use crate::append::Appender;
+use crate::append::{Appended, Appender, Rest};
 use crate::aws::{self, Access, Fault};
 use crate::dead_letter::DeadLetter;
 use crate::decode::{Bad, DecodeError, Decoder, Item, Job, Limits, Reason, Summary};
@@ -35,6 +37,9 @@ use crate::treatment::Treatment;
 
 /// The consumer name under which the manifest is kept.
 pub const CONSUMER: &str = "ingest/objects";
+
+/// What stands for objects in metrics.
+const SOURCE: &str = "s3";
 
 const KEY: &str = "object/";
 
@@ -50,6 +55,17 @@ const SAID: &str = "said/";
 /// How long the manifest remembers an object; ten years, as watched files are remembered. As long as it does, looking
 /// through a bucket again counts nothing twice, however long ago its events were forgotten elsewhere.
 const REMEMBERED_MICROS: i64 = 10 * 366 * 86_400 * 1_000_000;
+
+/// For each object that is being fetched or decoded so many may be in hand, most of them waiting for the disk.
+const IN_HAND: usize = 16;
+
+/// How many objects a source that reads so many at once may have in hand.
+pub(super) fn in_hand(concurrency: usize) -> usize {
+    concurrency
+        .max(1)
+        .saturating_mul(IN_HAND)
+        .min(Semaphore::MAX_PERMITS)
+}
 
 /// What the manifest knows of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -89,6 +105,9 @@ pub enum Outcome {
 pub(crate) struct Objects {
     bus: Arc<dyn Bus>,
     pub(crate) s3: S3,
+    /// How many more may be fetched and decoded.
+    reading: Semaphore,
+    group: Group,
     /// Idle decoders with their buffers.
     decoders: Mutex<Vec<(Decoder, Normalizer)>>,
     limits: Limits,
@@ -96,6 +115,15 @@ pub(crate) struct Objects {
     treatment: Arc<Treatment>,
     clock: Clock,
     stop: Stop,
+}
+
+/// An object that was decoded.
+struct Decoded {
+    summary: Summary,
+    /// What is still to be made durable.
+    rest: Rest,
+    /// What is durable once that is.
+    appended: Appended,
 }
 
 /// What all objects of a process need.
@@ -118,8 +146,22 @@ pub struct Shop {
 }
 
 impl Objects {
-    pub(crate) fn new(shop: Shop, access: Access, config: SdkConfig) -> Objects {
+    /// Fetches and decodes `concurrency` objects at once.
+    pub(crate) fn new(
+        shop: Shop,
+        access: Access,
+        config: SdkConfig,
+        concurrency: usize,
+    ) -> Objects {
+        let group = Group::new(
+            Arc::clone(&shop.bus),
+            shop.metrics.clone(),
+            CONSUMER,
+            SOURCE,
+        );
         Objects {
+            reading: Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            group,
             bus: shop.bus,
             s3: S3::new(access, config, shop.spool, shop.stop.clone()),
             decoders: Mutex::default(),
@@ -134,6 +176,7 @@ impl Objects {
     /// Takes an object, unless the manifest knows it. On `Ok` all of it is durable.
     pub(crate) async fn take(self: &Arc<Self>, object: &Object) -> Result<Outcome, Trouble> {
         let name = name(&object.bucket, &object.key);
+        let reading = self.turn().await?;
         let known = block_in_place(|| self.entry(object))?;
         if let (Some(known), Some(etag)) = (&known, &object.etag)
             && known.etag == etag.as_str()
@@ -158,27 +201,21 @@ impl Objects {
         if let Some(known) = known {
             tracing::warn!(object = %name, before = known.etag, now = etag, "an object that was read has another content now, read again");
         }
-        let worker = Arc::clone(self);
-        let read = {
-            let name = name.clone();
-            tokio::task::spawn_blocking(move || worker.append(&name, generation, &content, began))
-        };
-        let (summary, outcome) = read.await.map_err(|_| Trouble::Panicked {
-            object: name.to_string(),
-        })??;
-        let Outcome::Read { events, letters } = outcome else {
-            return Ok(outcome);
-        };
+        let decoded = self.decode(&name, generation, content, began).await?;
         let entry = Entry {
             etag,
             size,
-            sha256: summary.sha256,
-            records: events,
-            bad: letters,
+            sha256: decoded.summary.sha256.clone(),
+            records: decoded.appended.events,
+            bad: decoded.appended.letters,
             read: began,
             generation,
         };
-        block_in_place(|| self.remember(object, &entry))?;
+        let room = self.group.room(&decoded.rest).await;
+        drop(reading);
+        let entry = Some(entry_of(object, &entry));
+        let written = self.group.write(decoded.rest, entry, room).await;
+        let outcome = self.durable(&name, written, &decoded.summary, decoded.appended)?;
         let took = (self.clock)().0 - began.0;
         self.metrics.seconds.observe(took as f64 / 1e6);
         Ok(outcome)
@@ -380,16 +417,70 @@ impl Objects {
         bytes: &[u8],
     ) -> Result<(), BusError> {
         let bad = Bad::whole(reason, message, bytes);
-        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.treatment, "s3");
+        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.treatment, SOURCE);
         let _ = appender.letter(DeadLetter::of(&bad, object, (self.clock)()));
         block_in_place(|| appender.finish()).map(drop)
     }
 
     /// Appends what a body holds that is content itself. On `Ok` all of it is durable.
-    pub(crate) fn body(&self, name: &Str, body: &str) -> Result<Outcome, Trouble> {
-        let content = Content::Memory(body.as_bytes().to_vec());
-        let read = self.append(name, 0, &content, (self.clock)())?;
-        Ok(read.1)
+    pub(crate) async fn body(
+        self: &Arc<Self>,
+        name: &Str,
+        body: String,
+    ) -> Result<Outcome, Trouble> {
+        let reading = self.turn().await?;
+        let content = Content::Memory(body.into_bytes());
+        let decoded = self.decode(name, 0, content, (self.clock)()).await?;
+        let room = self.group.room(&decoded.rest).await;
+        drop(reading);
+        let written = self.group.write(decoded.rest, None, room).await;
+        self.durable(name, written, &decoded.summary, decoded.appended)
+    }
+
+    /// Waits until one more object may be fetched and decoded.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Trouble> {
+        let turn = self.reading.acquire().await.expect("nobody closes it");
+        // Whoever waited until now has nothing to bring to an end.
+        match self.stop.is_stopped() {
+            true => Err(Trouble::Stopped),
+            false => Ok(turn),
+        }
+    }
+
+    /// What became of an object that was to be made durable.
+    fn durable(
+        &self,
+        name: &Str,
+        written: Result<(), NotDurable>,
+        summary: &Summary,
+        appended: Appended,
+    ) -> Result<Outcome, Trouble> {
+        written.map_err(|error| match error {
+            NotDurable::Bus(error) => Trouble::Bus(error),
+            NotDurable::Panicked => Trouble::Panicked {
+                object: name.to_string(),
+            },
+        })?;
+        self.metrics.count_dropped(summary);
+        Ok(Outcome::Read {
+            events: appended.events,
+            letters: appended.letters,
+        })
+    }
+
+    /// Decodes content where it holds nobody up.
+    async fn decode(
+        self: &Arc<Self>,
+        name: &Str,
+        generation: u32,
+        content: Content,
+        began: Time,
+    ) -> Result<Decoded, Trouble> {
+        let (worker, of) = (Arc::clone(self), name.clone());
+        let decoded = spawn_blocking(move || worker.append(&of, generation, &content, began)).await;
+        decoded.map_err(|_| Trouble::Panicked {
+            object: name.to_string(),
+        })?
     }
 
     fn entry(&self, object: &Object) -> Result<Option<Entry>, BusError> {
@@ -422,22 +513,14 @@ impl Objects {
         Ok(objects.zip(found).map(is_known).collect())
     }
 
-    fn remember(&self, object: &Object, entry: &Entry) -> Result<(), BusError> {
-        self.commit(vec![StateChange {
-            partition: 0,
-            key: entry_key(&object.bucket, &object.key),
-            value: Some(serde_json::to_vec(entry).expect("an entry has only text keys")),
-            expires: Some(entry.read.plus(REMEMBERED_MICROS)),
-        }])
-    }
-
+    /// Decodes content. What it holds more than a batch of is durable on `Ok`, the rest is still to be made so.
     fn append(
         &self,
         name: &Str,
         generation: u32,
         content: &Content,
         now: Time,
-    ) -> Result<(Summary, Outcome), Trouble> {
+    ) -> Result<Decoded, Trouble> {
         let object = match generation {
             0 => name.clone(),
             n => format_compact!("{name}#{n}"),
@@ -453,7 +536,7 @@ impl Objects {
         };
         let (mut decoder, mut normalizer) =
             idle().unwrap_or_else(|| (Decoder::new(self.limits), Normalizer::new()));
-        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.treatment, "s3");
+        let mut appender = Appender::new(&*self.bus, &self.metrics, &self.treatment, SOURCE);
         let context = Context {
             ingest_time: now,
             object: object.clone(),
@@ -486,21 +569,20 @@ impl Objects {
         if of_cloudtrail && summary.consumed == 0 && summary.bad == 0 {
             let _ = appender.letter(DeadLetter::of(&no_record(b"", 0), &object, now));
         }
-        let appended = appender.finish()?;
+        let (rest, appended) = appender.rest()?;
         if summary.stopped {
             return Err(Trouble::Stopped);
         }
-        self.metrics.count_dropped(&summary);
         if summary.is_misnamed(Path::new(name.as_str())) {
             tracing::warn!(object = %name, "named .gz but not compressed, read as it is");
         }
         let mut decoders = self.decoders.lock().unwrap_or_else(PoisonError::into_inner);
         decoders.push((decoder, normalizer));
-        let outcome = Outcome::Read {
-            events: appended.events,
-            letters: appended.letters,
-        };
-        Ok((summary, outcome))
+        Ok(Decoded {
+            summary,
+            rest,
+            appended,
+        })
     }
 }
 
@@ -518,6 +600,16 @@ fn no_record(text: &[u8], position: u64) -> Bad<'_> {
     Bad {
         position,
         ..Bad::whole(Reason::UnknownObject, message, text)
+    }
+}
+
+/// The change that has the manifest remember an object.
+fn entry_of(object: &Object, entry: &Entry) -> StateChange {
+    StateChange {
+        partition: 0,
+        key: entry_key(&object.bucket, &object.key),
+        value: Some(serde_json::to_vec(entry).expect("an entry has only text keys")),
+        expires: Some(entry.read.plus(REMEMBERED_MICROS)),
     }
 }
 

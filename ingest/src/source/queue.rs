@@ -22,9 +22,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::notification::{self, Notification, Object};
-use super::object::{Objects, Outcome, Shop};
+use super::object::{self, Objects, Outcome, Shop};
 use super::s3::Trouble;
 use crate::aws::{self, Access, Fault};
+use crate::config::{ConfigError, within};
 use crate::decode::Reason;
 use crate::status::{Failure, Post};
 
@@ -61,7 +62,7 @@ pub struct Queue {
     pub aws: Access,
     /// Only objects whose keys begin with one of these are taken; none: all.
     pub prefixes: Vec<String>,
-    /// How many objects are read at once.
+    /// How many objects are fetched and decoded at once.
     pub concurrency: usize,
     /// How long a message is held before it must be held again, in seconds.
     pub visibility_seconds: u32,
@@ -90,6 +91,52 @@ impl Queue {
             "" => self.url.rsplit('/').next().unwrap_or_default(),
             name => name,
         }
+    }
+
+    /// All settings at `place` with which it cannot be read, after those `before`.
+    pub(crate) fn check(&self, place: &str, before: &[Queue]) -> Vec<ConfigError> {
+        let url = ["https://", "http://"]
+            .iter()
+            .find_map(|scheme| self.url.strip_prefix(scheme));
+        let bad_url =
+            url.is_none_or(|rest| rest.splitn(3, '/').filter(|p| !p.is_empty()).count() < 3);
+        let taken = before.iter().any(|b| b.name() == self.name());
+        [
+            bad_url.then(|| ConfigError::Value {
+                key: format!("{place}.url"),
+                value: format!("`{}`", self.url),
+                allowed: "the address of a queue, https://sqs.REGION.amazonaws.com/ACCOUNT/NAME",
+            }),
+            within(
+                &format!("{place}.concurrency"),
+                self.concurrency as u64,
+                1,
+                64,
+                "between 1 and 64",
+            ),
+            within(
+                &format!("{place}.visibility_seconds"),
+                self.visibility_seconds.into(),
+                2,
+                43_200,
+                "between 2 and 43200",
+            ),
+            within(
+                &format!("{place}.tries"),
+                self.tries.into(),
+                1,
+                1_000,
+                "between 1 and 1000",
+            ),
+            taken.then(|| ConfigError::Value {
+                key: format!("{place}.name"),
+                value: format!("`{}`", self.name()),
+                allowed: "another one for each queue",
+            }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     /// Where it is: as configured, else as its address says.
@@ -152,7 +199,12 @@ impl Reader {
         let config = access.load().await;
         Reader {
             client: Client::new(&config),
-            objects: Arc::new(Objects::new(shop.clone(), access, config)),
+            objects: Arc::new(Objects::new(
+                shop.clone(),
+                access,
+                config,
+                queue.concurrency,
+            )),
             post: shop.metrics.collectors.post("queue", queue.name()),
             queue,
             shop,
@@ -163,7 +215,7 @@ impl Reader {
 
     /// Receives and hands out until told to stop; what is in hand by then is finished or released.
     async fn receive(self: &Arc<Self>) {
-        let free = Arc::new(Semaphore::new(self.queue.concurrency.max(1)));
+        let free = Arc::new(Semaphore::new(object::in_hand(self.queue.concurrency)));
         let mut tasks = JoinSet::new();
         let watch = tokio::spawn(Arc::clone(self).watch());
         let mut failures = 0_u32;
@@ -337,12 +389,12 @@ impl Reader {
             Notification::Records(content) => {
                 let name = self.name_of(message);
                 let content = content.into_owned();
-                let objects = Arc::clone(&self.objects);
-                let read = tokio::task::spawn_blocking(move || objects.body(&name, &content)).await;
-                match read {
-                    Ok(Ok(_)) => Verdict::Delete,
-                    Ok(Err(trouble)) => self.later(&trouble),
-                    Err(_) => self.unreadable(message, "decoding stopped unexpectedly"),
+                match self.objects.body(&name, content).await {
+                    Ok(_) => Verdict::Delete,
+                    Err(Trouble::Panicked { .. }) => {
+                        self.unreadable(message, "decoding stopped unexpectedly")
+                    }
+                    Err(trouble) => self.later(&trouble),
                 }
             }
             Notification::Test => {
@@ -382,7 +434,7 @@ impl Reader {
             .letter(Reason::UnknownObject, why, &name, body.as_bytes())
         {
             Ok(()) => Verdict::Delete,
-            Err(error) => self.later(&Trouble::Bus(error)),
+            Err(error) => self.later(&error.into()),
         }
     }
 
@@ -458,7 +510,7 @@ impl Reader {
                     Verdict::Leave
                 }
             }
-            Err(error) => self.later(&Trouble::Bus(error)),
+            Err(error) => self.later(&error.into()),
         }
     }
 

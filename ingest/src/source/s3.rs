@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
@@ -57,10 +57,16 @@ pub enum Trouble {
     },
     /// The log failed.
     #[error(transparent)]
-    Bus(#[from] BusError),
+    Bus(Arc<BusError>),
     /// The service is told to stop.
     #[error("stopped before the end")]
     Stopped,
+}
+
+impl From<BusError> for Trouble {
+    fn from(error: BusError) -> Trouble {
+        Trouble::Bus(Arc::new(error))
+    }
 }
 
 impl Trouble {
@@ -82,7 +88,7 @@ impl Trouble {
         match self {
             Trouble::Fetch { fault, .. } => matches!(
                 fault,
-                Fault::Credentials | Fault::NoSource | Fault::Throttled
+                Fault::Credentials | Fault::Role | Fault::NoSource | Fault::Throttled
             ),
             Trouble::Panicked { .. } => false,
             Trouble::Local { .. } | Trouble::Bus(_) | Trouble::Stopped => true,
@@ -93,8 +99,9 @@ impl Trouble {
     pub(crate) fn passes(&self) -> bool {
         match self {
             Trouble::Fetch { fault, .. } => matches!(fault, Fault::Throttled | Fault::Away),
-            Trouble::Bus(BusError::DiskFull { .. }) => false,
-            Trouble::Bus(error) => error.is_transient(),
+            Trouble::Bus(error) => {
+                error.is_transient() && !matches!(**error, BusError::DiskFull { .. })
+            }
             _ => false,
         }
     }

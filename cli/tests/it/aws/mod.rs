@@ -8,6 +8,7 @@ mod cloudwatch;
 mod kinesis;
 mod load;
 mod moto;
+mod role;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -61,12 +62,21 @@ impl Place {
 
     /// Starts the service; `more` are lines of the queue's configuration.
     fn start(&self, more: &str) -> Service {
+        self.start_with(more, "")
+    }
+
+    /// Starts the service; `who` is what else its access to AWS says.
+    fn start_as(&self, who: &str) -> Service {
+        self.start_with("", &format!(", {who}"))
+    }
+
+    fn start_with(&self, more: &str, who: &str) -> Service {
         let config = self.folder.path().join("config.yaml");
         let proxy = self.proxy.address;
         std::fs::write(
             &config,
             format!(
-                "rules: {{paths: [builtin]}}\nsearch: {{publish_after_ms: 300}}\ningest:\n  queues:\n    - url: http://{proxy}{}\n      aws: {{region: us-east-1, endpoint_url: 'http://{proxy}'}}\n{more}",
+                "rules: {{paths: [builtin]}}\nsearch: {{publish_after_ms: 300}}\ningest:\n  queues:\n    - url: http://{proxy}{}\n      aws: {{region: us-east-1, endpoint_url: 'http://{proxy}'{who}}}\n{more}",
                 self.queue
             ),
         )
@@ -379,6 +389,44 @@ fn what_is_not_there_becomes_a_dead_letter_after_its_tries() {
         "{}",
         text(&replayed.stderr)
     );
+}
+
+#[test]
+fn a_message_is_held_for_as_long_as_its_object_takes() {
+    let Some(load) = Load::generate(200, 51, 1, 1) else {
+        return;
+    };
+    let Some(place) = Place::new(&load, &[]) else {
+        return;
+    };
+    let slow = load.log_files()[0].clone();
+    let path = format!("/{}/{}", slow.bucket, moto::encoded(&slow.key));
+    let judged = path.clone();
+    place.proxy.judge(move |call| {
+        if call.path == judged {
+            std::thread::sleep(Duration::from_secs(7));
+        }
+        Fate::Through
+    });
+    let message = json!({"s3Bucket": slow.bucket, "s3ObjectKey": [slow.key]});
+    place.moto.send(&place.queue, &[message.to_string()]);
+    // Three times as long as a message may stay invisible.
+    let service = place.start("      visibility_seconds: 2\n");
+    place.drained();
+    let ids = load.ids_of(&slow);
+    service.settle_stages(ids.len() as u64, PATIENCE);
+    assert_eq!(indexed(&service), ids);
+    assert_eq!(service.stop(), Some(0));
+    let answers = place.proxy.of("sqs:ReceiveMessage").into_iter();
+    let received = answers.filter_map(|c| c.answer["Messages"].as_array().map(Vec::len));
+    assert_eq!(received.sum::<usize>(), 1, "delivered again");
+    let fetched = place.proxy.of("s3:GetObject").into_iter();
+    assert_eq!(
+        fetched.filter(|c| c.path == path).count(),
+        1,
+        "fetched again"
+    );
+    assert!(place.proxy.of("sqs:ChangeMessageVisibility").len() >= 5);
 }
 
 #[test]

@@ -195,6 +195,8 @@ pub(super) fn encoded(key: &str) -> String {
 pub(super) struct Call {
     /// As policies write it: `s3:GetObject`.
     pub(super) action: String,
+    /// The id of the key that it was signed with.
+    pub(super) key: String,
     /// The region that it was signed for.
     pub(super) region: String,
     /// The path without the query.
@@ -322,6 +324,10 @@ fn serve(
     let region = scope.and_then(|s| s.split('/').nth(2));
     let mut call = Call {
         action,
+        key: scope
+            .and_then(|s| s.split('/').next())
+            .unwrap_or_default()
+            .to_owned(),
         region: region.unwrap_or_default().to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),

@@ -2,10 +2,12 @@
 //!
 //! [`Reader::shard`] asks with GetRecords until the shard is closed and read to its end, or until told to stop. A
 //! checkpoint is written after the events of a batch are durable; a process that dies in between reads the batch again,
-//! and the ids of its events make that harmless. Iterators expire after five minutes and are then asked for anew. What
+//! and the ids of its events make that harmless. Records that the producer
+//! library has put together are taken apart ([`aggregated`](super::aggregated)). Iterators expire after five minutes and are then asked for anew. What
 //! the stream has dropped before it was read is said with the time that it spans.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,16 +19,16 @@ use aws_sdk_kinesis::operation::get_shard_iterator::GetShardIteratorError;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Record, ShardIteratorType};
 use bus::{BusError, Commit, StateChange};
-use event::{Time, format_compact};
+use event::{Str, Time, format_compact};
 use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 
 use super::order::{Checkpoint, Listed};
-use super::{CONSUMER, Stream};
+use super::{CONSUMER, Stream, aggregated};
 use crate::append::Appender;
 use crate::aws;
 use crate::dead_letter::DeadLetter;
-use crate::decode::{Decoder, Item, Job, Limits};
+use crate::decode::{Bad, Decoder, Item, Job, Limits, Reason};
 use crate::normalize::{Context, Normalizer};
 use crate::source::object::Shop;
 use crate::source::patience::{Said, breath};
@@ -308,32 +310,23 @@ impl Reader {
         }
         let metrics = &self.shop.metrics;
         let mut appender = Appender::new(&*self.shop.bus, metrics, &self.shop.treatment, SOURCE);
+        let shard = format_compact!("kinesis://{}/{}", self.identity, reading.listed.id);
         for record in records {
             let data = record.data().as_ref();
-            if data.is_empty() {
-                let dropped = &metrics.events_dropped;
-                dropped.with_label_values(&["empty_record"]).inc();
-                continue;
-            }
-            let context = Context {
-                ingest_time: now,
-                object: format_compact!(
-                    "kinesis://{}/{}/{}",
-                    self.identity,
-                    reading.listed.id,
-                    record.sequence_number()
-                ),
-                keep_raw: true,
+            let object = format_compact!("{shard}/{}", record.sequence_number());
+            let flow = match aggregated::read(data) {
+                None => self.append_one(reading, &mut appender, data, object, now),
+                Some(Err(malformed)) => {
+                    let message = malformed.to_string();
+                    let bad = Bad::whole(Reason::CorruptAggregate, &message, data);
+                    appender.letter(DeadLetter::of(&bad, &object, now))
+                }
+                Some(Ok(users)) => users.into_iter().enumerate().try_for_each(|(n, data)| {
+                    let object = format_compact!("{object}/{n}");
+                    self.append_one(reading, &mut appender, data, object, now)
+                }),
             };
-            let normalizer = &mut reading.normalizer;
-            let summary = reading
-                .decoder
-                .bytes(data, &Job::default(), &mut |item| match item {
-                    Item::Record(record) => appender.record(normalizer, &record, &context),
-                    Item::Bad(bad) => appender.letter(DeadLetter::of(&bad, &context.object, now)),
-                });
-            metrics.count_dropped(&summary);
-            if summary.stopped {
+            if flow.is_break() {
                 break;
             }
         }
@@ -342,6 +335,40 @@ impl Reader {
         let took = (self.shop.clock)().0 - now.0;
         metrics.seconds.observe(took as f64 / 1e6);
         Ok(())
+    }
+
+    /// Takes one record: of the stream, or of those that the producer library has put together.
+    fn append_one(
+        &self,
+        reading: &mut Reading<'_>,
+        appender: &mut Appender<'_>,
+        data: &[u8],
+        object: Str,
+        now: Time,
+    ) -> ControlFlow<()> {
+        let metrics = &self.shop.metrics;
+        if data.is_empty() {
+            let dropped = &metrics.events_dropped;
+            dropped.with_label_values(&["empty_record"]).inc();
+            return ControlFlow::Continue(());
+        }
+        let context = Context {
+            ingest_time: now,
+            object,
+            keep_raw: true,
+        };
+        let normalizer = &mut reading.normalizer;
+        let summary = reading
+            .decoder
+            .bytes(data, &Job::default(), &mut |item| match item {
+                Item::Record(record) => appender.record(normalizer, &record, &context),
+                Item::Bad(bad) => appender.letter(DeadLetter::of(&bad, &context.object, now)),
+            });
+        metrics.count_dropped(&summary);
+        match summary.stopped {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
 
     pub(super) fn remember(&self, shard: &str, checkpoint: &Checkpoint) -> Result<(), BusError> {
@@ -542,5 +569,72 @@ mod tests {
                 sequence.map_or(0, |last| (0..=last as u64).filter(|n| n % 3 != 2).count());
             assert!(on_log >= needed as u64, "{writes} writes: {on_log}");
         }
+    }
+
+    #[test]
+    fn what_the_producer_library_has_put_together_is_taken_apart() {
+        let user = |data: &[u8]| (0, None, data.to_vec(), Vec::new());
+        let together = aggregated::tests::aggregate(
+            &["k".to_owned()],
+            &[user(b"{\"n\":0}"), user(b""), user(b"{\"n\":2}\n{\"n\":3}")],
+        );
+        // Its checksum holds, and its only record has no end.
+        let malformed = aggregated::tests::sealed(b"\x1a\x7f");
+        // Its checksum does not hold: an ordinary record, in which nothing can be read.
+        let mut damaged = aggregated::tests::aggregate(&[], &[user(b"{\"n\":5}")]);
+        *damaged.last_mut().unwrap() ^= 1;
+        let contents = [together, malformed, damaged, b"{\"n\":4}".to_vec()];
+        let records: Vec<Record> = (1..)
+            .zip(contents)
+            .map(|(n, data)| {
+                let record = Record::builder().sequence_number(n.to_string());
+                let record = record.partition_key("k").data(Blob::new(data));
+                record.build().unwrap()
+            })
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let bus = Dying::after(folder.path(), i64::MAX);
+        let reader = reader(Arc::clone(&bus));
+        let listed = Listed {
+            id: "shardId-0".to_owned(),
+            parents: Vec::new(),
+            starting: "1".to_owned(),
+        };
+        // Twice, as after a stop between events and checkpoint.
+        for _ in 0..2 {
+            let mut reading = Reading::new(&listed, None, reader.shop.limits);
+            reader.append(&mut reading, &records, NOW).unwrap();
+        }
+        let read = |topic| {
+            let mut all = Vec::new();
+            for partition in 0..bus.partitions(topic) {
+                all.extend(bus.read(topic, partition, 0, 1 << 20).unwrap().records);
+            }
+            all.into_iter().map(|(_, record)| record.value)
+        };
+        let mut events: Vec<_> = read(Topic::Events)
+            .map(|value| event::Event::decode(&value).unwrap())
+            .map(|e| (e.origin.object.to_string(), e.origin.position, e.id))
+            .collect();
+        assert_eq!(events.len(), 8);
+        events.sort_unstable();
+        events.dedup();
+        let at: Vec<(&str, u64)> = events.iter().map(|e| (e.0.as_str(), e.1)).collect();
+        let base = "kinesis://eu-west-1/logs/shardId-0";
+        let (first, third, plain) = (
+            format!("{base}/1/0"),
+            format!("{base}/1/2"),
+            format!("{base}/4"),
+        );
+        assert_eq!(at, [(&*first, 0), (&*third, 0), (&*third, 1), (&*plain, 0)]);
+        let letters: std::collections::BTreeSet<_> = read(Topic::DeadLetters)
+            .map(|value| serde_json::from_slice::<serde_json::Value>(&value).unwrap())
+            .map(|l| (l["object"].to_string(), l["reason"].to_string()))
+            .collect();
+        let of = |n: &str, reason: &str| (format!("\"{base}/{n}\""), format!("\"{reason}\""));
+        let expected = [of("2", "corrupt_aggregate"), of("3", "unknown_object")];
+        assert_eq!(letters, expected.into());
+        let dropped = &reader.shop.metrics.events_dropped;
+        assert_eq!(dropped.with_label_values(&["empty_record"]).get(), 2);
     }
 }
