@@ -12,10 +12,11 @@ use tantivy::schema::IndexRecordOption;
 use tantivy::{BitSet, DocId, DocSet, SegmentReader, TERMINATED, TantivyError};
 
 use crate::compile::{Context, compile, stored};
+use crate::lookup;
 use crate::query::matches::Subject;
 use crate::query::{Field, Query};
 use crate::request::{Bucket, Kind, MAX_BUCKETS, Request, SearchError};
-use crate::schema::{COLUMNS, FINDING_COLUMNS, VALUE, value_term_into};
+use crate::schema::{COLUMNS, FINDING_COLUMNS, value_term_into};
 use crate::searcher::{Order, Run, Searcher};
 use crate::text::fold;
 
@@ -221,31 +222,30 @@ fn count_terms(
     context: &Context,
     limit: usize,
 ) -> tantivy::Result<Vec<(String, u64)>> {
-    let prefix = format!("{path}{VALUE}");
-    let end = [prefix.as_bytes(), &[0xff]].concat();
     let mut counts: HashMap<String, (u64, (usize, DocId))> = HashMap::new();
     let mut seen = 0_usize;
     for (segment, (reader, docs)) in matched.iter().enumerate() {
-        let index = reader.inverted_index(context.fields.fields)?;
-        let mut terms = index.terms().range().ge(&prefix).lt(&end).into_stream()?;
-        while terms.advance() {
-            seen += 1;
-            if seen.is_multiple_of(1_024) && context.budget.is_over() {
-                return Err(TantivyError::InternalError("out of time".to_owned()));
-            }
-            let mut postings =
-                index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
-            let (mut count, mut example) = (0, 0);
-            while postings.doc() != TERMINATED {
-                if docs.contains(postings.doc()) {
-                    count += 1;
-                    example = postings.doc();
+        for (index, prefix) in lookup::ranges(reader, &context.fields, Some(path))? {
+            let mut terms = lookup::range(index.terms(), &prefix)?;
+            while terms.advance() {
+                seen += 1;
+                if seen.is_multiple_of(1_024) && context.budget.is_over() {
+                    return Err(TantivyError::InternalError("out of time".to_owned()));
                 }
-                postings.advance();
-            }
-            if count > 0 {
-                let value = String::from_utf8_lossy(&terms.key()[prefix.len()..]).into_owned();
-                counts.entry(value).or_insert((0, (segment, example))).0 += count;
+                let mut postings =
+                    index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+                let (mut count, mut example) = (0, 0);
+                while postings.doc() != TERMINATED {
+                    if docs.contains(postings.doc()) {
+                        count += 1;
+                        example = postings.doc();
+                    }
+                    postings.advance();
+                }
+                if count > 0 {
+                    let value = String::from_utf8_lossy(&terms.key()[prefix.len()..]).into_owned();
+                    counts.entry(value).or_insert((0, (segment, example))).0 += count;
+                }
             }
         }
     }

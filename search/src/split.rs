@@ -15,6 +15,7 @@ use tantivy::directory::MmapDirectory;
 use tantivy::schema::Schema;
 use tantivy::{Index, IndexReader, ReloadPolicy, SingleSegmentIndexWriter};
 
+use crate::manifest::FORMAT;
 use crate::schema::{Builder, Fields, settings, tokenizers};
 
 /// What is known of a split.
@@ -39,6 +40,8 @@ pub(crate) struct Meta {
     pub(crate) last_ingested: Time,
     /// The offsets of the events topic that it covers: partition, first, one past the last.
     pub(crate) offsets: Vec<(u32, u64, u64)>,
+    /// The format that it was written in; 0 is the first one, which did not say so.
+    pub(crate) format: u32,
 }
 
 impl Meta {
@@ -113,6 +116,7 @@ impl Writer {
             meta: Meta {
                 number,
                 order: number,
+                format: FORMAT,
                 ..Meta::default()
             },
         })
@@ -185,7 +189,11 @@ impl Split {
         let folder = Meta::folder(dir, meta.number);
         let mut index = Index::open(MmapDirectory::open(&folder)?)?;
         index.set_tokenizers(tokenizers());
-        check_schema(&index.schema(), &Fields::events().schema)?;
+        let fields = match meta.format {
+            0 | 1 => Fields::first(),
+            _ => Fields::events(),
+        };
+        check_schema(&index.schema(), &fields.schema)?;
         let reader = index
             .reader_builder()
             .reload_policy(ReloadPolicy::Manual)
