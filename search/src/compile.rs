@@ -25,12 +25,11 @@ use tantivy::{
 };
 
 use crate::lookup::{self, insert, range};
-use crate::paths::is_definition;
 use crate::query::check::{Check, is_about_words};
 use crate::query::matches::{Subject, micros};
 use crate::query::{Field, Query, Test};
 use crate::request::Kind;
-use crate::schema::{Fields, MARK, OVERFLOW, VALUE, term};
+use crate::schema::{Fields, MARK, OVERFLOW, term};
 use crate::text::{fold, key_into, words};
 
 /// The time until which an answer may be worked on.
@@ -357,42 +356,26 @@ impl Leaf {
         found: &mut BitSet,
         doubtful: &mut Vec<DocId>,
     ) -> tantivy::Result<()> {
-        let prefix = path.map_or("", |_| cut_prefix(check.prefix()));
-        let mut count = 0;
-        for (index, start) in lookup::ranges(reader, &self.context.fields, path)? {
-            let mut terms = range(index.terms(), &format!("{start}{prefix}"))?;
-            while terms.advance() {
-                count += 1;
-                self.context.budget.check(count)?;
-                let Ok(term) = std::str::from_utf8(terms.key()) else {
-                    continue;
-                };
-                let Some((_, value)) = term.split_once(VALUE) else {
-                    continue;
-                };
-                if is_definition(term) {
-                    continue;
-                }
-                let read =
-                    || index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic);
-                let passes = match value.split_once(MARK) {
-                    Some((start, _)) => check.passes_by_start(start),
-                    None => Some(check.passes(value)),
-                };
-                match passes {
-                    Some(true) => insert(read()?, found),
-                    Some(false) => {}
-                    None => {
-                        let mut postings = read()?;
-                        while postings.doc() != TERMINATED {
-                            doubtful.push(postings.doc());
-                            postings.advance();
-                        }
+        let (fields, budget) = (&self.context.fields, &self.context.budget);
+        let prefix = cut_prefix(check.prefix());
+        lookup::walk(reader, fields, path, prefix, budget, &mut |value| {
+            let passes = match &value.whole {
+                Some(whole) => Some(check.passes(whole)),
+                None => check.passes_by_start(value.term.split(MARK).next().unwrap_or_default()),
+            };
+            match passes {
+                Some(true) => insert(value.postings()?, found),
+                Some(false) => {}
+                None => {
+                    let mut postings = value.postings()?;
+                    while postings.doc() != TERMINATED {
+                        doubtful.push(postings.doc());
+                        postings.advance();
                     }
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn times(

@@ -8,8 +8,7 @@ use std::collections::HashMap;
 
 use event::{Event, Time};
 use tantivy::query::EnableScoring;
-use tantivy::schema::IndexRecordOption;
-use tantivy::{BitSet, DocId, DocSet, SegmentReader, TERMINATED, TantivyError};
+use tantivy::{BitSet, DocId, DocSet, SegmentReader, TERMINATED};
 
 use crate::compile::{Context, compile, stored};
 use crate::lookup;
@@ -223,31 +222,24 @@ fn count_terms(
     limit: usize,
 ) -> tantivy::Result<Vec<(String, u64)>> {
     let mut counts: HashMap<String, (u64, (usize, DocId))> = HashMap::new();
-    let mut seen = 0_usize;
     for (segment, (reader, docs)) in matched.iter().enumerate() {
-        for (index, prefix) in lookup::ranges(reader, &context.fields, Some(path))? {
-            let mut terms = lookup::range(index.terms(), &prefix)?;
-            while terms.advance() {
-                seen += 1;
-                if seen.is_multiple_of(1_024) && context.budget.is_over() {
-                    return Err(TantivyError::InternalError("out of time".to_owned()));
+        let (fields, budget) = (&context.fields, &context.budget);
+        lookup::walk(reader, fields, Some(path), "", budget, &mut |value| {
+            let mut postings = value.postings()?;
+            let (mut count, mut example) = (0, 0);
+            while postings.doc() != TERMINATED {
+                if docs.contains(postings.doc()) {
+                    count += 1;
+                    example = postings.doc();
                 }
-                let mut postings =
-                    index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
-                let (mut count, mut example) = (0, 0);
-                while postings.doc() != TERMINATED {
-                    if docs.contains(postings.doc()) {
-                        count += 1;
-                        example = postings.doc();
-                    }
-                    postings.advance();
-                }
-                if count > 0 {
-                    let value = String::from_utf8_lossy(&terms.key()[prefix.len()..]).into_owned();
-                    counts.entry(value).or_insert((0, (segment, example))).0 += count;
-                }
+                postings.advance();
             }
-        }
+            if count > 0 {
+                let of_value = counts.entry(value.term.clone().into_owned());
+                of_value.or_insert((0, (segment, example))).0 += count;
+            }
+            Ok(())
+        })?;
     }
     most(counts, limit)
         .into_iter()

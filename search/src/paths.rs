@@ -12,14 +12,25 @@
 //! \2\2P <name> - \1 <path> \1 <path> \1  what the shape is
 //! ```
 //!
+//! A value of a set that is a UUID, or 32 hexadecimal digits, is written in two thirds of the place: these are half of
+//! all bytes of a dictionary. [`packed`] and [`value`] are the two directions:
+//!
+//! ```text
+//! \2u <22 digits of 6 bits>                a UUID, its 128 bits from the left
+//! \2h <22 digits of 6 bits>                32 hexadecimal digits
+//! <first 200 bytes> \2 <hash>              a value longer than 256 bytes, in `fields`
+//! <first 200 bytes> \2 <hash> \2 <value>   the same in `common`
+//! ```
+//!
 //! No path begins with two `\2`. Definitions are bounded by the number of events ([`Paths::event`]): what finds no room
 //! is indexed path by path, which [`crate::lookup`] reads just as well. [`Often`] tells which values come again and again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use event::Id;
 
-use crate::schema::VALUE;
+use crate::schema::{MARK, VALUE};
 
 /// Before the name of a set, in terms of values.
 pub(crate) const SET: &str = "\u{2}\u{2}s";
@@ -146,10 +157,102 @@ fn define(group: Group, numbers: &[u32], paths: &[Box<str>]) -> String {
     definition + &rest
 }
 
+const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz-";
+
 /// Six bits as one character.
 fn digit(bits: u128) -> char {
-    const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz-";
     DIGITS[(bits & 63) as usize] as char
+}
+
+/// Where a UUID has its hyphens.
+const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+/// A UUID, and 32 hexadecimal digits, in lower case: kind, and where hyphens are.
+const KINDS: [(char, &[usize]); 2] = [('u', &HYPHENS), ('h', &[])];
+
+/// The hexadecimal digits of the start of a text of this shape, as far as it reaches; `None` if it has another shape.
+fn hex_of(text: &str, hyphens: &[usize]) -> Option<(u128, usize)> {
+    let (mut bits, mut count) = (0_u128, 0);
+    for (place, byte) in text.bytes().enumerate() {
+        if hyphens.contains(&place) {
+            if byte != b'-' {
+                return None;
+            }
+            continue;
+        }
+        let value = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            _ => return None,
+        };
+        if count == 32 {
+            return None;
+        }
+        bits = bits << 4 | u128::from(value);
+        count += 1;
+    }
+    Some((bits, count))
+}
+
+/// A folded value as it stands in the terms of a set, if it is packed there.
+pub(crate) fn packed(value: &str) -> Option<String> {
+    let (kind, hyphens) = match value.len() {
+        36 => KINDS[0],
+        32 => KINDS[1],
+        _ => return None,
+    };
+    let (bits, _) = hex_of(value, hyphens)?;
+    let mut out = String::from(MARK);
+    out.push(kind);
+    out.extend((0..21).map(|i| digit(bits >> (122 - 6 * i))));
+    out.push(digit(bits << 4));
+    Some(out)
+}
+
+/// What packed values begin with, at least, whose text begins with `prefix`.
+pub(crate) fn packed_starts(prefix: &str) -> impl Iterator<Item = String> {
+    KINDS.into_iter().filter_map(|(kind, hyphens)| {
+        let (bits, count) = hex_of(prefix, hyphens)?;
+        let bits = bits.checked_shl(4 * (32 - count as u32)).unwrap_or(0);
+        let mut out = String::from(MARK);
+        out.push(kind);
+        out.extend((0..4 * count / 6).map(|i| digit(bits >> (122 - 6 * i))));
+        Some(out)
+    })
+}
+
+fn unpacked(kind: char, digits: &str) -> Option<String> {
+    let mut bits = 0_u128;
+    let mut digits = digits.bytes().map(|b| DIGITS.iter().position(|d| *d == b));
+    for _ in 0..21 {
+        bits = bits << 6 | digits.next()?? as u128;
+    }
+    bits = bits << 2 | digits.next()?? as u128 >> 4;
+    let mut out = format!("{bits:032x}");
+    if kind == 'u' {
+        HYPHENS.iter().for_each(|place| out.insert(*place, '-'));
+    }
+    Some(out)
+}
+
+/// What a value in a dictionary stands for: the value as [`crate::schema::value_term_into`] writes it, and the whole
+/// folded value, unless it was cut.
+pub(crate) fn value(written: &str) -> (Cow<'_, str>, Option<Cow<'_, str>>) {
+    let Some((start, rest)) = written.split_once(MARK) else {
+        return (written.into(), Some(written.into()));
+    };
+    if start.is_empty() {
+        let mut chars = rest.chars();
+        let kind = chars.next().unwrap_or_default();
+        let text = unpacked(kind, chars.as_str()).unwrap_or_default();
+        return (text.clone().into(), Some(text.into()));
+    }
+    match rest.split_once(MARK) {
+        None => (written.into(), None),
+        Some((hash, whole)) => {
+            let cut = &written[..start.len() + 1 + hash.len()];
+            (cut.into(), Some(whole.into()))
+        }
+    }
 }
 
 /// Is this term a definition, rather than one of events?
@@ -239,6 +342,39 @@ mod tests {
         assert!(terms.len() <= ROOM.0 + named);
         paths.event();
         assert_eq!(paths.path(numbers[7]), format!("{:0>200}", 7));
+    }
+
+    #[test]
+    fn what_is_packed_comes_out_again() {
+        let uuid = "7b72a207-9b9e-40e1-bcec-b4ba06bc343b";
+        let hex = uuid.replace('-', "");
+        for text in [uuid, &hex, &"f".repeat(32), &"0".repeat(32)] {
+            let packed = packed(text).unwrap();
+            assert_eq!(packed.len(), 24);
+            assert_eq!(value(&packed), (text.into(), Some(text.into())));
+            for end in 0..=text.len() {
+                let mut starts = packed_starts(&text[..end]);
+                assert!(starts.any(|s| packed.starts_with(&s)), "{}", &text[..end]);
+            }
+        }
+        let upper = uuid.to_uppercase();
+        for text in [
+            "",
+            "7b72a207",
+            &upper,
+            &uuid.replace('-', "_"),
+            &"g".repeat(32),
+        ] {
+            assert_eq!(packed(text), None);
+        }
+        assert_eq!(
+            packed_starts("x").count() + packed_starts("7b72a207x").count(),
+            0
+        );
+        let cut = format!("{}{MARK}{}", "a".repeat(200), "1".repeat(32));
+        assert_eq!(value(&cut), (cut.as_str().into(), None));
+        let longer = format!("{cut}{MARK}aaa");
+        assert_eq!(value(&longer), (cut.as_str().into(), Some("aaa".into())));
     }
 
     #[test]

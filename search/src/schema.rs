@@ -40,8 +40,8 @@ use tantivy::schema::{
 use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerManager};
 use tantivy::{IndexSettings, IndexSortByField, Order, TantivyDocument};
 
-use crate::lookup::Sets;
-use crate::paths::{Group, Often, Paths, SET, SHAPE};
+use crate::lookup::Known;
+use crate::paths::{Group, Often, Paths, SET, SHAPE, packed};
 use crate::text::{fold_into, is_one_word, key_into, words};
 
 /// Values of an event that are indexed by field; further ones are found by comparing the stored event.
@@ -50,6 +50,8 @@ pub(crate) const MAX_LEAVES: usize = 1_000;
 pub(crate) const MAX_PATH: usize = 512;
 /// Longer values are indexed by their start and their hash.
 pub(crate) const MAX_VALUE: usize = 256;
+/// Longer values are never among the frequent ones.
+pub(crate) const MAX_COMMON: usize = 4_096;
 /// How much text of one event is indexed word by word.
 pub(crate) const MAX_WORDS_BYTES: usize = 256 * 1024;
 /// How much of a longer value stands in its term.
@@ -90,7 +92,7 @@ pub(crate) struct Fields {
     /// Terms of values that come often; splits of the first format and findings have none.
     pub(crate) common: Option<Field>,
     /// What [`crate::lookup`] knows of the segments.
-    pub(crate) sets: Arc<Sets>,
+    pub(crate) known: Arc<Known>,
     /// Terms of words.
     pub(crate) words: Field,
     /// Microseconds since 1970; the order within a split.
@@ -151,7 +153,7 @@ impl Fields {
             schema: schema.build(),
             fields,
             common,
-            sets: Arc::default(),
+            known: Arc::default(),
             words,
             time,
             ingest_time,
@@ -437,10 +439,10 @@ impl Builder {
             }
             return;
         };
-        // Of a value that is cut the words are not in its term.
         let whole = folded.len() <= MAX_VALUE;
         let mark = self.hasher.hash_one((hash, free, group));
-        let terms = match whole && often.count(mark) {
+        let common = folded.len() <= MAX_COMMON && often.count(mark);
+        let terms = match common {
             true => &mut self.common,
             false => {
                 if free && !(whole && is_one_word(folded)) {
@@ -452,7 +454,15 @@ impl Builder {
         terms.push_str(SET);
         terms.push_str(name);
         terms.push(VALUE);
-        value_term_into(folded, terms);
+        match packed(folded) {
+            Some(packed) => terms.push_str(&packed),
+            None => value_term_into(folded, terms),
+        }
+        // The words of a frequent value are found by its term, so that it must have all of them.
+        if common && !whole {
+            terms.push(MARK);
+            terms.push_str(folded);
+        }
         terms.push('\0');
     }
 
