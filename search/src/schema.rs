@@ -172,7 +172,7 @@ pub(crate) fn settings() -> IndexSettings {
             field: "time".to_owned(),
             order: Order::Desc,
         }),
-        docstore_blocksize: 128 * 1024,
+        docstore_blocksize: 256 * 1024,
         ..findings_settings()
     }
 }

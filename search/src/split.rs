@@ -101,9 +101,24 @@ pub(crate) struct Writer {
 impl Writer {
     /// Begins split `number` in `dir`. `memory` bounds what [`Writer::memory`] should be let to reach.
     pub(crate) fn create(dir: &Path, number: u64, memory: usize) -> tantivy::Result<Writer> {
+        Writer::with(Fields::events(), FORMAT, dir, number, memory)
+    }
+
+    /// As [`Writer::create`], in the first format: what older programs left must be found.
+    #[cfg(test)]
+    pub(crate) fn first(dir: &Path, number: u64, memory: usize) -> tantivy::Result<Writer> {
+        Writer::with(Fields::first(), 0, dir, number, memory)
+    }
+
+    fn with(
+        fields: Fields,
+        format: u32,
+        dir: &Path,
+        number: u64,
+        memory: usize,
+    ) -> tantivy::Result<Writer> {
         let folder = Meta::folder(dir, number);
         std::fs::create_dir_all(&folder)?;
-        let fields = Fields::events();
         let writer = Index::builder()
             .schema(fields.schema.clone())
             .settings(settings())
@@ -116,7 +131,7 @@ impl Writer {
             meta: Meta {
                 number,
                 order: number,
-                format: FORMAT,
+                format,
                 ..Meta::default()
             },
         })
