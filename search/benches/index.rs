@@ -1,259 +1,432 @@
-//! How fast events are indexed, how much disk that takes, and how long queries last.
+//! How fast events are indexed, how much disk that takes, and how long queries last, beside bare tantivy.
 //!
-//! `cargo bench -p search [-- EVENTS]` makes CloudTrail-like events from a seed, indexes them with one thread through
-//! [`OfflineIndex`], and prints a table: events per second, size of the index against the size of the records, and the
-//! median time of typical queries. It compares nothing and fails on nothing.
+//! `cargo bench -p search --bench index -- INDEX [EVENTS]` takes the events of an index folder (`trailwarden hunt FOLDER
+//! --index INDEX` makes one of CloudTrail files), oldest first, in the order in which objects bring them. Page by page it
+//! gives them to [`OfflineIndex`] and to tantivy with one JSON field (default tokenizer, positions, stored): once the
+//! whole event, envelope and original, and once the original alone. All see the same documents in one run on one thread;
+//! time on the processor counts, so that other work on the machine does not. Then two threads have an index each, and
+//! the index made before answers queries: cold, with its files dropped from the page cache, and warm.
+//! `deploy/test/search` runs all of it. It fails on nothing.
 
+#![expect(clippy::print_stdout, reason = "a bench prints its numbers")]
+
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use event::{Event, Id, Outcome, Time};
+use event::{Clock, Event, Time};
 use search::offline::OfflineIndex;
 use search::{Config, Metrics, Request, Searcher};
+use tantivy::directory::MmapDirectory;
+use tantivy::schema::{STORED, Schema, SchemaBuilder, TEXT};
+use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument};
 
-/// splitmix64
-struct Random(u64);
+/// How many events are taken at a time.
+const PAGE: usize = 10_000;
+/// How many events the run with two threads has, since it holds them in memory.
+const MOST_IN_MEMORY: usize = 100_000;
+/// 256 MiB, as [`OfflineIndex`] has.
+const MEMORY: usize = 256 << 20;
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ z >> 31
-    }
-
-    /// Small numbers far more often than large ones.
-    fn below(&mut self, limit: u64) -> u64 {
-        let share = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-        ((limit as f64).powf(share) - 1.0) as u64
-    }
-
-    fn uuid(&mut self) -> String {
-        let (a, b) = (self.next(), self.next());
-        format!(
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            a >> 32,
-            a >> 16 & 0xffff,
-            a & 0xffff,
-            b >> 48,
-            b & 0xffff_ffff_ffff
-        )
-    }
-}
-
-const CALLS: &[(&str, &str)] = &[
-    ("sts.amazonaws.com", "AssumeRole"),
-    ("s3.amazonaws.com", "GetObject"),
-    ("ec2.amazonaws.com", "DescribeInstances"),
-    ("kms.amazonaws.com", "Decrypt"),
-    ("iam.amazonaws.com", "ListRoles"),
-    ("lambda.amazonaws.com", "Invoke20150331"),
-    ("s3.amazonaws.com", "PutObject"),
-    ("logs.amazonaws.com", "CreateLogStream"),
-    ("secretsmanager.amazonaws.com", "GetSecretValue"),
-    ("iam.amazonaws.com", "CreateUser"),
-    ("cloudtrail.amazonaws.com", "StopLogging"),
-];
-
-fn event(random: &mut Random, number: u64) -> Event {
-    let (service, action) = CALLS[random.below(CALLS.len() as u64) as usize];
-    let time = Time::from_seconds(1_772_000_000 + number as i64 / 3);
-    let account = format!("{:012}", 100_000_000_000 + random.below(8) * 7_777_777);
-    let role = format!("role-{}", random.below(60));
-    let session = format!("{role}-session-{}", random.below(3_000));
-    let ip = format!("203.0.{}.{}", random.below(113), random.below(250));
-    let key = format!(
-        "ASIA{:016X}",
-        random.below(5_000).wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    );
-    let (event_id, request_id) = (random.uuid(), random.uuid());
-    let bucket = format!("data-bucket-{}", random.below(200));
-    let object = format!(
-        "year=2026/month=03/part-{:08}.parquet",
-        random.next() % 500_000
-    );
-    let denied = random.next().is_multiple_of(50);
-    let arn = format!("arn:aws:sts::{account}:assumed-role/{role}/{session}");
-    let error = if denied {
-        format!(
-            r#""errorCode":"AccessDenied","errorMessage":"User: {arn} is not authorized to perform: {action}","#
-        )
-    } else {
-        String::new()
-    };
-    let raw = format!(
-        r#"{{"eventVersion":"1.11","userIdentity":{{"type":"AssumedRole","principalId":"AROA{role}:{session}","arn":"{arn}","accountId":"{account}","accessKeyId":"{key}","sessionContext":{{"sessionIssuer":{{"type":"Role","principalId":"AROA{role}","arn":"arn:aws:iam::{account}:role/{role}","accountId":"{account}","userName":"{role}"}},"attributes":{{"creationDate":"{time}","mfaAuthenticated":"false"}}}}}},"eventTime":"{time}","eventSource":"{service}","eventName":"{action}","awsRegion":"eu-west-1","sourceIPAddress":"{ip}","userAgent":"aws-sdk-go-v2/1.24.{} os/linux lang/go#1.21.5 md/GOOS#linux",{error}"requestParameters":{{"bucketName":"{bucket}","key":"{object}","Host":"{bucket}.s3.eu-west-1.amazonaws.com"}},"responseElements":null,"additionalEventData":{{"SignatureVersion":"SigV4","CipherSuite":"TLS_AES_128_GCM_SHA256","bytesTransferredIn":{},"AuthenticationMethod":"AuthHeader","x-amz-id-2":"{}"}},"requestID":"{request_id}","eventID":"{event_id}","readOnly":{},"resources":[{{"type":"AWS::S3::Object","ARN":"arn:aws:s3:::{bucket}/{object}"}},{{"accountId":"{account}","type":"AWS::S3::Bucket","ARN":"arn:aws:s3:::{bucket}"}}],"eventType":"AwsApiCall","managementEvent":false,"recipientAccountId":"{account}","eventCategory":"Data","tlsDetails":{{"tlsVersion":"TLSv1.3","cipherSuite":"TLS_AES_128_GCM_SHA256","clientProvidedHostHeader":"{bucket}.s3.eu-west-1.amazonaws.com"}}}}"#,
-        random.below(20),
-        random.below(100_000),
-        random.uuid(),
-        random.next().is_multiple_of(2),
-    );
-    Event {
-        id: Id::cloudtrail(&account, &event_id),
-        source_id: event_id.into(),
-        source: "aws.cloudtrail".into(),
-        time,
-        ingest_time: time,
-        account: account.as_str().into(),
-        region: "eu-west-1".into(),
-        category: "Data".into(),
-        service: service.into(),
-        action: action.into(),
-        outcome: if denied {
-            Outcome::Denied
-        } else {
-            Outcome::Success
-        },
-        error_code: if denied {
-            "AccessDenied".into()
-        } else {
-            "".into()
-        },
-        actor: format!("{role}/{session}").into(),
-        actor_type: "AssumedRole".into(),
-        actor_id: arn.into(),
-        identity: session.as_str().into(),
-        session: session.into(),
-        access_key: key.into(),
-        issuer: format!("arn:aws:iam::{account}:role/{role}").into(),
-        mfa: Some(false),
-        src_ip: ip.into(),
-        user_agent: "aws-sdk-go-v2/1.24 os/linux lang/go#1.21.5 md/GOOS#linux".into(),
-        resources: vec![format!("arn:aws:s3:::{bucket}/{object}").into()],
-        request_id: request_id.into(),
-        raw: Bytes::from(raw),
-        ..Event::default()
-    }
-}
-
-fn folder_size(path: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(path).expect("the folder was just written");
-    entries
-        .flatten()
-        .map(|e| match e.path().is_dir() {
-            true => folder_size(&e.path()),
-            false => e.metadata().map_or(0, |m| m.len()),
-        })
-        .sum()
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-#[expect(clippy::print_stdout, reason = "a bench prints its table")]
 fn main() {
-    let number = std::env::args()
-        .filter_map(|a| a.parse().ok())
-        .next()
-        .unwrap_or(200_000);
-    let mut random = Random(7);
-    let dir = tempfile::tempdir().expect("a temporary folder can be made");
-    let config = Config::default();
-    let mut index = OfflineIndex::create(dir.path(), &config).expect("the folder is empty");
-    let (mut raw, mut spent) = (0, Duration::ZERO);
-    for i in 0..number {
-        let event = event(&mut random, i);
-        raw += event.raw.len() as u64;
-        let start = Instant::now();
-        index.add(&event).expect("the disk has space");
-        spent += start.elapsed();
-    }
-    let start = Instant::now();
-    index.finish().expect("the disk has space");
-    spent += start.elapsed();
-    let size = folder_size(dir.path());
-    println!(
-        "indexed {number} events of {} bytes on average",
-        raw / number.max(1)
-    );
-    println!(
-        "{:>10.0} events/s, one thread",
-        number as f64 / spent.as_secs_f64()
-    );
-    println!(
-        "{:>10.2} index/raw ({} MiB)",
-        size as f64 / raw as f64,
-        size >> 20
-    );
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with("--"))
+        .collect();
+    let Some(source) = arguments.first() else {
+        println!("usage: cargo bench -p search --bench index -- INDEX [EVENTS]");
+        return;
+    };
+    let number = arguments
+        .get(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(usize::MAX);
+    let dir = tempfile::Builder::new()
+        .prefix("index-bench-")
+        .tempdir_in(Path::new(source).parent().unwrap_or(Path::new(".")))
+        .expect("beside the index there is space");
+    let source = Pages::open(Path::new(source), number);
+    let built = one_thread(source, dir.path());
+    two_threads(&built, dir.path());
+    queries(&built, &dir.path().join("ours"));
+}
 
+/// The events of an index, page by page.
+struct Pages {
+    searcher: Searcher,
+    request: Request,
+    left: usize,
+    ended: bool,
+}
+
+impl Pages {
+    fn open(dir: &Path, number: usize) -> Pages {
+        Pages {
+            searcher: searcher(dir, Time::from_seconds(0)),
+            request: Request {
+                query: "*".to_owned(),
+                limit: PAGE,
+                ..Request::default()
+            },
+            left: number,
+            ended: false,
+        }
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Vec<Event>;
+
+    fn next(&mut self) -> Option<Vec<Event>> {
+        if self.ended || self.left == 0 {
+            return None;
+        }
+        let answer = self.searcher.search(&self.request).expect("it reads all");
+        self.request.after = answer.next;
+        self.ended = answer.next.is_none();
+        let mut events = answer.hits;
+        events.truncate(self.left);
+        self.left -= events.len();
+        // An object has five minutes of one account and region.
+        let object = |e: &Event| {
+            let object = (e.account.as_str().to_owned(), e.region.as_str().to_owned());
+            (e.time.0 / 300_000_000, object)
+        };
+        events.sort_by_cached_key(object);
+        (!events.is_empty()).then_some(events)
+    }
+}
+
+fn searcher(dir: &Path, now: Time) -> Searcher {
     let metrics = Metrics::new(&prometheus::Registry::new()).expect("the registry is new");
-    let now = Time::from_seconds(1_772_000_000 + number as i64 / 3);
-    let clock: event::Clock = std::sync::Arc::new(move || now);
-    let searcher =
-        Searcher::open(dir.path(), &config, metrics, clock).expect("it was just written");
-    for (query, limit, count) in [
-        ("action:CreateUser", 100, false),
-        ("eventName:CreateUser", 100, false),
-        ("eventName:CreateUser", 100, true),
-        ("eventName:GetObject AND errorCode:AccessDenied", 100, false),
-        ("NOT action:AssumeRole AND src_ip:203.0.7.0/24", 100, false),
-        ("\"not authorized\"", 100, false),
-        ("stoplogging", 100, false),
-        ("requestParameters.key:*parquet", 100, false),
-        ("requestParameters.key:/.*00123.*/", 100, false),
-        ("additionalEventData.bytesTransferredIn:>99000", 100, false),
-        ("*", 100, false),
-        ("*", 100, true),
-        ("time:>-1h outcome:denied", 100, true),
+    let clock: Clock = std::sync::Arc::new(move || now);
+    let config = Config {
+        timeout_ms: 600_000,
+        ..Config::default()
+    };
+    Searcher::open(dir, &config, metrics, clock).expect("the folder has an index")
+}
+
+/// How long this thread has been on a processor; elsewhere than on Linux how long it has run.
+fn cpu(since: Instant) -> Duration {
+    let own = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    own().map_or(since.elapsed(), Duration::from_nanos)
+}
+
+/// Tantivy as one would use it first: the whole document in one JSON field.
+struct Bare {
+    dir: PathBuf,
+    schema: Schema,
+    writer: Option<SingleSegmentIndexWriter>,
+    segments: usize,
+}
+
+impl Bare {
+    fn create(dir: PathBuf) -> Bare {
+        let mut schema = SchemaBuilder::new();
+        schema.add_json_field("event", TEXT | STORED);
+        let (schema, writer, segments) = (schema.build(), None, 0);
+        Bare {
+            dir,
+            schema,
+            writer,
+            segments,
+        }
+    }
+
+    fn add(&mut self, json: &str) {
+        let document = TantivyDocument::parse_json(&self.schema, json).expect("it is JSON");
+        let writer = self.writer.get_or_insert_with(|| {
+            let folder = self.dir.join(self.segments.to_string());
+            std::fs::create_dir_all(&folder).expect("the disk has space");
+            Index::builder()
+                .schema(self.schema.clone())
+                .single_segment_index_writer(
+                    MmapDirectory::open(&folder).expect("it was just made"),
+                    MEMORY,
+                )
+                .expect("the folder is empty")
+        });
+        writer.add_document(document).expect("the disk has space");
+        if writer.mem_usage() >= MEMORY {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.finalize().expect("the disk has space");
+            self.segments += 1;
+        }
+    }
+}
+
+/// A document for [`Bare`]: the event with its envelope, or its original alone.
+fn document(event: &Event, whole: bool) -> String {
+    let json = match whole {
+        true => event.to_json().to_string(),
+        false => String::from_utf8_lossy(&event.raw).into_owned(),
+    };
+    format!(r#"{{"event":{json}}}"#)
+}
+
+/// What was indexed, and samples of it to search for.
+struct Built {
+    events: usize,
+    latest: Time,
+    sample: Event,
+    kept: Vec<Event>,
+}
+
+fn one_thread(pages: Pages, dir: &Path) -> Built {
+    let start = Instant::now();
+    let mut ours =
+        OfflineIndex::create(&dir.join("ours"), &Config::default()).expect("the folder is empty");
+    let mut bare = [true, false].map(|whole| (whole, Bare::create(dir.join(format!("{whole}")))));
+    let mut spent = [Duration::ZERO; 3];
+    let (mut events, mut raw) = (0, 0);
+    let mut latest = Time(0);
+    let mut sample: Option<Event> = None;
+    let mut kept = Vec::new();
+    for page in pages {
+        events += page.len();
+        raw += page.iter().map(|e| e.raw.len() as u64).sum::<u64>();
+        latest = page.iter().map(|e| e.time).max().unwrap_or(latest);
+        let denied = |e: &&Event| &*e.error_code == "AccessDenied" && !e.src_ip.is_empty();
+        sample = page.iter().find(denied).cloned().or(sample);
+        let before = cpu(start);
+        for event in &page {
+            ours.add(event).expect("the disk has space");
+        }
+        spent[0] += cpu(start) - before;
+        for (place, (whole, bare)) in bare.iter_mut().enumerate() {
+            let documents: Vec<String> = page.iter().map(|e| document(e, *whole)).collect();
+            let before = cpu(start);
+            documents.iter().for_each(|d| bare.add(d));
+            spent[place + 1] += cpu(start) - before;
+        }
+        if kept.len() < MOST_IN_MEMORY {
+            kept.extend(page);
+        }
+    }
+    let before = cpu(start);
+    ours.finish().expect("the disk has space");
+    spent[0] += cpu(start) - before;
+    for (place, (_, bare)) in bare.iter_mut().enumerate() {
+        let before = cpu(start);
+        bare.end();
+        spent[place + 1] += cpu(start) - before;
+    }
+    println!(
+        "{events} events, originals of {} bytes on average\n",
+        raw / events.max(1) as u64
+    );
+    println!("| one thread | events per CPU s | bare / ours | bytes on disk / originals |");
+    println!("|---|---|---|---|");
+    let names = ["ours", "true", "false"];
+    let titles = [
+        "Trailwarden, every field, event stored",
+        "bare tantivy, whole event as one JSON field, stored",
+        "bare tantivy, original alone as one JSON field, stored",
+    ];
+    for ((name, title), time) in names.iter().zip(titles).zip(spent) {
+        println!(
+            "| {title} | {:.0} | {:.2} | {:.3} |",
+            events as f64 / time.as_secs_f64(),
+            time.as_secs_f64() / spent[0].as_secs_f64(),
+            size(&dir.join(name), "") as f64 / raw as f64,
+        );
+    }
+    println!("\n| of it | bytes / originals |\n|---|---|");
+    for (part, extension) in [
+        ("stored events", "store"),
+        ("dictionaries", "term"),
+        ("postings", "idx"),
+        ("positions", "pos"),
+        ("columns", "fast"),
     ] {
-        let request = Request {
-            query: query.to_owned(),
-            limit,
-            count,
-            newest_first: true,
-            ..Request::default()
-        };
-        let mut found = 0;
-        let times = (0..9)
-            .map(|_| {
-                let answer = searcher.search(&request).expect("the query is good");
-                found = answer.total.unwrap_or(answer.hits.len() as u64);
-                answer.took
-            })
-            .collect();
-        println!(
-            "{:>10.2} ms  {found:>8}  {query}",
-            median(times).as_secs_f64() * 1e3
-        );
+        let bytes = size(&dir.join("ours"), extension);
+        println!("| {part} | {:.3} |", bytes as f64 / raw as f64);
     }
-    for field in ["action", "src_ip", "userIdentity.arn"] {
-        let request = Request {
-            limit: 10,
-            newest_first: true,
-            ..Request::default()
-        };
-        let times = (0..5)
-            .map(|_| {
-                let start = Instant::now();
-                searcher
-                    .top(&request, field, 20)
-                    .expect("the field is good");
-                start.elapsed()
-            })
-            .collect();
-        println!(
-            "{:>10.2} ms  top 20 of {field}",
-            median(times).as_secs_f64() * 1e3
-        );
+    Built {
+        events,
+        latest,
+        sample: sample.or(kept.first().cloned()).expect("there are events"),
+        kept,
     }
-    let request = Request {
-        limit: 10,
+}
+
+fn two_threads(built: &Built, dir: &Path) {
+    let middle = built.kept.len() / 2;
+    let halves = [&built.kept[..middle], &built.kept[middle..]];
+    let run = |title: &str, name: &str, work: &(dyn Fn(&[Event], PathBuf) + Sync)| {
+        let start = Instant::now();
+        let spent: Duration = std::thread::scope(|scope| {
+            let threads = halves.into_iter().enumerate().map(|(place, half)| {
+                let folder = dir.join(format!("{name}-{place}"));
+                scope.spawn(move || {
+                    work(half, folder);
+                    cpu(start)
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            let joined = threads.into_iter().map(|t| t.join().expect("it ends well"));
+            joined.sum()
+        });
+        let per = |time: Duration| built.kept.len() as f64 / time.as_secs_f64();
+        println!(
+            "| {title} | {:.0} | {:.0} |",
+            per(start.elapsed()),
+            per(spent)
+        );
+    };
+    println!(
+        "\n| two threads, an index each, {} events | events/s | events per CPU s |\n|---|---|---|",
+        built.kept.len()
+    );
+    run("Trailwarden", "two-ours", &|events, folder| {
+        let mut index =
+            OfflineIndex::create(&folder, &Config::default()).expect("the folder is empty");
+        for event in events {
+            index.add(event).expect("the disk has space");
+        }
+        index.finish().expect("the disk has space");
+    });
+    run(
+        "bare tantivy, whole event (its JSON is made here)",
+        "two-bare",
+        &|events, folder| {
+            let mut bare = Bare::create(folder);
+            events.iter().for_each(|e| bare.add(&document(e, true)));
+            bare.end();
+        },
+    );
+    println!();
+}
+
+/// Calls `each` for the files below a folder.
+fn walk(path: &Path, each: &mut dyn FnMut(&Path, u64)) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        match entry.path().is_dir() {
+            true => walk(&entry.path(), each),
+            false => each(&entry.path(), entry.metadata().map_or(0, |m| m.len())),
+        }
+    }
+}
+
+/// The bytes of the files below a folder that end so.
+fn size(path: &Path, extension: &str) -> u64 {
+    let mut sum = 0;
+    walk(path, &mut |file, bytes| {
+        let fits = extension.is_empty() || file.extension().is_some_and(|e| e == extension);
+        sum += u64::from(fits) * bytes;
+    });
+    sum
+}
+
+/// Drops the files below a folder from the page cache, by what GNU `dd` does with `nocache`.
+fn forget(path: &Path) {
+    walk(path, &mut |file, _| {
+        let _ = std::process::Command::new("dd")
+            .arg(format!("if={}", file.display()))
+            .args(["iflag=nocache", "count=0", "status=none"])
+            .status();
+    });
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+fn queries(built: &Built, dir: &Path) {
+    let now = built.latest;
+    let month = now.plus(-30 * 86_400 * 1_000_000);
+    let sample = &built.sample;
+    let network = sample
+        .src_ip
+        .rsplit_once('.')
+        .map_or("198.18", |(n, _)| n.rsplit_once('.').map_or(n, |(n, _)| n));
+    let mut identities = std::collections::HashMap::<&str, usize>::new();
+    for event in &built.kept {
+        *identities.entry(&event.identity).or_default() += 1;
+    }
+    let identity = identities
+        .into_iter()
+        .max_by_key(|i| i.1)
+        .map_or("", |i| i.0);
+    let page = |query: String| Request {
+        query,
+        from: Some(month),
+        to: Some(now),
+        limit: 100,
         newest_first: true,
         ..Request::default()
     };
-    let times = (0..5)
+    println!(
+        "| query, {} events | cold, ms | warm, ms | answers |",
+        built.events
+    );
+    println!("|---|---|---|---|");
+    let searches = [
+        ("needle", format!("eventID:{}", sample.source_id)),
+        ("needle as free text", sample.source_id.to_string()),
+        ("identity, 30 days", format!("identity:\"{identity}\"")),
+        ("phrase", "\"is not authorized to perform\"".to_owned()),
+        ("word of many", "amazonaws".to_owned()),
+        (
+            "network and error code",
+            format!("sourceIPAddress:{network}.0.0/16 AND errorCode:AccessDenied"),
+        ),
+        ("wildcard", "userIdentity.arn:*role/*".to_owned()),
+        ("field exists", "errorMessage:*".to_owned()),
+        ("newest page", "*".to_owned()),
+    ];
+    for (title, query) in searches {
+        let request = page(query);
+        line(title, dir, now, &|searcher| {
+            let answer = searcher.search(&request).expect("the query is good");
+            answer.hits.len()
+        });
+    }
+    let all = page("*".to_owned());
+    line("top 20 actors and a bar an hour", dir, now, &|searcher| {
+        let top = searcher.top(&all, "actor", 20).expect("it has a column");
+        let bars = searcher.histogram(&all, 720).expect("720 are few");
+        top.len() + bars.len()
+    });
+    let few = page("errorCode:AccessDenied".to_owned());
+    line("the same of what was denied", dir, now, &|searcher| {
+        let top = searcher.top(&few, "actor", 20).expect("it has a column");
+        let bars = searcher.histogram(&few, 720).expect("720 are few");
+        top.len() + bars.len()
+    });
+    line("top 20 of a field without column", dir, now, &|searcher| {
+        let top = searcher.top(&few, "userIdentity.arn", 20);
+        top.expect("it is a field").len()
+    });
+}
+
+fn line(title: &str, dir: &Path, now: Time, search: &dyn Fn(&Searcher) -> usize) {
+    let timed = |searcher: &Searcher| {
+        let start = Instant::now();
+        let found = search(searcher);
+        (start.elapsed(), found)
+    };
+    let cold = (0..3)
         .map(|_| {
-            let start = Instant::now();
-            searcher
-                .histogram(&request, 100)
-                .expect("it is within bounds");
-            start.elapsed()
+            forget(dir);
+            timed(&searcher(dir, now)).0
         })
         .collect();
+    let warm = searcher(dir, now);
+    let (_, found) = timed(&warm);
+    let times = (0..11).map(|_| timed(&warm).0).collect();
     println!(
-        "{:>10.2} ms  histogram of everything",
-        median(times).as_secs_f64() * 1e3
+        "| {title} | {:.1} | {:.1} | {found} |",
+        median(cold),
+        median(times)
     );
 }

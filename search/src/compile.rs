@@ -24,11 +24,12 @@ use tantivy::{
     BitSet, DocId, DocSet, SegmentReader, TERMINATED, TantivyDocument, TantivyError, Term,
 };
 
+use crate::lookup::{self, insert, range};
 use crate::query::check::{Check, is_about_words};
 use crate::query::matches::{Subject, micros};
 use crate::query::{Field, Query, Test};
 use crate::request::Kind;
-use crate::schema::{Fields, MARK, OVERFLOW, VALUE, term};
+use crate::schema::{Fields, MARK, OVERFLOW, term};
 use crate::text::{fold, key_into, words};
 
 /// The time until which an answer may be worked on.
@@ -58,7 +59,8 @@ impl Budget {
         over
     }
 
-    fn check(&self, count: usize) -> tantivy::Result<()> {
+    /// Fails once the time is over; looks at the clock at every 1,024th `count`.
+    pub(crate) fn check(&self, count: usize) -> tantivy::Result<()> {
         if count.is_multiple_of(1_024) && self.is_over() {
             return Err(TantivyError::InternalError("out of time".to_owned()));
         }
@@ -146,10 +148,6 @@ impl Context {
 fn leaf(query: &Query, seek: Seek, context: &Context) -> Box<dyn TantivyQuery> {
     let fields = &context.fields;
     let exact: Option<Box<dyn TantivyQuery>> = match &seek {
-        Seek::Term(text) => Some(Box::new(TermQuery::new(
-            Term::from_field_text(fields.fields, text),
-            IndexRecordOption::Basic,
-        ))),
         Seek::Phrase(phrase) => {
             let terms: Vec<Term> = phrase
                 .iter()
@@ -229,29 +227,35 @@ impl Weight for LeafWeight {
     fn scorer(&self, reader: &SegmentReader, boost: f32) -> tantivy::Result<Box<dyn Scorer>> {
         let leaf = &self.leaf;
         let overflow = leaf.overflow(reader)?;
-        if let (Some(exact), None) = (&self.exact, &overflow) {
-            let scorer = exact.scorer(reader, boost)?;
-            return Ok(match &*leaf.seek {
-                Seek::Phrase(_) => Box::new(Patient(scorer)),
-                _ => scorer,
-            });
+        let fields = &leaf.context.fields;
+        if let (Seek::Term(text), None) = (&*leaf.seek, &overflow) {
+            let postings = lookup::postings(reader, fields, text)?;
+            return Ok(Box::new(Patient(lookup::union(postings, reader, boost))));
         }
         let mut found = BitSet::with_max_value(reader.max_doc());
         let mut doubtful = Vec::new();
-        match (&self.exact, &*leaf.seek) {
-            (Some(exact), _) => exact.for_each_no_score(reader, &mut |docs| {
+        if let Some(exact) = &self.exact {
+            exact.for_each_no_score(reader, &mut |docs| {
                 docs.iter().for_each(|doc| {
                     found.insert(*doc);
                 });
-            })?,
-            (None, Seek::Words(check)) => leaf.walk_words(reader, check, &mut found)?,
-            (None, Seek::Values(path, check)) => {
+            })?;
+        }
+        match &*leaf.seek {
+            Seek::Phrase(phrase) => {
+                lookup::texts(reader, fields, phrase, &leaf.context.budget, &mut found)?;
+            }
+            Seek::Words(check) => leaf.walk_words(reader, check, &mut found)?,
+            Seek::Values(path, check) => {
                 leaf.walk_values(reader, path.as_deref(), check, &mut found, &mut doubtful)?;
             }
-            (None, Seek::Time(column, from, to)) => {
+            Seek::Time(column, from, to) => {
                 leaf.times(reader, column, *from, *to, &mut found)?;
             }
-            (None, Seek::Term(_) | Seek::Phrase(_)) => {}
+            Seek::Term(text) => {
+                let postings = lookup::postings(reader, fields, text)?;
+                postings.into_iter().for_each(|p| insert(p, &mut found));
+            }
         }
         if !matches!(&*leaf.seek, Seek::Time(..)) {
             doubtful.extend(overflow.into_iter().flatten());
@@ -340,7 +344,8 @@ impl Leaf {
                 insert(postings, found);
             }
         }
-        Ok(())
+        let context = &self.context;
+        lookup::by_word(reader, &context.fields, check, &context.budget, found)
     }
 
     fn walk_values(
@@ -351,41 +356,26 @@ impl Leaf {
         found: &mut BitSet,
         doubtful: &mut Vec<DocId>,
     ) -> tantivy::Result<()> {
-        let index = reader.inverted_index(self.context.fields.fields)?;
-        let prefix = match path {
-            Some(path) => format!("{path}{VALUE}{}", cut_prefix(check.prefix())),
-            None => String::new(),
-        };
-        let mut terms = range(index.terms(), &prefix)?;
-        let mut count = 0;
-        while terms.advance() {
-            count += 1;
-            self.context.budget.check(count)?;
-            let Ok(term) = std::str::from_utf8(terms.key()) else {
-                continue;
-            };
-            let Some((_, value)) = term.split_once(VALUE) else {
-                continue;
-            };
-            let read =
-                || index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic);
-            let passes = match value.split_once(MARK) {
-                Some((start, _)) => check.passes_by_start(start),
-                None => Some(check.passes(value)),
+        let (fields, budget) = (&self.context.fields, &self.context.budget);
+        let prefix = cut_prefix(check.prefix());
+        lookup::walk(reader, fields, path, prefix, budget, &mut |value| {
+            let passes = match &value.whole {
+                Some(whole) => Some(check.passes(whole)),
+                None => check.passes_by_start(value.term.split(MARK).next().unwrap_or_default()),
             };
             match passes {
-                Some(true) => insert(read()?, found),
+                Some(true) => insert(value.postings()?, found),
                 Some(false) => {}
                 None => {
-                    let mut postings = read()?;
+                    let mut postings = value.postings()?;
                     while postings.doc() != TERMINATED {
                         doubtful.push(postings.doc());
                         postings.advance();
                     }
                 }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn times(
@@ -452,19 +442,6 @@ pub(crate) fn stored(
     Ok(value.and_then(|v| v.as_bytes()).map(Bytes::copy_from_slice))
 }
 
-/// The terms that begin with `prefix`.
-fn range<'a>(
-    terms: &'a tantivy::termdict::TermDictionary,
-    prefix: &str,
-) -> std::io::Result<tantivy::termdict::TermStreamer<'a>> {
-    if prefix.is_empty() {
-        return terms.stream();
-    }
-    // No term has a byte of 0xff, since terms are UTF-8.
-    let end = [prefix.as_bytes(), &[0xff]].concat();
-    terms.range().ge(prefix).lt(end).into_stream()
-}
-
 /// Of a longer value only the start is in its term.
 fn cut_prefix(prefix: &str) -> &str {
     let mut end = prefix.len().min(crate::schema::CUT);
@@ -474,16 +451,7 @@ fn cut_prefix(prefix: &str) -> &str {
     &prefix[..end]
 }
 
-fn insert(mut postings: impl DocSet, found: &mut BitSet) {
-    let mut doc = postings.doc();
-    while doc != TERMINATED {
-        found.insert(doc);
-        doc = postings.advance();
-    }
-}
-
-/// The term of an event's id.
-pub(crate) fn id_term(fields: &Fields, id: event::Id) -> Term {
-    let path = format!("{MARK}id");
-    Term::from_field_text(fields.fields, &term(&path, &fold(&id.to_string())))
+/// The term of an event's id, for [`lookup::postings`].
+pub(crate) fn id_term(id: event::Id) -> String {
+    term(&format!("{MARK}id"), &fold(&id.to_string()))
 }

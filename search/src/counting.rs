@@ -8,14 +8,14 @@ use std::collections::HashMap;
 
 use event::{Event, Time};
 use tantivy::query::EnableScoring;
-use tantivy::schema::IndexRecordOption;
-use tantivy::{BitSet, DocId, DocSet, SegmentReader, TERMINATED, TantivyError};
+use tantivy::{BitSet, DocId, DocSet, SegmentReader, TERMINATED};
 
 use crate::compile::{Context, compile, stored};
+use crate::lookup;
 use crate::query::matches::Subject;
 use crate::query::{Field, Query};
 use crate::request::{Bucket, Kind, MAX_BUCKETS, Request, SearchError};
-use crate::schema::{COLUMNS, FINDING_COLUMNS, VALUE, value_term_into};
+use crate::schema::{COLUMNS, FINDING_COLUMNS, value_term_into};
 use crate::searcher::{Order, Run, Searcher};
 use crate::text::fold;
 
@@ -221,20 +221,11 @@ fn count_terms(
     context: &Context,
     limit: usize,
 ) -> tantivy::Result<Vec<(String, u64)>> {
-    let prefix = format!("{path}{VALUE}");
-    let end = [prefix.as_bytes(), &[0xff]].concat();
     let mut counts: HashMap<String, (u64, (usize, DocId))> = HashMap::new();
-    let mut seen = 0_usize;
     for (segment, (reader, docs)) in matched.iter().enumerate() {
-        let index = reader.inverted_index(context.fields.fields)?;
-        let mut terms = index.terms().range().ge(&prefix).lt(&end).into_stream()?;
-        while terms.advance() {
-            seen += 1;
-            if seen.is_multiple_of(1_024) && context.budget.is_over() {
-                return Err(TantivyError::InternalError("out of time".to_owned()));
-            }
-            let mut postings =
-                index.read_postings_from_terminfo(terms.value(), IndexRecordOption::Basic)?;
+        let (fields, budget) = (&context.fields, &context.budget);
+        lookup::walk(reader, fields, Some(path), "", budget, &mut |value| {
+            let mut postings = value.postings()?;
             let (mut count, mut example) = (0, 0);
             while postings.doc() != TERMINATED {
                 if docs.contains(postings.doc()) {
@@ -244,10 +235,11 @@ fn count_terms(
                 postings.advance();
             }
             if count > 0 {
-                let value = String::from_utf8_lossy(&terms.key()[prefix.len()..]).into_owned();
-                counts.entry(value).or_insert((0, (segment, example))).0 += count;
+                let of_value = counts.entry(value.term.clone().into_owned());
+                of_value.or_insert((0, (segment, example))).0 += count;
             }
-        }
+            Ok(())
+        })?;
     }
     most(counts, limit)
         .into_iter()

@@ -82,7 +82,8 @@ pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
     Ok(true)
 }
 
-/// The neighbours to merge next: as many as the configuration says, none much larger than the smallest.
+/// The neighbours to merge next: as many as the configuration says, none much larger than the smallest, and all of one
+/// format.
 pub(crate) fn plan(metas: &[Meta], config: &Config) -> Option<std::ops::Range<usize>> {
     let width = config.merge_splits.max(2);
     let level = |events: u64| events.max(1).ilog(width as u64);
@@ -111,7 +112,8 @@ fn is_close(metas: &[Meta], span: i64, most: u64) -> bool {
     let first = metas.iter().map(|m| m.first_ingested.0).min().unwrap_or(0);
     let last = metas.iter().map(|m| m.last_ingested.0).max().unwrap_or(0);
     metas.len() < 2
-        || (last.saturating_sub(first) <= span
+        || (metas.iter().all(|m| m.format == metas[0].format)
+            && last.saturating_sub(first) <= span
             && metas.iter().map(|m| m.events).sum::<u64>() <= most)
 }
 

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::split::{Meta, sync_folder};
 
-/// The version of the index folder. A folder of another version is refused.
-pub(crate) const FORMAT: u32 = 1;
+/// The version of the index folder. Splits of version 1 are read as well; a newer folder is refused.
+pub(crate) const FORMAT: u32 = 2;
 
 /// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +36,9 @@ impl Manifest {
             Err(e) => return Err(e),
         };
         let manifest: Manifest = serde_json::from_slice(&text)?;
-        if manifest.format != FORMAT {
+        if !(1..=FORMAT).contains(&manifest.format) {
             return Err(std::io::Error::other(format!(
-                "index folder has format {}, this program reads {FORMAT}",
+                "index folder has format {}, this program reads 1 to {FORMAT}: use the program that wrote it or a newer one",
                 manifest.format
             )));
         }

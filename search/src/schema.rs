@@ -1,16 +1,23 @@
-//! How an event stands in the index: two lists of terms, a few columns, and the event itself.
+//! How an event stands in the index: lists of terms, a few columns, and the event itself.
 //!
 //! [`Builder::event`] turns an [`Event`] into a [`Document`]. Instead of one index field for every name there is one,
 //! `fields`, whose terms carry the name, and vendors' names need no mapping and cannot explode one:
 //!
 //! ```text
-//! fields   \2 action \1 createuser                   a normalized field and its folded value
-//!          userIdentity.type \1 iamuser              a field of the original record
-//!          userIdentity.type                         the field is there at all
-//!          path \1 <first 200 bytes> \2 <32 digits>  a value longer than 256 bytes: its start and its hash
-//!          \2                                        the event exceeds the bounds below
-//! words    createuser                                a word of some value, with its position
+//! fields   \2\2s <set> \1 createuser             a folded value at all paths of a set: `action` and `eventName`
+//!          \2\2p <shape>                         the event has the paths of this shape
+//!          \2\2S ..., \2\2P ...                  what sets and shapes are: `paths`
+//!          path \1 createuser                    a value at one path, where there is no room for another set
+//!          path                                  the same, without another shape: the field is there at all
+//!          ... \1 <first 200 bytes> \2 <32 digits>  a value longer than 256 bytes: its start and its hash
+//!          \2                                    the event exceeds the bounds below
+//! common   \2\2s <set> \1 <value>               as in `fields`: a value that has come several times
+//! words    createuser                           a word of a rare value of several words, with its position
 //! ```
+//!
+//! A path is a name of the original record, `\2 action` a normalized one. What is written once is found by all its
+//! names; what comes often costs a posting and no words, for its words are found by looking through the few terms of
+//! `common`. `lookup` reads all this. Findings, which are few, have their values path by path and all their words.
 //!
 //! A document goes to tantivy as one text per index field, its terms joined by NUL; an empty term leaves a gap in the
 //! positions, so that no phrase runs from one value into the next. Columns hold time and id for the order, and the
@@ -22,6 +29,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use event::json::{self, Kind};
@@ -32,7 +40,9 @@ use tantivy::schema::{
 use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerManager};
 use tantivy::{IndexSettings, IndexSortByField, Order, TantivyDocument};
 
-use crate::text::{fold_into, key_into, words};
+use crate::lookup::Known;
+use crate::paths::{Group, Often, Paths, SET, SHAPE, packed};
+use crate::text::{fold_into, is_one_word, key_into, words};
 
 /// Values of an event that are indexed by field; further ones are found by comparing the stored event.
 pub(crate) const MAX_LEAVES: usize = 1_000;
@@ -40,6 +50,8 @@ pub(crate) const MAX_LEAVES: usize = 1_000;
 pub(crate) const MAX_PATH: usize = 512;
 /// Longer values are indexed by their start and their hash.
 pub(crate) const MAX_VALUE: usize = 256;
+/// Longer values are never among the frequent ones.
+pub(crate) const MAX_COMMON: usize = 4_096;
 /// How much text of one event is indexed word by word.
 pub(crate) const MAX_WORDS_BYTES: usize = 256 * 1024;
 /// How much of a longer value stands in its term.
@@ -77,6 +89,10 @@ pub(crate) struct Fields {
     pub(crate) schema: Schema,
     /// Terms of names and values.
     pub(crate) fields: Field,
+    /// Terms of values that come often; splits of the first format and findings have none.
+    pub(crate) common: Option<Field>,
+    /// What [`crate::lookup`] knows of the segments.
+    pub(crate) known: Arc<Known>,
     /// Terms of words.
     pub(crate) words: Field,
     /// Microseconds since 1970; the order within a split.
@@ -96,15 +112,20 @@ pub(crate) struct Fields {
 impl Fields {
     /// The fields of events.
     pub(crate) fn events() -> Fields {
-        Fields::new(COLUMNS)
+        Fields::new(COLUMNS, true)
+    }
+
+    /// The fields of events in splits of the first format: those of today but `common`, under the same numbers.
+    pub(crate) fn first() -> Fields {
+        Fields::new(COLUMNS, false)
     }
 
     /// The fields of findings.
     pub(crate) fn findings() -> Fields {
-        Fields::new(FINDING_COLUMNS)
+        Fields::new(FINDING_COLUMNS, false)
     }
 
-    fn new(columns: &[&str]) -> Fields {
+    fn new(columns: &[&str], common: bool) -> Fields {
         let indexed = |record| {
             TextOptions::default().set_indexing_options(
                 TextFieldIndexing::default()
@@ -126,9 +147,13 @@ impl Fields {
             .iter()
             .map(|name| schema.add_text_field(&format!("column_{name}"), FAST))
             .collect();
+        let common =
+            common.then(|| schema.add_text_field("common", indexed(IndexRecordOption::Basic)));
         Fields {
             schema: schema.build(),
             fields,
+            common,
+            known: Arc::default(),
             words,
             time,
             ingest_time,
@@ -147,6 +172,7 @@ pub(crate) fn settings() -> IndexSettings {
             field: "time".to_owned(),
             order: Order::Desc,
         }),
+        docstore_blocksize: 256 * 1024,
         ..findings_settings()
     }
 }
@@ -229,35 +255,59 @@ pub(crate) struct Document {
     pub(crate) overflow: bool,
 }
 
+/// A value of an event at one path.
+#[derive(Debug, Clone, Copy)]
+struct Leaf {
+    hash: u64,
+    /// Where the folded value is in [`Builder::texts`].
+    start: usize,
+    end: usize,
+    path: u32,
+    free: bool,
+}
+
 /// Makes documents; keeps its buffers from one to the next.
 #[derive(Debug)]
 pub(crate) struct Builder {
     fields: Fields,
     terms: String,
+    common: String,
     words: String,
     path: String,
     folded: String,
     seen: HashSet<u64>,
     hasher: std::collections::hash_map::RandomState,
     doc: json::Doc,
-    leaves: usize,
+    count: usize,
     overflow: bool,
+    /// Sets, shapes and frequent values of this split; findings have none.
+    compact: Option<(Paths, Often)>,
+    leaves: Vec<Leaf>,
+    texts: String,
+    present: Vec<u32>,
+    group: Vec<u32>,
 }
 
 impl Builder {
-    /// A builder for these fields.
+    /// A builder for the documents of one index. Where the fields have `common`, sets and shapes are used.
     pub(crate) fn new(fields: Fields) -> Builder {
         Builder {
-            fields,
             terms: String::new(),
+            common: String::new(),
             words: String::new(),
             path: String::new(),
             folded: String::new(),
             seen: HashSet::new(),
             hasher: Default::default(),
             doc: json::Doc::new(),
-            leaves: 0,
+            count: 0,
             overflow: false,
+            compact: fields.common.map(|_| (Paths::new(), Often::new())),
+            leaves: Vec::new(),
+            texts: String::new(),
+            present: Vec::new(),
+            group: Vec::new(),
+            fields,
         }
     }
 
@@ -308,14 +358,24 @@ impl Builder {
 
     fn clear(&mut self) {
         self.terms.clear();
+        self.common.clear();
         self.words.clear();
         self.path.clear();
         self.seen.clear();
-        self.leaves = 0;
+        self.leaves.clear();
+        self.texts.clear();
+        self.present.clear();
+        self.count = 0;
         self.overflow = false;
     }
 
     fn finish(&mut self, time: Time, ingest_time: Time, id: Id, stored: &[u8]) -> TantivyDocument {
+        if let Some((mut paths, mut often)) = self.compact.take() {
+            paths.event();
+            self.values(&mut paths, &mut often);
+            self.shape(&mut paths);
+            self.compact = Some((paths, often));
+        }
         if self.overflow {
             self.terms.push_str(OVERFLOW);
         }
@@ -327,7 +387,105 @@ impl Builder {
         document.add_u64(self.fields.id_high, (id.0 >> 64) as u64);
         document.add_u64(self.fields.id_low, id.0 as u64);
         document.add_bytes(self.fields.stored, stored);
+        if let Some(common) = self.fields.common {
+            document.add_text(common, &self.common);
+        }
         document
+    }
+
+    /// The terms of the gathered values, those with the same value as one.
+    fn values(&mut self, paths: &mut Paths, often: &mut Often) {
+        let mut leaves = std::mem::take(&mut self.leaves);
+        let texts = std::mem::take(&mut self.texts);
+        let text = |leaf: &Leaf| &texts[leaf.start..leaf.end];
+        leaves.sort_unstable_by(|a, b| {
+            let values = a.hash.cmp(&b.hash).then_with(|| text(a).cmp(text(b)));
+            values.then_with(|| (a.path, b.free).cmp(&(b.path, a.free)))
+        });
+        // What is at a path as text and as another kind (`[true, "true"]`) is there once; free text looks into the text.
+        leaves.dedup_by(|a, b| a.hash == b.hash && a.path == b.path && text(a) == text(b));
+        for same in leaves.chunk_by(|a, b| a.hash == b.hash && text(a) == text(b)) {
+            for free in [true, false] {
+                let mut group = std::mem::take(&mut self.group);
+                group.clear();
+                group.extend(same.iter().filter(|l| l.free == free).map(|l| l.path));
+                if !group.is_empty() {
+                    self.set(paths, often, (&group, free), text(&same[0]), same[0].hash);
+                }
+                self.group = group;
+            }
+        }
+        (self.leaves, self.texts) = (leaves, texts);
+    }
+
+    /// The terms of one value at all paths of a group.
+    fn set(
+        &mut self,
+        paths: &mut Paths,
+        often: &mut Often,
+        (group, free): (&[u32], bool),
+        folded: &str,
+        hash: u64,
+    ) {
+        let Some(name) = paths.name(Group::Set { free }, group, &mut self.terms) else {
+            for path in group {
+                self.terms.push_str(paths.path(*path));
+                self.terms.push(VALUE);
+                value_term_into(folded, &mut self.terms);
+                self.terms.push('\0');
+            }
+            if free {
+                self.free(folded);
+            }
+            return;
+        };
+        let whole = folded.len() <= MAX_VALUE;
+        let mark = self.hasher.hash_one((hash, free, group));
+        let common = folded.len() <= MAX_COMMON && often.count(mark);
+        let terms = match common {
+            true => &mut self.common,
+            false => {
+                if free && !(whole && is_one_word(folded)) {
+                    self.free(folded);
+                }
+                &mut self.terms
+            }
+        };
+        terms.push_str(SET);
+        terms.push_str(name);
+        terms.push(VALUE);
+        match packed(folded) {
+            Some(packed) => terms.push_str(&packed),
+            None => value_term_into(folded, terms),
+        }
+        // The words of a frequent value are found by its term, so that it must have all of them.
+        if common && !whole {
+            terms.push(MARK);
+            terms.push_str(folded);
+        }
+        terms.push('\0');
+    }
+
+    /// The terms that tell which paths the event has.
+    fn shape(&mut self, paths: &mut Paths) {
+        self.present.sort_unstable();
+        self.present.dedup();
+        if self.present.is_empty() {
+            return;
+        }
+        match paths.name(Group::Shape, &self.present, &mut self.terms) {
+            Some(name) => {
+                self.terms.push_str(SHAPE);
+                self.terms.push_str(name);
+                self.terms.push('\0');
+            }
+            None => {
+                for path in &self.present {
+                    self.terms.push_str(paths.path(*path));
+                    self.terms.push('\0');
+                }
+            }
+        }
     }
 
     fn normalized(&mut self, name: &str, value: &str, free: bool) {
@@ -397,11 +555,20 @@ impl Builder {
     }
 
     fn exists(&mut self) {
-        if self.path.len() > MAX_PATH || self.leaves > MAX_LEAVES {
+        if self.path.len() > MAX_PATH || self.count > MAX_LEAVES {
             self.overflow = true;
         } else if !self.path.is_empty() && self.path != OVERFLOW {
-            self.terms.push_str(&self.path);
-            self.terms.push('\0');
+            let number = match &mut self.compact {
+                Some((paths, _)) => paths.number(&self.path),
+                None => None,
+            };
+            match number {
+                Some(number) => self.present.push(number),
+                None => {
+                    self.terms.push_str(&self.path);
+                    self.terms.push('\0');
+                }
+            }
         }
     }
 
@@ -409,17 +576,36 @@ impl Builder {
         let mut folded = std::mem::take(&mut self.folded);
         folded.clear();
         fold_into(value, &mut folded);
-        if free {
-            self.free(&folded);
-        }
-        self.leaves += 1;
-        if self.leaves > MAX_LEAVES || self.path.len() > MAX_PATH {
+        self.count += 1;
+        if self.count > MAX_LEAVES || self.path.len() > MAX_PATH {
             self.overflow = true;
         } else {
-            self.terms.push_str(&self.path);
-            self.terms.push(VALUE);
-            value_term_into(&folded, &mut self.terms);
-            self.terms.push('\0');
+            let number = match &mut self.compact {
+                Some((paths, _)) => paths.number(&self.path),
+                None => None,
+            };
+            match number {
+                Some(path) => {
+                    let start = self.texts.len();
+                    self.texts.push_str(&folded);
+                    self.leaves.push(Leaf {
+                        hash: self.hasher.hash_one(&*folded),
+                        start,
+                        end: self.texts.len(),
+                        path,
+                        free,
+                    });
+                }
+                None => {
+                    if free {
+                        self.free(&folded);
+                    }
+                    self.terms.push_str(&self.path);
+                    self.terms.push(VALUE);
+                    value_term_into(&folded, &mut self.terms);
+                    self.terms.push('\0');
+                }
+            }
         }
         self.folded = folded;
     }

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use event::{Clock, Event, Id, Time};
 use tantivy::columnar::ColumnValues;
 use tantivy::query::EnableScoring;
-use tantivy::schema::{IndexRecordOption, Value};
+use tantivy::schema::Value;
 use tantivy::{
     DocAddress, DocId, DocSet, SegmentReader, TERMINATED, TantivyDocument, TantivyError,
 };
 
 use crate::catalog::{Catalog, Splits};
 use crate::compile::{Budget, Context, compile, id_term};
+use crate::lookup;
 use crate::query::{Query, parse};
 use crate::request::{Answer, Cursor, Kind, Request, SearchError};
 use crate::schema::Fields;
@@ -472,17 +473,11 @@ impl Searcher {
 
     fn look_up(&self, searcher: &tantivy::Searcher, id: Id) -> tantivy::Result<Option<Event>> {
         let fields = &self.inner.events;
-        let term = id_term(fields, id);
+        let term = id_term(id);
         for (segment, reader) in searcher.segment_readers().iter().enumerate() {
-            let index = reader.inverted_index(fields.fields)?;
-            if let Some(postings) = index.read_postings(&term, IndexRecordOption::Basic)?
-                && postings.doc() != TERMINATED
-            {
-                return load(
-                    searcher,
-                    DocAddress::new(segment as u32, postings.doc()),
-                    fields,
-                );
+            let found = lookup::postings(reader, fields, &term)?;
+            if let Some(doc) = found.first().map(DocSet::doc).filter(|d| *d != TERMINATED) {
+                return load(searcher, DocAddress::new(segment as u32, doc), fields);
             }
         }
         Ok(None)

@@ -17,6 +17,7 @@ use tantivy::schema::Schema;
 use tantivy::{Index, IndexReader, ReloadPolicy, SingleSegmentIndexWriter};
 
 use crate::evidence::seal;
+use crate::manifest::FORMAT;
 use crate::schema::{Builder, Fields, settings, tokenizers};
 
 /// What is known of a split.
@@ -41,6 +42,8 @@ pub(crate) struct Meta {
     pub(crate) last_ingested: Time,
     /// The offsets of the events topic that it covers: partition, first, one past the last.
     pub(crate) offsets: Vec<(u32, u64, u64)>,
+    /// The format that it was written in; 0 is the first one, which did not say so.
+    pub(crate) format: u32,
 }
 
 impl Meta {
@@ -102,9 +105,24 @@ pub(crate) struct Writer {
 impl Writer {
     /// Begins split `number` in `dir`. `memory` bounds what [`Writer::memory`] should be let to reach.
     pub(crate) fn create(dir: &Path, number: u64, memory: usize) -> tantivy::Result<Writer> {
+        Writer::with(Fields::events(), FORMAT, dir, number, memory)
+    }
+
+    /// As [`Writer::create`], in the first format: what older programs left must be found.
+    #[cfg(test)]
+    pub(crate) fn first(dir: &Path, number: u64, memory: usize) -> tantivy::Result<Writer> {
+        Writer::with(Fields::first(), 0, dir, number, memory)
+    }
+
+    fn with(
+        fields: Fields,
+        format: u32,
+        dir: &Path,
+        number: u64,
+        memory: usize,
+    ) -> tantivy::Result<Writer> {
         let folder = Meta::folder(dir, number);
         std::fs::create_dir_all(&folder)?;
-        let fields = Fields::events();
         let writer = Index::builder()
             .schema(fields.schema.clone())
             .settings(settings())
@@ -117,6 +135,7 @@ impl Writer {
             meta: Meta {
                 number,
                 order: number,
+                format,
                 ..Meta::default()
             },
             hashes: Vec::new(),
@@ -194,7 +213,11 @@ impl Split {
         let folder = Meta::folder(dir, meta.number);
         let mut index = Index::open(MmapDirectory::open(&folder)?)?;
         index.set_tokenizers(tokenizers());
-        check_schema(&index.schema(), &Fields::events().schema)?;
+        let fields = match meta.format {
+            0 | 1 => Fields::first(),
+            _ => Fields::events(),
+        };
+        check_schema(&index.schema(), &fields.schema)?;
         let reader = index
             .reader_builder()
             .reload_policy(ReloadPolicy::Manual)

@@ -63,6 +63,11 @@ pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Is the folded text one word and nothing else?
+pub(crate) fn is_one_word(text: &str) -> bool {
+    words(text).next() == Some(text)
+}
+
 /// Is it part of a word?
 pub(crate) fn is_word_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || (!c.is_ascii() && c.is_alphanumeric())

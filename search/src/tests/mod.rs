@@ -63,6 +63,11 @@ pub(crate) fn event(number: u128, seconds: i64, raw: &str) -> Event {
 
 /// An index folder with each part of `parts` in a split of its own.
 pub(crate) fn folder(parts: &[Vec<Event>]) -> tempfile::TempDir {
+    folder_of(parts, 0)
+}
+
+/// The same; the first `old` splits have the first format.
+pub(crate) fn folder_of(parts: &[Vec<Event>], old: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let splits = dir.path().join("splits");
     std::fs::create_dir_all(&splits).unwrap();
@@ -71,7 +76,12 @@ pub(crate) fn folder(parts: &[Vec<Event>]) -> tempfile::TempDir {
         .enumerate()
         .filter(|(_, events)| !events.is_empty())
         .map(|(i, events)| {
-            let mut writer = Writer::create(&splits, i as u64 + 1, 16 << 20).unwrap();
+            let create = if i < old {
+                Writer::first
+            } else {
+                Writer::create
+            };
+            let mut writer = create(&splits, i as u64 + 1, 16 << 20).unwrap();
             for event in events {
                 writer.add(event, &event.encode()).unwrap();
             }
@@ -418,4 +428,126 @@ fn bounds_lose_nothing() {
     check(&searcher, "raw:*end", &[9]);
     check(&searcher, "\"an end\"", &[9]);
     check(&searcher, "NOT a:*", &[0, 3, 8, 9]);
+}
+
+/// Frequent values have no words of their own, long ones are written in full, and merging changes nothing of it.
+#[test]
+fn what_comes_often_is_found_by_value_and_by_word() {
+    let agent = format!(
+        "aws-cli/2.31.1 {}lang/python#3.13.7",
+        "md/awscrt#0.27.6 ".repeat(20)
+    );
+    let longest = "much text ".repeat(600);
+    let number = |i: u128| {
+        let raw = serde_json::json!({"userAgent": agent, "text": longest, "n": i, "ok": true,
+            "sharedEventID": "7B72A207-9b9e-40e1-bcec-b4ba06bc343b", "rare": format!("only {i} once")});
+        let mut event = event(i, i as i64, &raw.to_string());
+        event.user_agent = agent.as_str().into();
+        event.source_id = format!("7b72a207-9b9e-40e1-bcec-{i:012x}").as_str().into();
+        event
+    };
+    let parts: Vec<Vec<Event>> = [0..6, 6..12].map(|r| r.map(number).collect()).into();
+    let dir = folder(&parts);
+    let metas = Manifest::read(dir.path()).unwrap().unwrap().splits;
+    let splits = dir.path().join("splits");
+    let merged = |dir: &Path| {
+        let open =
+            |meta: &Meta| Arc::new(crate::split::Split::open(&splits, meta.clone()).unwrap());
+        let open: Vec<_> = metas.iter().map(open).collect();
+        let meta = crate::split::merge(&splits, &open, 3).unwrap();
+        Manifest::write(dir, vec![meta]).unwrap();
+    };
+    let everything: Vec<u128> = (0..12).collect();
+    for merge in [false, true] {
+        if merge {
+            merged(dir.path());
+        }
+        let searcher = searcher(dir.path(), &Config::default());
+        for query in [
+            "awscrt",
+            "\"python 3\"",
+            "aws*",
+            "userAgent:aws*python*",
+            "user_agent:*crt*",
+            &format!("userAgent:\"{agent}\""),
+            "text:*text*",
+            "text",
+            "\"much text\"",
+            "ok:true",
+            "sharedEventID:7b72a207-9b9e-40e1-bcec-b4ba06bc343b",
+            "sharedEventID:7b72a2*",
+            "sharedEventID:*343b",
+            "7b72a207-9b9e-40e1-bcec-b4ba06bc343b",
+            "7b72a207-9*",
+            "source_id:7b72a207-*",
+            "only",
+            "n:*",
+            "user_agent:*",
+            "userAgent:*",
+        ] {
+            check(&searcher, query, &everything);
+        }
+        check(&searcher, "\"only 7 once\"", &[7]);
+        check(
+            &searcher,
+            "source_id:7b72a207-9b9e-40e1-bcec-00000000000a",
+            &[10],
+        );
+        check(&searcher, "7b72a207-9b9e-40e1-bcec-00000000000a", &[10]);
+        check(&searcher, "*0a", &[10]);
+        check(&searcher, "id:0000000000000000000000000000000b", &[11]);
+        check(&searcher, "true", &[]);
+        check(&searcher, "nothing:*", &[]);
+        let top = |field| searcher.top(&all(""), field, 5).unwrap();
+        assert_eq!(top("userAgent"), [(agent.clone(), 12)]);
+        assert_eq!(top("user_agent"), [(agent.clone(), 12)]);
+        assert_eq!(top("text"), [(longest.clone(), 12)]);
+        let shared = "7B72A207-9b9e-40e1-bcec-b4ba06bc343b".to_owned();
+        assert_eq!(top("sharedEventID"), [(shared, 12)]);
+        assert_eq!(searcher.event(Id(5)).map(|e| e.id), Some(Id(5)));
+    }
+}
+
+#[test]
+fn older_splits_are_read_and_a_newer_folder_is_refused() {
+    let raw = |n: u128| format!(r#"{{"eventName":"CreateUser","n":{n},"text":"a few words"}}"#);
+    let parts: Vec<Vec<Event>> = (0..2)
+        .map(|part| {
+            (0..6)
+                .map(|i| part * 6 + i)
+                .map(|n| event(n, n as i64, &raw(n)))
+                .collect()
+        })
+        .collect();
+    let dir = folder_of(&parts, 1);
+    let searcher = searcher(dir.path(), &Config::default());
+    for query in [
+        "eventName:createuser",
+        "createuser",
+        "\"few words\"",
+        "text:*few*",
+        "n:*",
+    ] {
+        check(&searcher, query, &(0..12).collect::<Vec<_>>());
+    }
+    check(&searcher, "n:3", &[3]);
+    assert_eq!(
+        searcher.top(&all(""), "eventName", 5).unwrap(),
+        [("CreateUser".to_owned(), 12)]
+    );
+    let path = dir.path().join("manifest.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with(r#"{"format":2,"#), "{text}");
+    std::fs::write(&path, text.replacen("2", "3", 1)).unwrap();
+    let refused = Searcher::open(
+        dir.path(),
+        &Config::default(),
+        metrics(),
+        TestClock::new().clock(),
+    );
+    let said = format!("{:?}", refused.err().unwrap());
+    assert!(
+        said.contains("has format 3, this program reads 1 to 2"),
+        "{said}"
+    );
 }

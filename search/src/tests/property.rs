@@ -8,7 +8,7 @@ use event::{Event, Flag, Invocation, Outcome};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{NOW, all, event, folder, ids, searcher};
+use super::{NOW, all, event, folder_of, ids, searcher};
 use crate::query::parse;
 use crate::{Config, Request};
 
@@ -249,11 +249,12 @@ proptest! {
         events in events(),
         queries in proptest::collection::vec((query(), 0..45_i64, 0..45_i64, any::<bool>()), 40),
         splits in 1..4_usize,
+        old in 0..3_usize,
     ) {
         let parts: Vec<Vec<Event>> = (0..splits)
             .map(|s| events.iter().skip(s).step_by(splits).cloned().collect())
             .collect();
-        let dir = folder(&parts);
+        let dir = folder_of(&parts, old);
         let searcher = searcher(dir.path(), &Config::default());
         for (text, a, b, newest_first) in queries {
             // Bounds of a range may come out reversed or of different kinds: that is refused, which is right too.

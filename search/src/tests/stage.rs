@@ -449,6 +449,12 @@ fn what_is_merged_next() {
             (Time(200 * 86_400_000_000), Time(200 * 86_400_000_000));
     }
     assert_eq!(plan(&spread, &config), Some(1..4));
+    // Formats are not mixed.
+    let mut formats = metas(&[1, 1, 1, 1, 1]);
+    formats[2..].iter_mut().for_each(|m| m.format = 2);
+    assert_eq!(plan(&formats, &config), Some(2..5));
+    formats[4].format = 0;
+    assert_eq!(plan(&formats, &config), None);
 }
 
 fn finding(episode: u128, revision: u64, severity: Severity) -> Finding {
