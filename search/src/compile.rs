@@ -80,7 +80,6 @@ pub(crate) struct Context {
 /// The search for a query.
 pub(crate) fn compile(query: &Query, context: &Context) -> Box<dyn TantivyQuery> {
     match query {
-        Query::All => Box::new(AllQuery),
         Query::And(parts) => all_of(parts, context),
         Query::Not(_) => all_of(std::slice::from_ref(query), context),
         Query::Or(parts) => Box::new(BooleanQuery::new(
@@ -89,34 +88,40 @@ pub(crate) fn compile(query: &Query, context: &Context) -> Box<dyn TantivyQuery>
                 .map(|part| (Occur::Should, compile(part, context)))
                 .collect(),
         )),
-        Query::Exists(field) if context.kind == Kind::Events && field.is_time() => {
-            Box::new(AllQuery)
-        }
-        Query::Exists(field) => leaf(query, Seek::Term(context.path(field)), context),
-        Query::Field(field, Test::Range(from, to))
-            if context.kind == Kind::Events && field.is_time() =>
-        {
+        clause => match seek(clause, context) {
+            Some(seek) => leaf(clause, seek, context),
+            None => Box::new(AllQuery),
+        },
+    }
+}
+
+/// How the events of one clause are found; `None` where these are all events, or it is no single clause.
+pub(crate) fn seek(query: &Query, context: &Context) -> Option<Seek> {
+    let events = context.kind == Kind::Events;
+    Some(match query {
+        Query::All | Query::And(_) | Query::Or(_) | Query::Not(_) => return None,
+        Query::Exists(field) if events && field.is_time() => return None,
+        Query::Exists(field) => Seek::Term(context.path(field)),
+        Query::Field(field, Test::Range(from, to)) if events && field.is_time() => {
             let (from, to) = micros(from, to, context.now);
-            leaf(query, Seek::Time(field.name.clone(), from, to), context)
+            Seek::Time(field.name.clone(), from, to)
         }
         Query::Field(field, test) => {
             let path = context.path(field);
-            let seek = match Check::value(test, field.is_words(), context.now) {
+            match Check::value(test, field.is_words(), context.now) {
                 Check::Equal(text) => Seek::Term(term(&path, &text)),
+                Check::OneOf(texts) => {
+                    Seek::Terms(texts.iter().map(|text| term(&path, text)).collect())
+                }
                 check => Seek::Values(Some(path), check),
-            };
-            leaf(query, seek, context)
+            }
         }
-        Query::Text(test) => {
-            let check = Check::value(test, false, context.now);
-            let seek = match check {
-                Check::Equal(text) => Seek::Phrase(words(&text).map(str::to_owned).collect()),
-                check if is_about_words(test) => Seek::Words(check),
-                check => Seek::Values(None, check),
-            };
-            leaf(query, seek, context)
-        }
-    }
+        Query::Text(test) => match Check::value(test, false, context.now) {
+            Check::Equal(text) => Seek::Phrase(words(&text).map(str::to_owned).collect()),
+            check if is_about_words(test) => Seek::Words(check),
+            check => Seek::Values(None, check),
+        },
+    })
 }
 
 fn all_of(parts: &[Query], context: &Context) -> Box<dyn TantivyQuery> {
@@ -171,9 +176,11 @@ fn leaf(query: &Query, seek: Seek, context: &Context) -> Box<dyn TantivyQuery> {
 
 /// How a leaf finds its events.
 #[derive(Debug, Clone)]
-enum Seek {
+pub(crate) enum Seek {
     /// By this term of `fields`.
     Term(String),
+    /// By any of these terms of `fields`.
+    Terms(Vec<String>),
     /// By these words in a row.
     Phrase(Vec<String>),
     /// By walking the words.
@@ -226,8 +233,8 @@ struct LeafWeight {
 impl Weight for LeafWeight {
     fn scorer(&self, reader: &SegmentReader, boost: f32) -> tantivy::Result<Box<dyn Scorer>> {
         let leaf = &self.leaf;
-        let overflow = leaf.overflow(reader)?;
         let fields = &leaf.context.fields;
+        let overflow = overflow(reader, fields)?;
         if let (Seek::Term(text), None) = (&*leaf.seek, &overflow) {
             let postings = lookup::postings(reader, fields, text)?;
             return Ok(Box::new(Patient(lookup::union(postings, reader, boost))));
@@ -255,6 +262,13 @@ impl Weight for LeafWeight {
             Seek::Term(text) => {
                 let postings = lookup::postings(reader, fields, text)?;
                 postings.into_iter().for_each(|p| insert(p, &mut found));
+            }
+            Seek::Terms(terms) => {
+                for (i, text) in terms.iter().enumerate() {
+                    leaf.context.budget.check(i + 1)?;
+                    let postings = lookup::postings(reader, fields, text)?;
+                    postings.into_iter().for_each(|p| insert(p, &mut found));
+                }
             }
         }
         if !matches!(&*leaf.seek, Seek::Time(..)) {
@@ -308,23 +322,6 @@ impl Scorer for Patient {
 }
 
 impl Leaf {
-    /// The events beyond the bounds, if there are any.
-    fn overflow(&self, reader: &SegmentReader) -> tantivy::Result<Option<Vec<DocId>>> {
-        let field = self.context.fields.fields;
-        let term = Term::from_field_text(field, OVERFLOW);
-        let index = reader.inverted_index(field)?;
-        let Some(mut postings) = index.read_postings(&term, IndexRecordOption::Basic)? else {
-            return Ok(None);
-        };
-        let mut docs = Vec::new();
-        let mut doc = postings.doc();
-        while doc != TERMINATED {
-            docs.push(doc);
-            doc = postings.advance();
-        }
-        Ok(Some(docs))
-    }
-
     fn walk_words(
         &self,
         reader: &SegmentReader,
@@ -429,6 +426,26 @@ impl Leaf {
             Kind::Findings => self.query.matches_subject(&Subject::finding(&stored), now),
         })
     }
+}
+
+/// The events of a segment beyond the bounds of the index, if there are any.
+pub(crate) fn overflow(
+    reader: &SegmentReader,
+    fields: &Fields,
+) -> tantivy::Result<Option<Vec<DocId>>> {
+    let field = fields.fields;
+    let term = Term::from_field_text(field, OVERFLOW);
+    let index = reader.inverted_index(field)?;
+    let Some(mut postings) = index.read_postings(&term, IndexRecordOption::Basic)? else {
+        return Ok(None);
+    };
+    let mut docs = Vec::new();
+    let mut doc = postings.doc();
+    while doc != TERMINATED {
+        docs.push(doc);
+        doc = postings.advance();
+    }
+    Ok(Some(docs))
 }
 
 /// What is stored for a document.

@@ -83,7 +83,7 @@ impl Searcher {
     }
 
     /// Calls `each` for all that match.
-    fn each_match(
+    pub(crate) fn each_match(
         &self,
         query: &Query,
         run: &Run<'_>,
@@ -123,7 +123,8 @@ impl Searcher {
         Ok(())
     }
 
-    fn searchers(&self, run: &Run<'_>) -> tantivy::Result<Vec<tantivy::Searcher>> {
+    /// For searching what reaches into the time range.
+    pub(crate) fn searchers(&self, run: &Run<'_>) -> tantivy::Result<Vec<tantivy::Searcher>> {
         Ok(match run.request.kind {
             Kind::Events => self.splits(run)?.iter().map(|s| s.searcher()).collect(),
             Kind::Findings => {
@@ -255,7 +256,7 @@ fn count_terms(
 }
 
 /// A value as its document writes it.
-fn as_written(term: &str, stored: &bytes::Bytes, kind: Kind) -> Option<String> {
+pub(crate) fn as_written(term: &str, stored: &bytes::Bytes, kind: Kind) -> Option<String> {
     let same = |value: &String| {
         let mut own = String::new();
         value_term_into(&fold(value), &mut own);

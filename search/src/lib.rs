@@ -3,18 +3,25 @@
 //! [`indexer::run`] reads events and findings from the `bus` and writes *splits*: immutable tantivy indexes, each
 //! covering one range of offsets per partition, published together with the positions in one commit. [`query::parse`]
 //! reads the query language of DESIGN §5.4, and [`Searcher`] answers a [`Request`] over all published splits, newest
-//! first, stopping as soon as no older split can matter. [`offline`] builds and reads the same format without a bus.
+//! first, stopping as soon as no older split can matter. What is asked about all that matches is the business of
+//! [`aggregate`] and [`fields`], of one identity or key that of [`investigate`]; [`export`] writes events out, however many,
+//! and [`explain`] tells how a query is understood. [`offline`] builds and reads the same format without a bus.
 //!
 //! The original of every event is stored with its split, so a hit is the whole [`event::Event`]. What exceeds the
 //! bounds of the index (a thousand leaves, long values) is compared with the stored original instead: slower, but
 //! found all the same. This crate does not know any vendor's format and sends nothing to the bus but its own state.
 
+pub mod aggregate;
 pub mod config;
 pub mod evidence;
 pub mod metrics;
 pub mod query;
 
+pub mod explain;
+pub mod export;
+pub mod fields;
 pub mod indexer;
+pub mod investigate;
 pub mod offline;
 pub mod request;
 pub mod searcher;
@@ -26,10 +33,12 @@ mod findings;
 mod lookup;
 mod maintain;
 mod manifest;
+mod names;
 mod paths;
 mod schema;
 mod split;
 mod text;
+mod walk;
 
 pub use config::Config;
 pub use metrics::Metrics;

@@ -23,8 +23,11 @@ use tantivy::{BitSet, DocSet, InvertedIndexReader, SegmentReader, TERMINATED, Te
 use crate::compile::Budget;
 use crate::paths::{self, NAME, SET, SET_IS, SHAPE, SHAPE_IS, is_definition, packed_starts};
 use crate::query::check::Check;
-use crate::schema::{Fields, VALUE};
+use crate::schema::{Fields, MARK, OVERFLOW, VALUE};
 use crate::text::{has_phrase, is_one_word, words};
+
+/// What the terms of sets and shapes begin with.
+const OWN: &str = "\u{2}\u{2}";
 
 /// A set of paths that have the same value.
 #[derive(Debug)]
@@ -326,6 +329,46 @@ pub(crate) fn postings(
         }
     }
     Ok(all)
+}
+
+/// Calls `each` with the paths that events of the segment have, a path several times maybe, until it says no. Tells
+/// whether it never did.
+pub(crate) fn paths(
+    reader: &SegmentReader,
+    fields: &Fields,
+    each: &mut dyn FnMut(&str) -> bool,
+) -> tantivy::Result<bool> {
+    let known = fields.known.of(reader);
+    for (_, paths) in known.shapes(reader, fields)? {
+        for path in paths.split(VALUE).filter(|path| !path.is_empty()) {
+            if !each(path) {
+                return Ok(false);
+            }
+        }
+    }
+    let index = reader.inverted_index(fields.fields)?;
+    let mut from = String::new();
+    loop {
+        let mut terms = index.terms().range().ge(from.as_bytes()).into_stream()?;
+        let Some(term) = terms
+            .advance()
+            .then(|| std::str::from_utf8(terms.key()).ok())
+            .flatten()
+        else {
+            return Ok(true);
+        };
+        if term.starts_with(OWN) {
+            // Sets and shapes, all of which begin so.
+            from = format!("{MARK}{}", '\u{3}');
+            continue;
+        }
+        let path = term.split(VALUE).next().unwrap_or(term);
+        if path != OVERFLOW && !path.is_empty() && !each(path) {
+            return Ok(false);
+        }
+        // Values follow their path at once: what is behind them all begins with the path and a greater sign.
+        from = format!("{path}{MARK}");
+    }
 }
 
 fn get(

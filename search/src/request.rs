@@ -10,6 +10,7 @@ use event::{Event, Finding, Id, Time};
 use serde::{Deserialize, Serialize};
 use tantivy::TantivyError;
 
+use crate::aggregate::AggregationError;
 use crate::query::QueryError;
 
 /// What is searched.
@@ -64,6 +65,9 @@ pub struct Answer {
     pub total: Option<u64>,
     /// Why the answer is not complete, where it is not.
     pub partial: Option<String>,
+    /// What else there is to know, in sentences: fields that nothing within the time range has, and what may be meant.
+    /// Only with the first page.
+    pub notes: Vec<String>,
     /// Where the next page begins; `None` after the last.
     pub next: Option<Cursor>,
     /// How long it took.
@@ -106,9 +110,18 @@ pub enum SearchError {
         /// What is allowed.
         allowed: usize,
     },
+    /// The aggregations cannot be asked so.
+    #[error("cannot aggregate")]
+    Aggregation(#[source] AggregationError),
+    /// Nothing is known of pivots on this field.
+    #[error("`{0}` is no field to investigate by")]
+    Pivot(String),
     /// Counting took too long; a count of a part would mislead.
     #[error("counting took longer than {0:?}: narrow the time range or the query")]
     Timeout(Duration),
+    /// What should be whole was cut.
+    #[error("not everything could be read: {0}")]
+    Cut(String),
     /// The index cannot be read.
     #[error("cannot read index `{path}`")]
     Index {

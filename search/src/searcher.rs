@@ -24,7 +24,8 @@ use tantivy::{
 use crate::catalog::{Catalog, Splits};
 use crate::compile::{Budget, Context, compile, id_term};
 use crate::lookup;
-use crate::query::{Query, parse};
+use crate::query::matches::micros;
+use crate::query::{Query, Test, parse};
 use crate::request::{Answer, Cursor, Kind, Request, SearchError};
 use crate::schema::Fields;
 use crate::split::Split;
@@ -46,7 +47,7 @@ struct Inner {
 }
 
 /// A document in the order of answers: time and id, and where it is.
-type Page = BTreeMap<(i64, u128), (usize, DocAddress)>;
+pub(crate) type Page = BTreeMap<(i64, u128), (usize, DocAddress)>;
 
 /// What is searched and how far it has come.
 pub(crate) struct Run<'r> {
@@ -54,7 +55,7 @@ pub(crate) struct Run<'r> {
     pub(crate) from: i64,
     pub(crate) to: i64,
     pub(crate) budget: Budget,
-    page: Page,
+    pub(crate) page: Page,
     count: u64,
     skipped: bool,
 }
@@ -76,7 +77,7 @@ impl Order {
         })
     }
 
-    fn id(&self, doc: DocId) -> u128 {
+    pub(crate) fn id(&self, doc: DocId) -> u128 {
         u128::from(self.high.get_val(doc)) << 64 | u128::from(self.low.get_val(doc))
     }
 
@@ -100,6 +101,39 @@ impl Order {
 }
 
 impl Run<'_> {
+    /// Takes into account what the query itself says of `time`, so that fewer splits are asked.
+    pub(crate) fn narrow(&mut self, query: &Query, now: Time) {
+        if self.request.kind != Kind::Events {
+            return;
+        }
+        match query {
+            Query::And(parts) => parts.iter().for_each(|part| self.narrow(part, now)),
+            Query::Field(field, Test::Range(from, to))
+                if field.is_time() && field.name == "time" =>
+            {
+                let (from, to) = micros(from, to, now);
+                self.from = self.from.max(from);
+                self.to = self.to.min(to);
+            }
+            _ => {}
+        }
+    }
+
+    /// Where the page ends, if it is full.
+    pub(crate) fn next(&self) -> Option<Cursor> {
+        if self.request.limit == 0 || self.page.len() < self.request.limit {
+            return None;
+        }
+        let last = match self.request.newest_first {
+            true => self.page.first_key_value(),
+            false => self.page.last_key_value(),
+        };
+        last.map(|(key, _)| Cursor {
+            time: Time(key.0),
+            id: Id(key.1),
+        })
+    }
+
     /// Can nothing of this time reach the page any more?
     fn is_beyond(&self, time: i64) -> bool {
         let full = self.page.len() >= self.request.limit;
@@ -222,6 +256,10 @@ impl Searcher {
         self.inner.catalog.attest(ledger);
     }
 
+    pub(crate) fn max_limit(&self) -> usize {
+        self.inner.config.max_limit
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.inner.config.timeout_ms)
     }
@@ -264,21 +302,32 @@ impl Searcher {
         let query = self.checked(request)?;
         let mut run = self.run(request);
         let context = self.context(request.kind, &run.budget);
+        run.narrow(&query, context.now);
+        let mut answer = Answer::default();
         let found = match request.kind {
-            Kind::Events => self.find_events(&query, &context, &mut run),
-            Kind::Findings => self.find_findings(&query, &context, &mut run),
+            Kind::Events => {
+                self.find_events(&query, &context, &mut run)
+                    .and_then(|(searchers, partial)| {
+                        answer.partial = partial;
+                        for_each_in_order(&run, |&(split, address)| {
+                            answer
+                                .hits
+                                .extend(load(&searchers[split], address, &context.fields)?);
+                            Ok(())
+                        })
+                    })
+            }
+            Kind::Findings => self
+                .find_findings(&query, &context, &mut run)
+                .map(|found| answer = found),
         };
-        let mut answer = found.map_err(|e| self.error(e))?;
-        if request.limit > 0 && run.page.len() == request.limit {
-            let last = match request.newest_first {
-                true => run.page.first_key_value(),
-                false => run.page.last_key_value(),
-            };
-            answer.next = last.map(|(key, _)| Cursor {
-                time: Time(key.0),
-                id: Id(key.1),
-            });
+        found.map_err(|e| self.error(e))?;
+        if request.after.is_none() {
+            answer.notes = self
+                .unknown_fields(&query, &run, &run.budget)
+                .map_err(|e| self.error(e))?;
         }
+        answer.next = run.next();
         let complete = !run.skipped && request.after.is_none() && answer.partial.is_none();
         answer.total = complete.then_some(run.count);
         answer.took = start.elapsed();
@@ -289,7 +338,7 @@ impl Searcher {
         Ok(answer)
     }
 
-    fn out_of_time(&self) -> String {
+    pub(crate) fn out_of_time(&self) -> String {
         format!(
             "stopped after {} ms; narrow the time range, or avoid wildcards at the start of a value",
             self.inner.config.timeout_ms
@@ -344,13 +393,14 @@ impl Searcher {
         Ok(splits)
     }
 
-    fn find_events(
+    /// Fills the page with the places of events. Gives what they are loaded from, and why the page is not complete.
+    pub(crate) fn find_events(
         &self,
         query: &Query,
         context: &Context,
         run: &mut Run<'_>,
-    ) -> tantivy::Result<Answer> {
-        let mut answer = Answer::default();
+    ) -> tantivy::Result<(Vec<tantivy::Searcher>, Option<String>)> {
+        let mut partial = None;
         let splits = self.splits(run)?;
         let compiled = compile(query, context);
         let mut searchers = Vec::with_capacity(splits.len());
@@ -365,7 +415,7 @@ impl Searcher {
             }
             if run.budget.is_over() {
                 run.skipped = true;
-                answer.partial = Some(self.out_of_time());
+                partial = Some(self.out_of_time());
                 break;
             }
             let searcher = split.searcher();
@@ -381,20 +431,14 @@ impl Searcher {
                 // Also an error may be nothing but the end of the time.
                 _ if run.budget.is_over() => {
                     run.skipped = true;
-                    answer.partial = Some(self.out_of_time());
+                    partial = Some(self.out_of_time());
                     break;
                 }
                 Ok(()) => {}
                 Err(error) => return Err(error),
             }
         }
-        for_each_in_order(run, |&(split, address)| {
-            if let Some(event) = load(&searchers[split], address, &context.fields)? {
-                answer.hits.push(event);
-            }
-            Ok(())
-        })?;
-        Ok(answer)
+        Ok((searchers, partial))
     }
 
     fn find_findings(
@@ -494,7 +538,7 @@ fn for_each_in_order(
     }
 }
 
-fn load(
+pub(crate) fn load(
     searcher: &tantivy::Searcher,
     address: DocAddress,
     fields: &Fields,

@@ -5,6 +5,7 @@
 //! or a network means the same in both.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use event::Time;
@@ -18,6 +19,8 @@ use crate::text::{fold, has_phrase, is_word_char, words};
 pub(crate) enum Check {
     /// The same text.
     Equal(String),
+    /// The same text as one of these.
+    OneOf(BTreeSet<String>),
     /// The same text, or these words next to one another in it.
     Phrase(String),
     /// A pattern, its texts folded.
@@ -46,6 +49,7 @@ impl Check {
         match test {
             Test::Equals(text) if sentences => Check::Phrase(fold(text)),
             Test::Equals(text) => Check::Equal(fold(text)),
+            Test::OneOf(texts) => Check::OneOf(texts.iter().map(|text| fold(text)).collect()),
             Test::Wildcard(Pattern(parts)) => Check::Wildcard(
                 parts
                     .iter()
@@ -65,14 +69,17 @@ impl Check {
     pub(crate) fn passes(&self, value: &str) -> bool {
         match self {
             Check::Equal(text) => value == text,
+            Check::OneOf(texts) => texts.contains(value),
             Check::Phrase(text) => {
                 value == text || has_phrase(value, &words(text).collect::<Vec<_>>())
             }
             Check::Wildcard(parts) => wildcard(parts, value),
             Check::Regex(regex) => regex.is_match(value),
+            // As rules do: an IPv4 address written as IPv6 counts as what it is.
             Check::Cidr(net) => value
+                .trim()
                 .parse::<IpAddr>()
-                .is_ok_and(|ip| net.contains(&ip.to_canonical())),
+                .is_ok_and(|ip| net.contains(&ip.to_canonical()) || net.contains(&ip)),
             Check::Range(from, to) => above(from, value) && below(to, value),
         }
     }
@@ -203,6 +210,7 @@ fn below(bound: &Bound, value: &str) -> bool {
 fn compare(value: &str, limit: &Limit) -> Option<Ordering> {
     match limit {
         Limit::Number(number) => value
+            .trim()
             .parse::<f64>()
             .ok()
             .filter(|v| v.is_finite())?

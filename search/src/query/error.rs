@@ -27,6 +27,12 @@ pub enum ErrorKind {
     /// A `(` without its partner.
     #[error("parenthesis is not closed")]
     OpenParenthesis,
+    /// An `IN [` without its `]`.
+    #[error("list is not closed")]
+    OpenList,
+    /// Two values of a list with nothing between them.
+    #[error("list lacks a comma")]
+    BadList,
     /// A `)` without its partner.
     #[error("parenthesis closes nothing")]
     StrayParenthesis,
@@ -89,6 +95,8 @@ impl QueryError {
             ErrorKind::OpenParenthesis => {
                 "close it with `)`; a parenthesis that is meant as text goes in quotes"
             }
+            ErrorKind::OpenList => "close it with `]`: `field:IN [a, b]`",
+            ErrorKind::BadList => "write `field:IN [a, b]`; a value with spaces goes in quotes",
             ErrorKind::StrayParenthesis => "remove it, or put it in quotes",
             ErrorKind::BadRange => {
                 "write `[from TO to]` with both ends included, `{from TO to}` with both excluded, and `*` for an open end"

@@ -94,8 +94,17 @@ impl<'t> Parser<'t> {
         Ok(None)
     }
 
-    /// A word up to white space or a bracket.
+    /// A word up to white space or a parenthesis.
     pub(super) fn word(&mut self) -> Result<Word, QueryError> {
+        self.word_until("()")
+    }
+
+    /// A word of a list in brackets, up to white space, a comma or a bracket.
+    pub(super) fn word_of_list(&mut self) -> Result<Word, QueryError> {
+        self.word_until(",[]()")
+    }
+
+    fn word_until(&mut self, ends: &str) -> Result<Word, QueryError> {
         let mut word = Word {
             parts: Vec::new(),
             start: self.at,
@@ -106,7 +115,7 @@ impl<'t> Parser<'t> {
         let mut chars = self.rest().char_indices();
         while let Some((i, c)) = chars.next() {
             let part = match c {
-                c if c.is_whitespace() || c == '(' || c == ')' => {
+                c if c.is_whitespace() || ends.contains(c) => {
                     end = i;
                     break;
                 }
@@ -177,18 +186,28 @@ impl<'t> Parser<'t> {
     pub(super) fn regex(&mut self) -> Result<Regex, QueryError> {
         let start = self.at;
         let mut text = String::new();
+        // The bytes of `text` before which a backslash of ours was left out.
+        let mut left_out = Vec::new();
         let mut chars = self.rest().char_indices().skip(1);
         while let Some((i, c)) = chars.next() {
             match c {
                 '/' => {
                     self.at += i + 1;
-                    return compile(text).map_err(|kind| QueryError {
-                        offset: start,
+                    return compile(text).map_err(|(within, kind)| QueryError {
+                        offset: match within {
+                            Some(at) => {
+                                start + 1 + at + left_out.iter().filter(|l| **l <= at).count()
+                            }
+                            None => start,
+                        },
                         kind,
                     });
                 }
                 '\\' => match chars.next() {
-                    Some((_, '/')) => text.push('/'),
+                    Some((_, '/')) => {
+                        left_out.push(text.len());
+                        text.push('/');
+                    }
                     Some((_, c)) => text.extend(['\\', c]),
                     None => {}
                 },
@@ -200,6 +219,11 @@ impl<'t> Parser<'t> {
 
     /// A quoted text, or what stands up to white space or a bracket; `None` if there is nothing.
     pub(super) fn scalar(&mut self) -> Result<Option<String>, QueryError> {
+        self.scalar_until("[]{}()")
+    }
+
+    /// The same up to one of `ends`.
+    pub(super) fn scalar_until(&mut self, ends: &str) -> Result<Option<String>, QueryError> {
         if self.rest().starts_with('"') {
             return self.quoted().map(Some);
         }
@@ -208,7 +232,7 @@ impl<'t> Parser<'t> {
         let mut chars = self.rest().char_indices();
         while let Some((i, c)) = chars.next() {
             match c {
-                c if c.is_whitespace() || "[]{}()".contains(c) => {
+                c if c.is_whitespace() || ends.contains(c) => {
                     end = i;
                     break;
                 }
@@ -221,23 +245,34 @@ impl<'t> Parser<'t> {
     }
 }
 
-fn compile(text: String) -> Result<Regex, ErrorKind> {
-    regex::RegexBuilder::new(&format!("^(?:{text})$"))
+/// Compiles a regular expression, or says what is wrong with it and at which byte of it, where that is known.
+fn compile(text: String) -> Result<Regex, (Option<usize>, ErrorKind)> {
+    let built = regex::RegexBuilder::new(&format!("^(?:{text})$"))
         .case_insensitive(true)
         .dot_matches_new_line(true)
         .size_limit(REGEX_SIZE)
         .dfa_size_limit(REGEX_SIZE)
         .nest_limit(100)
-        .build()
-        .map(|compiled| Regex { text, compiled })
-        .map_err(|e| {
-            let message = e.to_string();
-            let last = message
-                .lines()
-                .rfind(|l| !l.trim().is_empty())
-                .unwrap_or("");
-            ErrorKind::BadRegex(last.trim().trim_start_matches("error: ").to_owned())
-        })
+        .build();
+    // A group that is closed within the text alone could pair with the one around it.
+    let (place, message) = match (regex_syntax::parse(&text), built) {
+        (Ok(_), Ok(compiled)) => return Ok(Regex { text, compiled }),
+        (Err(regex_syntax::Error::Parse(e)), _) => {
+            (Some(e.span().start.offset), e.kind().to_string())
+        }
+        (Err(regex_syntax::Error::Translate(e)), _) => {
+            (Some(e.span().start.offset), e.kind().to_string())
+        }
+        (Err(other), _) => (None, last_line(&other.to_string())),
+        (Ok(_), Err(other)) => (None, last_line(&other.to_string())),
+    };
+    Err((place, ErrorKind::BadRegex(message)))
+}
+
+fn last_line(message: &str) -> String {
+    let last = message.lines().rfind(|l| !l.trim().is_empty());
+    let last = last.unwrap_or_default().trim();
+    last.trim_start_matches("error: ").to_owned()
 }
 
 /// Does it have the form of an address with a prefix?

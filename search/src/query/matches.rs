@@ -62,7 +62,7 @@ impl<'a> Subject<'a> {
     }
 
     /// The folded values of a field, and whether it is there at all.
-    fn values(&self, field: &Field) -> (Vec<String>, bool) {
+    pub(crate) fn values(&self, field: &Field) -> (Vec<String>, bool) {
         let mut found = Vec::new();
         match self.event {
             Some(event) if !field.original => match event.normalized(&field.name) {
@@ -120,6 +120,28 @@ impl<'a> Subject<'a> {
         found
     }
 
+    /// Calls `each` with the name, whether that is one of the original, and the value of every field, as it is written.
+    pub(crate) fn each_value(&self, each: &mut dyn FnMut(&str, bool, &str)) {
+        if let Some(event) = self.event {
+            let labels: Vec<String> = event.labels.keys().map(|l| format!("labels.{l}")).collect();
+            let names = Event::NAMES.iter().copied();
+            let nested = FREE_NESTED.iter().chain(&NOT_FREE_NESTED).copied();
+            for name in names.chain(nested).chain(labels.iter().map(String::as_str)) {
+                match event.normalized(name) {
+                    Normalized::Absent => {}
+                    Normalized::Text(text) => each(name, false, &text),
+                    Normalized::List(texts) => texts.iter().for_each(|t| each(name, false, t)),
+                }
+            }
+        }
+        match self.root() {
+            Some(root) => leaves(root, &mut String::new(), &mut |path, value| {
+                each(path, self.event.is_some(), value);
+            }),
+            None => each("raw", true, &String::from_utf8_lossy(self.text)),
+        }
+    }
+
     fn all_values(&self, free: bool) -> Vec<String> {
         self.texts(free).iter().map(|text| fold(text)).collect()
     }
@@ -131,6 +153,26 @@ impl<'a> Subject<'a> {
         } else {
             event.ingest_time
         })
+    }
+}
+
+/// Calls `each` with the path and text of every value below `value`; an array stands for its elements.
+fn leaves(value: Value<'_>, path: &mut String, each: &mut dyn FnMut(&str, &str)) {
+    match value.kind() {
+        Kind::Null => {}
+        Kind::Array => value.children().for_each(|child| leaves(child, path, each)),
+        Kind::Object => {
+            let length = path.len();
+            for child in value.children() {
+                if length > 0 {
+                    path.push('.');
+                }
+                key_into(&child.key().unwrap_or_default(), path);
+                leaves(child, path, each);
+                path.truncate(length);
+            }
+        }
+        _ => each(path, &value.text().unwrap_or_default()),
     }
 }
 

@@ -15,6 +15,7 @@ mod lexer;
 pub(crate) mod matches;
 mod parser;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use event::Time;
@@ -27,6 +28,8 @@ pub use parser::parse;
 pub const MAX_QUERY_BYTES: usize = 64 * 1024;
 /// Queries with more tests than this are refused.
 pub const MAX_CLAUSES: usize = 1_000;
+/// Lists (`field:IN [a, b]`) of more values than this are refused.
+pub const MAX_LIST: usize = 10_000;
 /// Parentheses nested deeper than this are refused.
 pub const MAX_DEPTH: usize = 32;
 
@@ -89,6 +92,8 @@ impl Field {
 pub enum Test {
     /// The same text; in free text and fields of sentences: these words in this order.
     Equals(String),
+    /// The same text as one of these; not for fields of sentences, where each is a clause of its own.
+    OneOf(Vec<String>),
     /// A pattern with `*` and `?`.
     Wildcard(Pattern),
     /// A regular expression over the whole value.
@@ -180,6 +185,26 @@ impl Query {
             Query::Exists(field) | Query::Field(field, _) => !field.original && field.name == name,
         }
     }
+
+    /// The fields that it asks about, each once, in order of name.
+    pub fn fields(&self) -> BTreeSet<&Field> {
+        let mut found = BTreeSet::new();
+        self.add_fields(&mut found);
+        found
+    }
+
+    fn add_fields<'q>(&'q self, found: &mut BTreeSet<&'q Field>) {
+        match self {
+            Query::All | Query::Text(_) => {}
+            Query::And(parts) | Query::Or(parts) => {
+                parts.iter().for_each(|part| part.add_fields(found));
+            }
+            Query::Not(part) => part.add_fields(found),
+            Query::Exists(field) | Query::Field(field, _) => {
+                found.insert(field);
+            }
+        }
+    }
 }
 
 impl fmt::Display for Query {
@@ -209,7 +234,8 @@ impl fmt::Display for Query {
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without `raw.` these names mean something else.
-        let taken = event::is_normalized_name(&self.name) || self.name == "_exists_";
+        let taken = event::is_normalized_name(&self.name)
+            || matches!(self.name.as_str(), "_exists_" | "_missing_");
         if self.original && taken || self.name.starts_with("raw.") {
             f.write_str("raw.")?;
         }
@@ -227,6 +253,16 @@ impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Test::Equals(text) => quoted(f, text),
+            Test::OneOf(texts) => {
+                f.write_str("IN [")?;
+                for (i, text) in texts.iter().enumerate() {
+                    if i > 0 {
+                        f.write_str(", ")?;
+                    }
+                    quoted(f, text)?;
+                }
+                f.write_str("]")
+            }
             Test::Wildcard(Pattern(parts)) => parts.iter().try_for_each(|part| match part {
                 Part::One => f.write_str("?"),
                 Part::Any => f.write_str("*"),

@@ -5,19 +5,19 @@
 //! and    = not { [ AND | && ] not }
 //! not    = { NOT | ! | - | + } unit
 //! unit   = ( or ) | field : test | field : ( or ) | test
-//! test   = "phrase" | /regex/ | [a TO b] | {a TO b} | > a | >= a | < a | <= a | word with * and ?
+//! test   = "phrase" | /regex/ | [a TO b] | {a TO b} | > a | >= a | < a | <= a | IN [ a , b ] | word with * and ?
 //! ```
 //!
 //! Between parts without an operator there is an AND. `and`, `or` and `not` are operators in either case, since nobody
-//! searches for them; in quotes they are words. Within `field:( … )` every part is about the field. A word ends at white
+//! searches for them; in quotes they are words. `_exists_:field` and `_missing_:field` ask whether there is a value. Within `field:( … )` every part is about the field. A word ends at white
 //! space or a bracket, so that ARNs and addresses need no quotes; a backslash takes the next character as it is.
 
 use ipnet::IpNet;
 
 use super::lexer::{Word, looks_like_network, moment};
 use super::{
-    Bound, ErrorKind, Field, Limit, MAX_CLAUSES, MAX_DEPTH, MAX_QUERY_BYTES, Moment, Part, Pattern,
-    Query, QueryError, Test,
+    Bound, ErrorKind, Field, Limit, MAX_CLAUSES, MAX_DEPTH, MAX_LIST, MAX_QUERY_BYTES, Moment,
+    Part, Pattern, Query, QueryError, Test,
 };
 
 /// Reads a query.
@@ -212,12 +212,16 @@ impl<'t> Parser<'t> {
                 self.free_text()
             };
         }
-        if name == "_exists_" {
+        if matches!(name.as_str(), "_exists_" | "_missing_") {
             let word = self.word()?;
-            return match word.literal() {
-                Ok(name) if !name.is_empty() => Ok(Query::Exists(Field::named(&name))),
-                _ => self.fail(start, ErrorKind::MissingValue(name)),
+            let exists = match word.literal() {
+                Ok(field) if !field.is_empty() => Query::Exists(Field::named(&field)),
+                _ => return self.fail(start, ErrorKind::MissingValue(name)),
             };
+            return Ok(match name.as_str() {
+                "_missing_" => Query::Not(Box::new(exists)),
+                _ => exists,
+            });
         }
         let field = Field::named(&name);
         let open = self.at;
@@ -263,6 +267,9 @@ impl<'t> Parser<'t> {
         if self.star() {
             return Ok(Query::Exists(field.clone()));
         }
+        if let Some(open) = self.list_begins() {
+            return self.list(field, open);
+        }
         let start = self.at;
         let rest = self.rest();
         let bound = |inclusive: bool, limit| match inclusive {
@@ -285,7 +292,7 @@ impl<'t> Parser<'t> {
                 Test::Range(limit, Bound::Open)
             }
         } else if field.is_time() {
-            self.time_test(field)?
+            self.time_test(field, "[]{}()")?
         } else if rest.starts_with('"') {
             Test::Equals(self.quoted()?)
         } else if rest.starts_with('/') {
@@ -300,10 +307,83 @@ impl<'t> Parser<'t> {
         })
     }
 
+    /// Where the `[` of a list is, if here stands `IN [`.
+    fn list_begins(&self) -> Option<usize> {
+        let rest = self.rest();
+        let word = rest.get(..2).filter(|w| w.eq_ignore_ascii_case("in"))?;
+        let open = rest[word.len()..].trim_start();
+        open.starts_with('[').then(|| self.text.len() - open.len())
+    }
+
+    /// A list in brackets, whose bracket opens at `open`: any of its values.
+    fn list(&mut self, field: &Field, open: usize) -> Result<Query, QueryError> {
+        self.at = open + 1;
+        let mut texts: Vec<String> = Vec::new();
+        let mut parts = Vec::new();
+        loop {
+            self.skip_space();
+            match self.rest().chars().next() {
+                None => return self.fail(open, ErrorKind::OpenList),
+                Some(']' | ',') => {
+                    return self.fail(self.at, ErrorKind::MissingValue(field.name.clone()));
+                }
+                Some(_) => {}
+            }
+            let test = if field.is_time() {
+                self.time_test(field, "[]{}(),")?
+            } else if self.rest().starts_with('"') {
+                Test::Equals(self.quoted()?)
+            } else if self.rest().starts_with('/') {
+                Test::Regex(self.regex()?)
+            } else {
+                let word = self.word_of_list()?;
+                self.plain_test(word)?
+            };
+            match test {
+                Test::Equals(text) if !field.is_words() => {
+                    if !texts.contains(&text) {
+                        texts.push(text);
+                    }
+                }
+                test => {
+                    self.clauses += 1;
+                    if self.clauses > MAX_CLAUSES {
+                        return self.too_large("tests", MAX_CLAUSES);
+                    }
+                    parts.push(match is_anything(&test) {
+                        true => Query::Exists(field.clone()),
+                        false => Query::Field(field.clone(), test),
+                    });
+                }
+            }
+            self.skip_space();
+            if self.eat("]") {
+                break;
+            }
+            match self.rest().chars().next() {
+                None => return self.fail(open, ErrorKind::OpenList),
+                Some(_) if self.eat(",") => {}
+                Some(_) => return self.fail(self.at, ErrorKind::BadList),
+            }
+        }
+        if texts.len() > MAX_LIST {
+            return self.too_large("values of a list", MAX_LIST);
+        }
+        match texts.len() {
+            0 => {}
+            1 => parts.insert(
+                0,
+                Query::Field(field.clone(), Test::Equals(texts.remove(0))),
+            ),
+            _ => parts.insert(0, Query::Field(field.clone(), Test::OneOf(texts))),
+        }
+        Ok(joined(parts, Query::Or))
+    }
+
     /// A time by itself stands for its day or its instant.
-    fn time_test(&mut self, field: &Field) -> Result<Test, QueryError> {
+    fn time_test(&mut self, field: &Field, ends: &str) -> Result<Test, QueryError> {
         let start = self.at;
-        let text = self.scalar()?.unwrap_or_default();
+        let text = self.scalar_until(ends)?.unwrap_or_default();
         match moment(&text) {
             Some(Moment::At(day)) if text.len() == 10 => Ok(Test::Range(
                 Bound::Included(Limit::Time(Moment::At(day))),
@@ -498,6 +578,25 @@ mod tests {
         check("m:a*b?c**", "m:a*b?c*");
         check("m:*", "m:*");
         check("_exists_:m.n", "m.n:*");
+        check("_missing_:m.n", "NOT m.n:*");
+        check("-_missing_:m.n", "m.n:*");
+        check("m: IN [a, \"b c\",d,a]", r#"m:IN ["a", "b c", "d"]"#);
+        check("m:in [a]", r#"m:"a""#);
+        check("m:(IN [a, b] OR c)", r#"(m:IN ["a", "b"] OR m:"c")"#);
+        check(
+            "ip:IN [10.0.0.0/8, 1.2.3.4, 192.0.*, 2001:db8::1]",
+            r#"(ip:IN ["1.2.3.4", "2001:db8::1"] OR ip:10.0.0.0/8 OR ip:192\.0\.*)"#,
+        );
+        check(
+            "user_agent:IN [curl, wget]",
+            r#"(user_agent:"curl" OR user_agent:"wget")"#,
+        );
+        check(
+            "time:IN [2026-03-02]",
+            "time:[2026-03-02T00:00:00Z TO 2026-03-03T00:00:00Z}",
+        );
+        check("m:in", r#"m:"in""#);
+        check("m:IN x", r#"(m:"IN" AND "x")"#);
         check("raw._exists_:x", r#"raw.\_exists_:"x""#);
         check("src_ip:203.0.113.0/24", "src_ip:203.0.113.0/24");
         check("src_ip:\"203.0.113.0/24\"", r#"src_ip:"203.0.113.0/24""#);
@@ -532,6 +631,22 @@ mod tests {
         check_error("a \"b", 2, "quote is not closed");
         check_error("a:/b", 2, "regular expression is not closed");
         check_error("a (b", 2, "parenthesis is not closed");
+        check_error("m:IN [a", 5, "list is not closed");
+        check_error("m:IN [", 5, "list is not closed");
+        check_error("m:IN []", 6, "value of field `m` is missing");
+        check_error("m:IN [a,]", 8, "value of field `m` is missing");
+        check_error("m:IN [a b]", 8, "list lacks a comma");
+        check_error("m:IN [10.0.0.0/99]", 6, "`10.0.0.0/99` is no network");
+        check_error(
+            "a:/b(c/",
+            4,
+            "regular expression cannot be used: unclosed group",
+        );
+        check_error(
+            r"a:/\/x\/[z-a]/",
+            9,
+            "regular expression cannot be used: invalid character class range, the start must be <= the end",
+        );
         check_error("(", 0, "parenthesis is not closed");
         check_error("a)", 1, "parenthesis closes nothing");
         check_error("a AND", 2, "operator `AND` lacks a side");

@@ -3,7 +3,9 @@
 //! [`folder`] makes an index folder; [`event`] makes events by number and age. What is tested
 //! here needs an index on the disk; what one function does by itself is tested beside it.
 
+mod aggregate;
 mod evidence;
+mod investigate;
 mod property;
 mod stage;
 

@@ -102,7 +102,7 @@ fn raw() -> impl Strategy<Value = String> {
 }
 
 prop_compose! {
-    fn events()(parts in proptest::collection::vec(
+    pub(super) fn events()(parts in proptest::collection::vec(
         (raw(), 0..40_i64, text(), text(), select(TEXTS), any::<(bool, bool, Option<bool>)>()), 1..30)
     ) -> Vec<Event> {
         parts.into_iter().enumerate().map(|(i, (raw, seconds, message, agent, action, (denied, flagged, mfa)))| {
@@ -145,7 +145,7 @@ fn escaped(text: &str) -> String {
         .collect()
 }
 
-fn field() -> impl Strategy<Value = &'static str> {
+pub(super) fn field() -> impl Strategy<Value = &'static str> {
     select(
         &[
             "p",
@@ -216,6 +216,21 @@ fn test() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A value of a list.
+fn item() -> impl Strategy<Value = String> {
+    prop_oneof![
+        5 => text().prop_map(|t| quoted(&t)),
+        2 => select(&["a", "AB", "203.0.113.7", "10", "true", "b*", "203.0.113.0/24", "/a.*/"][..]).prop_map(str::to_owned),
+    ]
+}
+
+fn number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (-6..12_i32).prop_map(|n| n.to_string()),
+        (0..40_i32).prop_map(|n| (f64::from(n) / 4.0).to_string()),
+    ]
+}
+
 fn clause() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => (field(), test()).prop_map(|(f, t)| format!("{f}:{t}")),
@@ -223,6 +238,10 @@ fn clause() -> impl Strategy<Value = String> {
         2 => (field(), limit(), limit()).prop_map(|(f, a, b)| format!("{f}:[{a} TO {b}}}")),
         1 => (field(), select(&["<", "<=", ">", ">="][..]), limit()).prop_map(|(f, s, l)| format!("{f}:{s}{l}")),
         1 => field().prop_map(|f| format!("{f}:*")),
+        1 => field().prop_map(|f| format!("_missing_:{f}")),
+        2 => (field(), proptest::collection::vec(item(), 1..4)).prop_map(|(f, list)| format!("{f}: IN [{}]", list.join(", "))),
+        1 => (field(), text(), test()).prop_map(|(f, a, b)| format!("{f}:({} OR NOT {b})", quoted(&a))),
+        1 => (field(), number(), number()).prop_map(|(f, a, b)| format!("{f}:[{a} TO {b}]")),
         1 => (0..40_i64, 0..40_i64).prop_map(|(a, b)| format!("time:[-{}s TO -{}s]", a.max(b), a.min(b))),
         1 => (0..40_i64).prop_map(|a| format!("time:>{}", NOW.plus(-a * 1_000_000))),
         1 => Just("ingest_time:>=now".to_owned()),
@@ -291,7 +310,7 @@ proptest! {
     #[test]
     fn no_signs_break_the_parser(parts in proptest::collection::vec(select(&[
         "(", ")", "[", "]", "{", "}", "\"", "/", "\\", ":", "a", "a:", "*", "?", " ", "AND", "OR ", " NOT ", "-", "!", "&&",
-        "||", "&", "TO", " TO ", ">", "<=", "now", "-7d", "10.0.0.0/8", "time:", "raw.", "_exists_:", "é", "+",
+        "||", "&", "TO", " TO ", ">", "<=", "now", "-7d", "10.0.0.0/8", "time:", "IN [", ",", "in", "_missing_:", "raw.", "_exists_:", "é", "+",
     ][..]), 0..12)) {
         let text = parts.concat();
         match parse(&text) {
