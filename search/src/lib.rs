@@ -21,6 +21,7 @@ pub mod searcher;
 mod catalog;
 mod compile;
 mod counting;
+mod document;
 mod findings;
 mod lookup;
 mod maintain;

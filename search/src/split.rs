@@ -15,8 +15,9 @@ use tantivy::directory::MmapDirectory;
 use tantivy::schema::Schema;
 use tantivy::{Index, IndexReader, ReloadPolicy, SingleSegmentIndexWriter};
 
+use crate::document::Builder;
 use crate::manifest::FORMAT;
-use crate::schema::{Builder, Fields, settings, tokenizers};
+use crate::schema::{Fields, settings, tokenizers};
 
 /// What is known of a split.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
