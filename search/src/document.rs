@@ -1,7 +1,7 @@
 //! Makes the document of an event or a finding: its terms as `schema` describes them.
 //!
 //! [`Builder::event`] goes once through the envelope and the original record, gathers every value with its path, and
-//! then writes those with the same value as one term ([`crate::paths`]). What finds no room there, and everything of a
+//! then writes those with the same value as one term ([`crate::groups`]). What finds no room there, and everything of a
 //! finding, is written path by path. Nothing is refused: what exceeds the bounds of `schema` is marked.
 
 use std::borrow::Cow;
@@ -13,7 +13,7 @@ use event::json::{self, Kind};
 use event::{Event, Finding, Id, Invocation, Time};
 use tantivy::TantivyDocument;
 
-use crate::paths::{Group, Often, Paths, SET, SHAPE, packed};
+use crate::groups::{Group, Often, Paths, SET, SHAPE, packed};
 use crate::schema::{
     COLUMNS, Fields, MARK, MAX_COMMON, MAX_LEAVES, MAX_PATH, MAX_VALUE, MAX_WORDS_BYTES, OVERFLOW,
     VALUE, value_term_into,

@@ -6,7 +6,7 @@
 //! ```text
 //! fields   \2\2s <set> \1 createuser             a folded value at all paths of a set: `action` and `eventName`
 //!          \2\2p <shape>                         the event has the paths of this shape
-//!          \2\2S ..., \2\2P ...                  what sets and shapes are: `paths`
+//!          \2\2S ..., \2\2P ...                  what sets and shapes are: `groups`
 //!          path \1 createuser                    a value at one path, where there is no room for another set
 //!          path                                  the same, without another shape: the field is there at all
 //!          ... \1 <first 200 bytes> \2 <32 digits>  a value longer than 256 bytes: its start and its hash
