@@ -48,6 +48,8 @@ pub(crate) struct Builder {
     common: String,
     words: String,
     path: String,
+    /// The number of `path`, where it is known.
+    number: Option<u32>,
     folded: String,
     seen: HashSet<u64>,
     hasher: std::collections::hash_map::RandomState,
@@ -70,6 +72,7 @@ impl Builder {
             common: String::new(),
             words: String::new(),
             path: String::new(),
+            number: None,
             folded: String::new(),
             seen: HashSet::new(),
             hasher: Default::default(),
@@ -135,6 +138,7 @@ impl Builder {
         self.common.clear();
         self.words.clear();
         self.path.clear();
+        self.number = None;
         self.seen.clear();
         self.leaves.clear();
         self.texts.clear();
@@ -214,8 +218,9 @@ impl Builder {
             return;
         };
         let whole = folded.len() <= MAX_VALUE;
-        let mark = self.hasher.hash_one((hash, free, group));
-        let common = folded.len() <= MAX_COMMON && often.count(mark);
+        let of_set = name.bytes().take(8).fold(0, |n, b| n << 8 | u64::from(b));
+        let mark = (hash ^ of_set).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let common = folded.len() <= MAX_COMMON && often.count(mark ^ mark >> 29);
         let terms = match common {
             true => &mut self.common,
             false => {
@@ -263,6 +268,7 @@ impl Builder {
     }
 
     fn normalized(&mut self, name: &str, value: &str, free: bool) {
+        self.number = None;
         self.path.clear();
         self.path.push(MARK);
         key_into(name, &mut self.path);
@@ -271,10 +277,12 @@ impl Builder {
     }
 
     fn original(&mut self, raw: &Bytes) {
+        self.number = None;
         self.path.clear();
         if !self.json(raw) {
             // A record that is no JSON is one value, named as it is in our own JSON.
             self.path.push_str("raw");
+            self.number = None;
             self.leaf(&String::from_utf8_lossy(raw), true);
             self.exists();
         }
@@ -304,11 +312,13 @@ impl Builder {
                         self.path.push('.');
                     }
                     key_into(&child.key().unwrap_or_default(), &mut self.path);
+                    self.number = None;
                     if self.value(child, false) {
                         self.exists();
                         any = true;
                     }
                     self.path.truncate(length);
+                    self.number = None;
                 }
                 any
             }
@@ -328,14 +338,21 @@ impl Builder {
         }
     }
 
+    /// The number of the path, where sets and shapes are used and there is room.
+    fn number(&mut self) -> Option<u32> {
+        if self.number.is_none()
+            && let Some((paths, _)) = &mut self.compact
+        {
+            self.number = paths.number(&self.path);
+        }
+        self.number
+    }
+
     fn exists(&mut self) {
         if self.path.len() > MAX_PATH || self.count > MAX_LEAVES {
             self.overflow = true;
         } else if !self.path.is_empty() && self.path != OVERFLOW {
-            let number = match &mut self.compact {
-                Some((paths, _)) => paths.number(&self.path),
-                None => None,
-            };
+            let number = self.number();
             match number {
                 Some(number) => self.present.push(number),
                 None => {
@@ -354,10 +371,7 @@ impl Builder {
         if self.count > MAX_LEAVES || self.path.len() > MAX_PATH {
             self.overflow = true;
         } else {
-            let number = match &mut self.compact {
-                Some((paths, _)) => paths.number(&self.path),
-                None => None,
-            };
+            let number = self.number();
             match number {
                 Some(path) => {
                     let start = self.texts.len();
