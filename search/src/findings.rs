@@ -13,7 +13,8 @@ use tantivy::query::TermQuery;
 use tantivy::schema::IndexRecordOption;
 use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Term};
 
-use crate::schema::{Builder, Fields, MARK, findings_settings, term, tokenizers};
+use crate::document::Builder;
+use crate::schema::{Fields, MARK, findings_settings, term, tokenizers};
 
 /// Positions by partition, as the payload has them.
 pub(crate) type Positions = BTreeMap<u32, u64>;

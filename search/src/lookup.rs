@@ -1,6 +1,6 @@
 //! Finds the terms of a segment that stand for a field and a value, a path or a word, whatever way they were indexed.
 //!
-//! A value stands under its path alone, or under one of the sets of `paths` that have its path, and in `fields`
+//! A value stands under its path alone, or under one of the sets of `groups` that have its path, and in `fields`
 //! or, if it comes often, in `common`; [`walk`] goes through all of them and [`postings`] asks them for one value. Words of
 //! rare values are in `words`; those of a rare value that is one word, and those of all frequent values, are found by the
 //! value itself: [`by_word`] and [`texts`]. Splits of the first format have neither sets nor `common`, and need no way of
@@ -21,7 +21,7 @@ use tantivy::schema::IndexRecordOption;
 use tantivy::{BitSet, DocSet, InvertedIndexReader, SegmentReader, TERMINATED, Term};
 
 use crate::compile::Budget;
-use crate::paths::{self, NAME, SET, SET_IS, SHAPE, SHAPE_IS, is_definition, packed_starts};
+use crate::groups::{self, NAME, SET, SET_IS, SHAPE, SHAPE_IS, is_definition, packed_starts};
 use crate::query::check::Check;
 use crate::schema::{Fields, MARK, OVERFLOW, VALUE};
 use crate::text::{has_phrase, is_one_word, words};
@@ -152,7 +152,7 @@ impl Segment {
                 if start != last {
                     (last, free) = (start.to_owned(), is_free(start));
                 }
-                if free && let Some(whole) = paths::value(value).1 {
+                if free && let Some(whole) = groups::value(value).1 {
                     texts.text.push_str(&whole);
                     texts.values.push((texts.text.len(), terms.value().clone()));
                 }
@@ -174,7 +174,7 @@ fn definitions(
     let mut terms = range(index.terms(), start)?;
     while terms.advance() {
         let term = std::str::from_utf8(terms.key()).unwrap_or_default();
-        if let Some((name, kind, paths)) = paths::read(term) {
+        if let Some((name, kind, paths)) = groups::read(term) {
             each(name, kind, paths);
         }
     }
@@ -272,7 +272,7 @@ pub(crate) fn walk(
                 if path.is_none() && is_definition(term) {
                     continue;
                 }
-                let (term, whole) = paths::value(value);
+                let (term, whole) = groups::value(value);
                 each(&Found {
                     term,
                     whole,
@@ -293,9 +293,9 @@ pub(crate) fn postings(
 ) -> tantivy::Result<Vec<SegmentPostings>> {
     let mut all = Vec::new();
     if let Some((path, value)) = text.split_once(VALUE) {
-        let packed = paths::packed(value);
+        let packed = groups::packed(value);
         // Of a value that is cut the whole follows in `common`.
-        let longer = paths::value(value).1.is_none();
+        let longer = groups::value(value).1.is_none();
         let starts = starts(reader, fields, path)?;
         for (place, index) in dictionaries(reader, fields)?.iter().enumerate() {
             for start in &starts {
@@ -422,7 +422,7 @@ pub(crate) fn texts(
     let known = fields.known.of(reader);
     if let [word] = phrase {
         let index = reader.inverted_index(fields.fields)?;
-        let value = paths::packed(word).unwrap_or_else(|| word.clone());
+        let value = groups::packed(word).unwrap_or_else(|| word.clone());
         for set in known.sets(reader, fields)?.iter().filter(|s| s.free) {
             if let Some(postings) = get(&index, fields, &format!("{}{value}", set.start))? {
                 insert(postings, found);
@@ -458,7 +458,7 @@ pub(crate) fn by_word(
                 count += 1;
                 budget.check(count)?;
                 let term = std::str::from_utf8(terms.key()).unwrap_or_default();
-                let value = paths::value(term.get(set.start.len()..).unwrap_or_default()).1;
+                let value = groups::value(term.get(set.start.len()..).unwrap_or_default()).1;
                 if value.is_some_and(|v| check.passes(&v) && is_one_word(&v)) {
                     let info = terms.value();
                     let read = index.read_postings_from_terminfo(info, IndexRecordOption::Basic);

@@ -17,8 +17,9 @@ use tantivy::schema::Schema;
 use tantivy::{Index, IndexReader, ReloadPolicy, SingleSegmentIndexWriter};
 
 use crate::evidence::seal;
+use crate::document::Builder;
 use crate::manifest::FORMAT;
-use crate::schema::{Builder, Fields, settings, tokenizers};
+use crate::schema::{Fields, settings, tokenizers};
 
 /// What is known of a split.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
