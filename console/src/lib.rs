@@ -13,7 +13,6 @@ mod assets;
 mod audit;
 mod auth;
 mod config;
-mod csv;
 mod error;
 mod guard;
 mod inert;
@@ -23,6 +22,7 @@ mod params;
 mod routes;
 mod svg;
 
+pub use api::investigate::investigation;
 pub use app::{App, Check, Explain, Injection, Offers, Reload, Rules, Stage};
 pub use audit::AuditEvent;
 pub use auth::{Kind, Principal, hash_password};

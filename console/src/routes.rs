@@ -64,6 +64,10 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/metrics", api::health::metrics),
         get(Viewer, "/api/v1/search", api::search::get),
         post(Viewer, "/api/v1/search", api::search::post),
+        get(Viewer, "/api/v1/search/explain", api::search::explain),
+        get(Viewer, "/api/v1/search/fields", api::search::fields),
+        get(Viewer, "/api/v1/search/export", api::export::get),
+        get(Viewer, "/api/v1/investigate", api::investigate::get),
         get(Viewer, "/api/v1/events/{id}", api::search::event),
         get(Viewer, "/api/v1/alerts", api::alerts::list),
         get(Viewer, "/api/v1/alerts/feed", api::feed::feed),
@@ -197,8 +201,12 @@ fn area(path: &str) -> Area {
         "/logout",
         "/health",
     ];
-    const SEARCH: [&str; 7] = [
+    const SEARCH: [&str; 11] = [
+        "/api/v1/investigate",
         "/api/v1/search",
+        "/api/v1/search/explain",
+        "/api/v1/search/fields",
+        "/api/v1/search/export",
         "/api/v1/events/{id}",
         "/api/v1/sources",
         "/search",
