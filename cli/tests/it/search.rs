@@ -110,7 +110,19 @@ fn check(at: &[&str], folder: &std::path::Path) {
     for (format, ending) in [("jsonl", "jsonl"), ("csv", "csv"), ("parquet", "parquet")] {
         let file = folder.join(format!("found.{ending}"));
         let path = file.to_str().unwrap();
-        let said = search(&[&["eventName:*", "--format", format, "--output", path], at].concat());
+        let said = search(
+            &[
+                &[
+                    "source:aws.cloudtrail",
+                    "--format",
+                    format,
+                    "--output",
+                    path,
+                ],
+                at,
+            ]
+            .concat(),
+        );
         assert_eq!(said, "");
         let bytes = std::fs::read(&file).unwrap();
         match format {
