@@ -34,6 +34,7 @@ mod search;
 mod service;
 mod service_client;
 mod sources;
+mod timeline;
 mod topics;
 mod treatment;
 mod verify;
@@ -70,6 +71,7 @@ enum Command {
     Hunt(hunt::HuntArgs),
     Backtest(backtest::BacktestArgs),
     Search(search::SearchArgs),
+    Timeline(timeline::TimelineArgs),
     Sources(sources::SourcesArgs),
     #[command(subcommand)]
     Rule(rule::RuleCommand),
@@ -131,6 +133,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Hunt(args) => hunt::run(args),
         Command::Backtest(args) => backtest::run(args),
         Command::Search(args) => search::run(args),
+        Command::Timeline(args) => timeline::run(args),
         Command::Sources(args) => sources::run(args),
         Command::Rule(command) => rule::run(command),
         Command::Baseline(args) => baseline::run(args),

@@ -1,16 +1,25 @@
 //! `trailwarden search`: questions to an index, on disk or through a running service.
+//!
+//! The query comes from the command line, from a rule (`rule`), or both. It is answered by events, which stream out
+//! (`output`), or by what can be asked about all of them: aggregations, fields, or how the query is understood. A running
+//! service is asked by `remote`; `as_rule` turns the query into a rule and asks nobody.
+
+mod as_rule;
+mod output;
+mod remote;
+mod rule;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use event::Event;
 use prometheus::Registry;
+use search::aggregate::{self, Aggregations};
+use search::export::{self, ExportError, Writer};
 use search::{Request, SearchError, Searcher};
 
 use crate::clock;
 use crate::exit::{Outcome, Usage};
-use crate::service_client;
 
 /// Searches events by any field or free text
 #[derive(Debug, clap::Args)]
@@ -18,10 +27,18 @@ use crate::service_client;
   trailwarden search 'eventName:ConsoleLogin AND outcome:failure' --from -1d
   trailwarden search 'src_ip:203.0.113.0/24 AND NOT userIdentity.type:Root'
   trailwarden search '\"access denied\"' --format jsonl | jq .actor
+  trailwarden search 'eventName: IN [StopLogging, DeleteTrail]' --format parquet --output found.parquet
   trailwarden search 'error_code:*' --agg actor             the actors with most errors
+  trailwarden search 'outcome:denied' --agg 'time:1h > actor:5'
+  trailwarden search 'source:aws.lambda' --agg 'function > percentiles(invocation.duration_ms, 50, 99)'
+  trailwarden search --rule rules/root_login.yml --from -30d
+  trailwarden search 'eventName:StopLogging' --as-rule > stop.yml
 
 Fields are the names of the normalized envelope (actor, action, src_ip, ...) or of the original record
-(userIdentity.arn, requestParameters.bucketName, ...). docs/guide.md has the whole language.")]
+(userIdentity.arn, requestParameters.bucketName, ...). docs/search.md has the whole language.
+
+--agg takes levels with > between them, three at most: FIELD or FIELD:SIZE for the most frequent values,
+time:1h (s, m, h, d, w) for stretches of time, distinct(FIELD), percentiles(FIELD, 50, 99), count().")]
 pub(crate) struct SearchArgs {
     /// The query; empty for everything
     #[arg(default_value = "", allow_hyphen_values = true)]
@@ -41,18 +58,33 @@ pub(crate) struct SearchArgs {
     /// A file with the bearer token for that service
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
+    /// Find what this rule on single events matches; with a query, what both find
+    #[arg(long, value_name = "FILE")]
+    rule: Option<PathBuf>,
     /// How to write events; a table on a terminal and JSON lines in a pipe, if not said
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// How many events to give
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    /// Write the events to this file: all that match, unless --limit is given
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["agg", "fields", "explain", "as_rule"])]
+    output: Option<PathBuf>,
+    /// How many events to give, or values of the first level of --agg; 100 if not said
+    #[arg(long)]
+    limit: Option<usize>,
     /// The earliest first
     #[arg(long)]
     oldest_first: bool,
-    /// Count the values of a field instead of giving events
-    #[arg(long, value_name = "FIELD")]
+    /// Count instead of giving events: FIELD, `time:1h > actor:5`, `distinct(src_ip)`, ... (see below)
+    #[arg(long, value_name = "LEVELS", conflicts_with_all = ["fields", "explain", "as_rule"])]
     agg: Option<String>,
+    /// Tell which fields the events have, and their most frequent values, from a sample
+    #[arg(long, conflicts_with_all = ["explain", "as_rule"])]
+    fields: bool,
+    /// Tell how the query is understood and how it would be answered
+    #[arg(long, conflicts_with = "as_rule")]
+    explain: bool,
+    /// Write the query as a Sigma rule
+    #[arg(long)]
+    as_rule: bool,
 }
 
 /// The form of the output.
@@ -66,7 +98,14 @@ enum Format {
     Json,
     /// Comma-separated values, safe to open in a spreadsheet
     Csv,
+    /// Apache Parquet: the envelope as typed columns and the original as text
+    Parquet,
 }
+
+/// How many events are given, or values told, if it is not said.
+const LIMIT: usize = 100;
+/// How many events are read for `--fields`.
+const SAMPLE: usize = 1_000;
 
 /// The index folder of a data folder, or the folder itself where it is one.
 pub(crate) fn index_dir(data: &Path) -> PathBuf {
@@ -87,61 +126,250 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
             .transpose()
             .context(Usage)
     };
-    let request = Request {
+    let mut request = Request {
         query: args.query.clone(),
         from: limit(&args.from)?,
         to: limit(&args.to)?,
-        limit: args.limit,
+        limit: args.limit.unwrap_or(LIMIT),
         newest_first: !args.oldest_first,
         ..Request::default()
     };
-    let terminal = std::io::stdout().is_terminal();
+    if let Some(file) = &args.rule {
+        request.query = with_rule(args, &request, file)?;
+    }
+    let terminal = std::io::stdout().is_terminal() && args.output.is_none();
     let format = args.format.unwrap_or(if terminal {
         Format::Table
     } else {
         Format::Jsonl
     });
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    if let Some(url) = &args.url {
-        anyhow::ensure!(
-            args.agg.is_none(),
-            anyhow::anyhow!("--agg works on --data only").context(Usage)
-        );
-        let hits = ask(url, args.token_file.as_deref(), &request)?;
-        return finish(events(format, &hits, &mut out), &mut out);
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    if args.as_rule {
+        let query =
+            search::query::parse(&request.query).map_err(|e| explain(e.into(), &request.query))?;
+        let rule = as_rule::rule(&query, &request.query)
+            .map_err(|why| anyhow::anyhow!("this search cannot be a rule: {why}").context(Usage))?;
+        return finish(out.write_all(rule.as_bytes()), &mut out);
     }
-    let dir = index_dir(&args.data);
-    anyhow::ensure!(
-        dir.is_dir(),
-        anyhow::anyhow!("there is no index in `{}`\n\nhint: give the data folder of a service with --data, or make an index with `trailwarden hunt PATH --index DIR`", args.data.display()).context(Usage)
-    );
-    let config = search::Config {
-        max_limit: 1_000_000,
-        timeout_ms: 600_000,
-        ..search::Config::default()
+    let whole = export_format(format);
+    if format == Format::Parquet && terminal {
+        return Err(
+            anyhow::anyhow!("Parquet is not for a terminal\n\nhint: give --output FILE")
+                .context(Usage),
+        );
+    }
+    if format == Format::Parquet && (args.agg.is_some() || args.fields || args.explain) {
+        return Err(anyhow::anyhow!("Parquet is for events only").context(Usage));
+    }
+    let aggs = args
+        .agg
+        .as_deref()
+        .map(|short| aggregate::parse(short, request.limit))
+        .transpose()
+        .map_err(|e| {
+            anyhow::anyhow!("cannot read --agg: {e}\n\nhint: {}", e.hint).context(Usage)
+        })?;
+    let source = Source::of(args)?;
+    if args.explain {
+        let explained = source.explain(&request)?;
+        return finish(output::explanation(format, &explained, &mut out), &mut out);
+    }
+    if args.fields {
+        let stats = source.fields(&request)?;
+        stats.partial.iter().for_each(|why| warn(why));
+        return finish(output::fields(format, &stats, &mut out), &mut out);
+    }
+    if let Some(aggs) = aggs {
+        let aggregated = source.aggregate(&request, &aggs)?;
+        aggregated.partial.iter().for_each(|why| warn(why));
+        let written = output::aggregated(format, &aggs, &aggregated, &mut out);
+        return finish(written, &mut out);
+    }
+    let most = match (args.limit, &args.output) {
+        (None, Some(_)) => None,
+        (limit, _) => Some(limit.unwrap_or(LIMIT) as u64),
     };
-    let metrics = search::Metrics::new(&Registry::new())?;
-    let searcher = Searcher::open(&dir, &config, metrics, clock::clock())
-        .with_context(|| format!("cannot open the index in `{}`", dir.display()))?;
-    let written = match &args.agg {
-        Some(field) => {
-            let values = searcher
-                .top(&request, field, args.limit)
-                .map_err(|e| explain(e, &args.query))?;
-            counts(format, field, &values, &mut out)
+    match (&args.output, whole) {
+        (Some(path), Some(whole)) => {
+            to_file(path, |file| source.export(&request, most, whole, file))?;
+            Ok(Outcome::Clean)
         }
-        None => {
-            let answer = searcher
-                .search(&request)
-                .map_err(|e| explain(e, &args.query))?;
-            if let Some(partial) = &answer.partial {
-                warn(partial);
+        (Some(_), None) => Err(anyhow::anyhow!(
+            "--output takes JSON lines, CSV or Parquet\n\nhint: add --format jsonl, csv or parquet"
+        )
+        .context(Usage)),
+        (None, Some(whole)) => match source.export(&request, most, whole, &mut out) {
+            Err(error) if is_broken_pipe(&error) => Ok(Outcome::Clean),
+            written => {
+                written?;
+                finish(Ok(()), &mut out)
             }
-            let hits: Vec<Hit> = answer.hits.into_iter().map(Hit::from).collect();
-            events(format, &hits, &mut out)
+        },
+        (None, None) => {
+            let hits = source.events(&request)?;
+            finish(output::events(format, &hits, &mut out), &mut out)
         }
+    }
+}
+
+/// What of the formats is written event by event.
+fn export_format(format: Format) -> Option<export::Format> {
+    match format {
+        Format::Table | Format::Json => None,
+        Format::Jsonl => Some(export::Format::Jsonl),
+        Format::Csv => Some(export::Format::Csv),
+        Format::Parquet => Some(export::Format::Parquet),
+    }
+}
+
+/// The query for a rule, and what else is asked.
+fn with_rule(args: &SearchArgs, request: &Request, file: &Path) -> anyhow::Result<String> {
+    // Which fields are objects, the index itself knows best. A service is not asked: it lists no paths.
+    let paths = match (&args.url, args.as_rule) {
+        (None, false) => match Source::of(args)? {
+            Source::Index(searcher) => {
+                let all = Request {
+                    query: String::new(),
+                    ..request.clone()
+                };
+                searcher.paths(&all).map_err(|e| explain(e, ""))?.0
+            }
+            Source::Service(_) => Vec::new(),
+        },
+        _ => Vec::new(),
     };
-    finish(written, &mut out)
+    let is_object = |name: &str| {
+        let below = format!("{name}.");
+        paths.iter().any(|path| path.starts_with(&below))
+    };
+    let (query, title) = rule::query(file, &is_object)?;
+    tracing::debug!(title, query, "a rule as a search");
+    Ok(match request.query.trim() {
+        "" => query,
+        also => format!("({query}) AND ({also})"),
+    })
+}
+
+/// What is asked: an index on this disk, or a service.
+enum Source {
+    Index(Box<Searcher>),
+    Service(remote::Remote),
+}
+
+impl Source {
+    fn of(args: &SearchArgs) -> anyhow::Result<Source> {
+        if let Some(url) = &args.url {
+            let remote = remote::Remote::new(url, args.token_file.as_deref())?;
+            return Ok(Source::Service(remote));
+        }
+        let dir = index_dir(&args.data);
+        anyhow::ensure!(
+            dir.is_dir(),
+            anyhow::anyhow!("there is no index in `{}`\n\nhint: give the data folder of a service with --data, or make an index with `trailwarden hunt PATH --index DIR`", args.data.display()).context(Usage)
+        );
+        let config = search::Config {
+            max_limit: 1_000_000,
+            timeout_ms: 600_000,
+            ..search::Config::default()
+        };
+        let metrics = search::Metrics::new(&Registry::new())?;
+        let searcher = Searcher::open(&dir, &config, metrics, clock::clock())
+            .with_context(|| format!("cannot open the index in `{}`", dir.display()))?;
+        Ok(Source::Index(Box::new(searcher)))
+    }
+
+    fn explain(&self, request: &Request) -> anyhow::Result<search::explain::Explanation> {
+        match self {
+            Source::Index(searcher) => searcher
+                .explain(request)
+                .map_err(|e| explain(e, &request.query)),
+            Source::Service(remote) => remote.explain(request),
+        }
+    }
+
+    fn fields(&self, request: &Request) -> anyhow::Result<search::fields::FieldStats> {
+        match self {
+            Source::Index(searcher) => searcher
+                .fields(request, SAMPLE)
+                .map_err(|e| explain(e, &request.query)),
+            Source::Service(remote) => remote.fields(request, SAMPLE),
+        }
+    }
+
+    fn aggregate(
+        &self,
+        request: &Request,
+        aggs: &Aggregations,
+    ) -> anyhow::Result<aggregate::Aggregated> {
+        match self {
+            Source::Index(searcher) => searcher
+                .aggregate(request, aggs)
+                .map_err(|e| explain(e, &request.query)),
+            Source::Service(remote) => remote.aggregate(request, aggs),
+        }
+    }
+
+    /// A page of events, for people.
+    fn events(&self, request: &Request) -> anyhow::Result<Vec<output::Hit>> {
+        match self {
+            Source::Index(searcher) => {
+                let answer = searcher
+                    .search(request)
+                    .map_err(|e| explain(e, &request.query))?;
+                answer.partial.iter().for_each(|why| warn(why));
+                answer.notes.iter().for_each(|words| note(words));
+                Ok(answer.hits.into_iter().map(output::Hit::from).collect())
+            }
+            Source::Service(remote) => remote.events(request),
+        }
+    }
+
+    /// Everything that matches, or so many, event by event.
+    fn export(
+        &self,
+        request: &Request,
+        most: Option<u64>,
+        format: export::Format,
+        mut out: &mut (dyn Write + Send),
+    ) -> anyhow::Result<()> {
+        let searcher = match self {
+            Source::Index(searcher) => searcher,
+            Source::Service(remote) => return remote.export(request, most, format, out),
+        };
+        let explained = |e| explain(e, &request.query);
+        let understood = searcher.explain(request).map_err(explained)?;
+        understood.notes.iter().for_each(|words| note(words));
+        let mut writer = Writer::new(format, &mut out)?;
+        let walked = searcher.walk(request, most, |event| writer.write(event));
+        match walked {
+            Ok(_) => Ok(writer.finish()?),
+            Err(ExportError::Search(error)) => Err(explain(error, &request.query)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Writes a file under another name until it is whole.
+fn to_file(
+    path: &Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let part = PathBuf::from(name);
+    let written = (|| {
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&part)?);
+        write(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        std::fs::rename(&part, path)?;
+        anyhow::Ok(())
+    })();
+    if written.is_err() && part.exists() {
+        // What is left of a file that could not be written is of no use.
+        let _ = std::fs::remove_file(&part);
+    }
+    written.with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// The reader of a pipe that has seen enough is no error.
@@ -152,71 +380,22 @@ fn finish(written: std::io::Result<()>, out: &mut dyn Write) -> anyhow::Result<O
     }
 }
 
-/// An event that was found, and the same as JSON.
-struct Hit {
-    event: Event,
-    json: serde_json::Value,
-}
-
-impl From<Event> for Hit {
-    fn from(event: Event) -> Hit {
-        let json = event.to_json();
-        Hit { event, json }
-    }
-}
-
-/// How many events one request to a service asks for.
-const PAGE: usize = 1_000;
-
-/// Asks a running service, page by page.
-fn ask(url: &str, token_file: Option<&Path>, request: &Request) -> anyhow::Result<Vec<Hit>> {
-    let service = service_client::Service::new(url, token_file)?;
-    let base = service.address("/api/v1/search")?;
-    let mut hits: Vec<Hit> = Vec::new();
-    let mut cursor: Option<String> = None;
-    while hits.len() < request.limit {
-        let mut page = base.clone();
-        {
-            let mut pairs = page.query_pairs_mut();
-            pairs.append_pair("q", &request.query);
-            pairs.append_pair("limit", &(request.limit - hits.len()).min(PAGE).to_string());
-            pairs.append_pair(
-                "order",
-                if request.newest_first {
-                    "newest"
-                } else {
-                    "oldest"
-                },
-            );
-            for (name, time) in [("from", request.from), ("to", request.to)] {
-                if let Some(time) = time {
-                    pairs.append_pair(name, &time.to_string());
-                }
-            }
-            if let Some(cursor) = &cursor {
-                pairs.append_pair("cursor", cursor);
-            }
-        }
-        let body = service.get(page)?;
-        if let Some(partial) = body["partial"].as_str() {
-            warn(partial);
-        }
-        for json in body["hits"].as_array().cloned().unwrap_or_default() {
-            let event = serde_json::from_value(json.clone())
-                .context("the service answered something that is no event")?;
-            hits.push(Hit { event, json });
-        }
-        match body["next"].as_str() {
-            Some(next) => cursor = Some(next.to_owned()),
-            None => break,
-        }
-    }
-    Ok(hits)
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
 }
 
 #[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]
 fn warn(words: &str) {
     eprintln!("warning: this answer is not complete: {words}");
+}
+
+#[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]
+fn note(words: &str) {
+    eprintln!("note: {}", event::inert::text(words));
 }
 
 /// A mistake in a query is shown at its place.
@@ -236,146 +415,13 @@ fn explain(error: SearchError, query: &str) -> anyhow::Error {
             )
             .context(Usage)
         }
+        SearchError::Aggregation(mistake) => {
+            let hint = mistake.hint;
+            anyhow::anyhow!("cannot aggregate: {mistake}\n\nhint: {hint}").context(Usage)
+        }
         SearchError::ReversedRange { .. } | SearchError::Limit { .. } => {
             anyhow::Error::new(error).context(Usage)
         }
         _ => anyhow::Error::new(error),
-    }
-}
-
-fn counts(
-    format: Format,
-    field: &str,
-    values: &[(String, u64)],
-    out: &mut dyn Write,
-) -> std::io::Result<()> {
-    match format {
-        Format::Table => values
-            .iter()
-            .try_for_each(|(value, n)| writeln!(out, "{n:>10}  {}", event::inert::text(value))),
-        Format::Csv => {
-            writeln!(out, "{},count", cell(field))?;
-            values
-                .iter()
-                .try_for_each(|(value, n)| writeln!(out, "{},{n}", cell(value)))
-        }
-        Format::Jsonl => values.iter().try_for_each(|(value, n)| {
-            writeln!(out, "{}", serde_json::json!({ field: value, "count": n }))
-        }),
-        Format::Json => {
-            let all: Vec<_> = values
-                .iter()
-                .map(|(value, n)| serde_json::json!({ field: value, "count": n }))
-                .collect();
-            writeln!(out, "{}", serde_json::Value::from(all))
-        }
-    }
-}
-
-const COLUMNS: [&str; 12] = [
-    "time",
-    "source",
-    "account",
-    "region",
-    "action",
-    "outcome",
-    "error_code",
-    "actor",
-    "identity",
-    "src_ip",
-    "user_agent",
-    "source_id",
-];
-
-fn events(format: Format, hits: &[Hit], out: &mut dyn Write) -> std::io::Result<()> {
-    match format {
-        Format::Table => {
-            writeln!(
-                out,
-                "{:<24} {:<8} {:<28} {:<44} {:<16} ACCOUNT",
-                "TIME (UTC)", "OUTCOME", "ACTION", "ACTOR", "SOURCE IP"
-            )?;
-            for Hit { event, .. } in hits {
-                let who = if event.actor.is_empty() {
-                    &event.function
-                } else {
-                    &event.actor
-                };
-                let fields = [(&event.action, 28), (who, 44), (&event.src_ip, 16)]
-                    .map(|(text, width)| format!("{:<width$}", cut(text, width)));
-                let line = format!(
-                    "{:<24} {:<8} {} {}",
-                    event.time.to_string(),
-                    event.outcome.as_str(),
-                    fields.join(" "),
-                    event.account
-                );
-                writeln!(out, "{}", line.trim_end())?;
-            }
-            Ok(())
-        }
-        Format::Csv => {
-            writeln!(out, "{}", COLUMNS.join(","))?;
-            for Hit { event, .. } in hits {
-                let cells: Vec<String> = COLUMNS.iter().map(|c| cell(&column(event, c))).collect();
-                writeln!(out, "{}", cells.join(","))?;
-            }
-            Ok(())
-        }
-        Format::Jsonl => hits
-            .iter()
-            .try_for_each(|hit| writeln!(out, "{}", hit.json)),
-        Format::Json => {
-            let all: Vec<_> = hits.iter().map(|hit| hit.json.clone()).collect();
-            writeln!(out, "{}", serde_json::Value::from(all))
-        }
-    }
-}
-
-fn column(event: &Event, name: &str) -> String {
-    match event.normalized(name) {
-        event::Normalized::Absent => String::new(),
-        event::Normalized::Text(text) => text.into_owned(),
-        event::Normalized::List(texts) => texts.join(" "),
-    }
-}
-
-fn cut(text: &str, width: usize) -> String {
-    let inert = event::inert::text(text);
-    if inert.chars().count() <= width {
-        inert.into_owned()
-    } else {
-        inert.chars().take(width - 1).chain(['…']).collect()
-    }
-}
-
-/// A cell of a spreadsheet: quoted, and never a formula.
-fn cell(text: &str) -> String {
-    let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        "'"
-    } else {
-        ""
-    };
-    format!(
-        "\"{guard}{}\"",
-        event::inert::text(text).replace('"', "\"\"")
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_are_never_formulas() {
-        for (text, expected) in [
-            ("=HYPERLINK(1)", "\"'=HYPERLINK(1)\""),
-            ("a\"b", "\"a\"\"b\""),
-            ("-1", "\"'-1\""),
-            ("\t=1", "\"'⇥=1\""),
-            ("plain", "\"plain\""),
-        ] {
-            assert_eq!(cell(text), expected);
-        }
     }
 }

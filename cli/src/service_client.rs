@@ -1,5 +1,6 @@
 //! A running service, asked over its HTTP API by the commands of this program.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,9 @@ use reqwest::Url;
 use serde_json::Value;
 
 use crate::exit::Usage;
+
+/// The longest that a transfer may take.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 /// The way to a service.
 pub(crate) struct Service {
@@ -49,7 +53,48 @@ impl Service {
 
     /// What it answers there.
     pub(crate) fn get(&self, address: Url) -> anyhow::Result<Value> {
-        let mut call = self.client.get(address);
+        self.ask(self.client.get(address))
+    }
+
+    /// What it answers there to a body.
+    pub(crate) fn post(&self, address: Url, body: &Value) -> anyhow::Result<Value> {
+        self.ask(self.client.post(address).json(body))
+    }
+
+    /// Writes what it sends there to `out`, piece by piece and however long it takes. A transfer that breaks off is an
+    /// error.
+    pub(crate) fn download(&self, address: Url, out: &mut dyn Write) -> anyhow::Result<()> {
+        let mut call = self.client.get(address).timeout(A_DAY);
+        if let Some(token) = &self.token {
+            call = call.bearer_auth(token);
+        }
+        self.runtime.block_on(async {
+            let mut answer = call.send().await.with_context(|| self.unreachable())?;
+            let status = answer.status();
+            if !status.is_success() {
+                let body = answer.json::<Value>().await;
+                return Err(refused(status, &body.context("the answer is no JSON")?));
+            }
+            while let Some(piece) = answer
+                .chunk()
+                .await
+                .context("the service broke the transfer off: what came is not all")?
+            {
+                out.write_all(&piece)?;
+            }
+            out.flush()?;
+            Ok(())
+        })
+    }
+
+    fn unreachable(&self) -> String {
+        format!(
+            "cannot reach `{}`; is the service running, and is this its address?",
+            self.url
+        )
+    }
+
+    fn ask(&self, mut call: reqwest::RequestBuilder) -> anyhow::Result<Value> {
         if let Some(token) = &self.token {
             call = call.bearer_auth(token);
         }
@@ -98,6 +143,15 @@ impl Service {
             self.url
         )
     }
+}
+
+fn refused(status: reqwest::StatusCode, body: &Value) -> anyhow::Error {
+    let text = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
+    anyhow::anyhow!(
+        "the service answered {status}: {}\n\nhint: {}",
+        text("message"),
+        text("hint")
+    )
 }
 
 fn refused(status: reqwest::StatusCode, body: &Value) -> anyhow::Error {

@@ -174,6 +174,7 @@ pub(crate) struct Inner {
     pub(crate) auth: Auth,
     pub(crate) searches: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) exports: Arc<Semaphore>,
     pub(crate) logins: Semaphore,
 }
 
@@ -191,6 +192,8 @@ impl Shared {
             auth: Auth::new(&app.config.auth, app.tls)?,
             searches: Arc::new(Semaphore::new(app.config.concurrent_searches)),
             streams: Arc::new(Semaphore::new(app.config.live_streams)),
+            // An export may take as long as its client wants it to.
+            exports: Arc::new(Semaphore::new(2)),
             // Hashing a password takes 19 MiB and a core: no more than two at once.
             logins: Semaphore::new(2),
             app,

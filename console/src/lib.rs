@@ -13,7 +13,6 @@ mod assets;
 mod audit;
 mod auth;
 mod config;
-mod csv;
 mod error;
 mod guard;
 mod inert;
@@ -24,6 +23,7 @@ mod routes;
 mod svg;
 
 pub use app::{App, Check, Evidence, Explain, Injection, Offers, Reload, Rules, Stage, Vouched};
+pub use api::investigate::investigation;
 pub use audit::AuditEvent;
 pub use auth::{Kind, Principal, hash_password};
 pub use config::{AuthConfig, Config, ConfigError, Hidden, Mode, Role, Token, User};

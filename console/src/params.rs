@@ -66,6 +66,11 @@ impl Params {
         Params(given.collect())
     }
 
+    /// Takes a parameter away.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// Refuses parameters that the route does not know.
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
         if self

@@ -64,6 +64,10 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/metrics", api::health::metrics),
         get(Viewer, "/api/v1/search", api::search::get),
         post(Viewer, "/api/v1/search", api::search::post),
+        get(Viewer, "/api/v1/search/explain", api::search::explain),
+        get(Viewer, "/api/v1/search/fields", api::search::fields),
+        get(Viewer, "/api/v1/search/export", api::export::get),
+        get(Viewer, "/api/v1/investigate", api::investigate::get),
         get(Viewer, "/api/v1/events/{id}", api::search::event),
         post(Analyst, "/api/v1/evidence", api::evidence::export),
         get(Viewer, "/api/v1/alerts", api::alerts::list),
@@ -198,9 +202,13 @@ fn area(path: &str) -> Area {
         "/logout",
         "/health",
     ];
-    const SEARCH: [&str; 8] = [
-        "/api/v1/search",
+    const SEARCH: [&str; 12] = [
         "/api/v1/evidence",
+        "/api/v1/investigate",
+        "/api/v1/search",
+        "/api/v1/search/explain",
+        "/api/v1/search/fields",
+        "/api/v1/search/export",
         "/api/v1/events/{id}",
         "/api/v1/sources",
         "/search",

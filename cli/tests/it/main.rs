@@ -32,6 +32,7 @@ mod prometheus;
 mod redaction;
 mod reload;
 mod rule_tests;
+mod search;
 mod service;
 mod sources;
 mod tiers;

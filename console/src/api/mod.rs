@@ -7,8 +7,10 @@
 
 pub(crate) mod alerts;
 pub(crate) mod evidence;
+pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod health;
+pub(crate) mod investigate;
 pub(crate) mod notifications;
 pub(crate) mod openapi;
 pub(crate) mod rules;
@@ -70,6 +72,17 @@ impl From<SearchError> for ApiError {
                 ApiError::bad("reversed_range", error.to_string()).hint("exchange the two ends")
             }
             SearchError::Limit { .. } => ApiError::bad("bad_parameter", error.to_string()),
+            SearchError::Pivot(_) => {
+                ApiError::bad("bad_parameter", "nothing is known of this field as a pivot").hint(
+                    format!(
+                        "`field` is one of {}",
+                        ::search::investigate::PIVOTS.join(", ")
+                    ),
+                )
+            }
+            SearchError::Aggregation(wrong) => {
+                ApiError::bad("bad_aggregation", wrong.message).hint(wrong.hint)
+            }
             other => ApiError::internal(with_sources(&other)),
         }
     }

@@ -30,7 +30,7 @@ const SEARCH: &[(&str, &str, &str)] = &[
     (
         "limit",
         "integer",
-        "How many to give, 1 to 1000; 100 by default.",
+        "How many to give, 0 to 1000; 100 by default.",
     ),
     ("order", "newest|oldest", "Which first; newest by default."),
     (
@@ -40,7 +40,24 @@ const SEARCH: &[(&str, &str, &str)] = &[
     ),
     ("cursor", "string", "`next` of the page before."),
     ("count", "boolean", "Count all that match; slower."),
+    (
+        "agg",
+        "string",
+        "An aggregation in the short form: actor, time:1h > actor:5, distinct(src_ip), percentiles(FIELD, 50, 99).",
+    ),
 ];
+const QUERY: (&str, &str, &str) = ("q", "string", "The query; empty for everything.");
+const FROM: (&str, &str, &str) = (
+    "from",
+    "string",
+    "Not before this time: RFC 3339, now, or -7d and the like.",
+);
+const TO: (&str, &str, &str) = ("to", "string", "Not after this time.");
+const KIND: (&str, &str, &str) = (
+    "kind",
+    "events|findings",
+    "What to search; events by default.",
+);
 const CURSOR: (&str, &str, &str) = ("cursor", "string", "`next` of the page before.");
 const LIMIT: (&str, &str, &str) = (
     "limit",
@@ -52,6 +69,8 @@ const FOUND: &[(&str, &str)] = &[
     ("hits", "[]Event"),
     ("total", "integer"),
     ("partial", "string"),
+    ("notes", "array"),
+    ("aggs", "object"),
     ("next", "string"),
     ("took_ms", "number"),
     ("from", "string"),
@@ -81,7 +100,112 @@ const OPERATIONS: &[Operation] = &[
         ..operation(
             "post",
             "/api/v1/search",
-            "The same with the parameters as JSON.",
+            "The same with the parameters as JSON, and aggregations.",
+        )
+    },
+    Operation {
+        parameters: &[QUERY, FROM, TO, KIND],
+        answer: &[
+            ("query", "string"),
+            ("clauses", "[]Clause"),
+            ("splits", "integer"),
+            ("of_splits", "integer"),
+            ("events", "integer"),
+            ("notes", "array"),
+        ],
+        ..operation(
+            "get",
+            "/api/v1/search/explain",
+            "How a query is understood and how it would be answered, without answering it.",
+        )
+    },
+    Operation {
+        parameters: &[
+            QUERY,
+            FROM,
+            TO,
+            KIND,
+            (
+                "sample",
+                "integer",
+                "How many events are read, 1 to 10000; 1000 by default.",
+            ),
+        ],
+        answer: &[
+            ("fields", "[]FieldStat"),
+            ("matched", "integer"),
+            ("read", "integer"),
+            ("sampled", "boolean"),
+            ("partial", "string"),
+        ],
+        ..operation(
+            "get",
+            "/api/v1/search/fields",
+            "Which fields the events have that match, how many have each, and the most frequent values.",
+        )
+    },
+    Operation {
+        parameters: &[
+            QUERY,
+            FROM,
+            TO,
+            ("order", "newest|oldest", "Which first; newest by default."),
+            (
+                "format",
+                "jsonl|csv|parquet",
+                "The form; JSON lines by default.",
+            ),
+            ("limit", "integer", "How many at most; all by default."),
+        ],
+        ..operation(
+            "get",
+            "/api/v1/search/export",
+            "Everything that matches, as a stream. The connection breaks off where it cannot be whole.",
+        )
+    },
+    Operation {
+        parameters: &[
+            (
+                "field",
+                "identity|actor|session|access_key|src_ip|function|request_id|account",
+                "What is looked into.",
+            ),
+            ("value", "string", "Its value."),
+            (
+                "around",
+                "string",
+                "The middle of the window; now by default.",
+            ),
+            (
+                "hours",
+                "integer",
+                "How far the window reaches to each side, 1 to 720; 24 by default.",
+            ),
+            (
+                "limit",
+                "integer",
+                "How many events to give, 0 to 1000; 100 by default.",
+            ),
+        ],
+        answer: &[
+            ("query", "string"),
+            ("from", "string"),
+            ("to", "string"),
+            ("matched", "integer"),
+            ("usual", "integer"),
+            ("usual_days", "integer"),
+            ("first_seen", "string"),
+            ("last_seen", "string"),
+            ("profile", "[]Aspect"),
+            ("events", "[]Event"),
+            ("assumed_by", "[]Link"),
+            ("assumed", "[]Link"),
+            ("partial", "string"),
+        ],
+        ..operation(
+            "get",
+            "/api/v1/investigate",
+            "What somebody did around a time beside what is usual for them, and for an access key the sessions before and after it.",
         )
     },
     operation(
@@ -337,6 +461,11 @@ fn describe_operation(operation: &Operation) -> Value {
         "/api/v1/alerts/feed" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
         "/api/v1/evidence" => json!({"application/zip": {}}),
         "/api/v1/events/{id}" => json!({"application/json": {"schema": schema_of("Event")}}),
+        "/api/v1/search/export" => json!({
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
+        }),
         _ => {
             let properties: Map<String, Value> = operation
                 .answer
@@ -407,7 +536,19 @@ fn schemas() -> Value {
         ]),
         "Search": object("What to search, as the parameters of GET.", &[
             ("query", "string"), ("from", "string"), ("to", "string"), ("limit", "integer"), ("order", "newest|oldest"),
-            ("kind", "events|findings"), ("cursor", "string"), ("count", "boolean"),
+            ("kind", "events|findings"), ("cursor", "string"), ("count", "boolean"), ("aggs", "object"),
+        ]),
+        "Clause": object("One clause of a query and how its events are found.", &[
+            ("clause", "string"), ("access", "all|term|terms|phrase|times|walk_values|walk_words|walk_all_values"), ("words", "string"),
+        ]),
+        "Aspect": object("One aspect of what was done: each value with its count in the window and in the days before.", &[
+            ("name", "action|network|hour|region|account|error_code"), ("values", "array"),
+        ]),
+        "Link": object("A session that was made from another.", &[
+            ("by", "string"), ("actor", "string"), ("access_key", "string"), ("session", "string"), ("event", "object"), ("elsewhere", "array"),
+        ]),
+        "FieldStat": object("One field of the events that were read.", &[
+            ("field", "string"), ("events", "integer"), ("distinct", "integer"), ("approximate", "boolean"), ("top", "array"),
         ]),
         "Alert": object("One episode of one rule and group.", &[
             ("id", "string"), ("seq", "integer"), ("incident", "string"), ("rule_id", "string"), ("title", "string"),

@@ -1,9 +1,11 @@
-//! `/api/v1/search` and `/api/v1/events/{id}`: forensic search for programs.
+//! `/api/v1/search`, what can be asked about a search, and `/api/v1/events/{id}`: forensic search for programs.
 //!
-//! GET takes parameters, POST the same as JSON. [`run`] is also what the page calls: it bounds how many
-//! searches run at once, searches on a thread that may block, and records the search.
+//! GET takes parameters, POST the same as JSON, with aggregations. [`run`] is also what the page calls: it bounds how
+//! many searches run at once, searches on a thread that may block, and records the search. What is too large for one
+//! answer is the business of `export`.
 
-use ::search::{Answer, Cursor, Kind};
+use ::search::aggregate::{self, Aggregated, Aggregations};
+use ::search::{Answer, Cursor, Kind, SearchError, Searcher};
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
@@ -17,8 +19,12 @@ use crate::error::{ApiError, blocking};
 use crate::params::{self, Params};
 
 const KNOWN: &[&str] = &[
-    "q", "query", "from", "to", "limit", "order", "kind", "cursor", "count",
+    "q", "query", "from", "to", "limit", "order", "kind", "cursor", "count", "agg",
 ];
+/// How many events are read for the fields, if it is not said.
+const SAMPLE: u64 = 1_000;
+/// How many values an aggregation tells, if it is not said.
+const BUCKETS: usize = 10;
 
 /// The body of a POST.
 #[derive(Debug, Default, Deserialize)]
@@ -32,6 +38,7 @@ struct Body {
     kind: Option<String>,
     cursor: Option<String>,
     count: bool,
+    aggs: Option<Value>,
 }
 
 /// `GET /api/v1/search`
@@ -42,7 +49,11 @@ pub(crate) async fn get(
 ) -> Result<Json<Value>, ApiError> {
     params.only(KNOWN)?;
     let request = request(&params, shared.now())?;
-    answer(shared, client, request).await
+    let aggs = match params.text("agg") {
+        Some(short) => aggregate::parse(short, BUCKETS).map_err(wrong_aggregation)?,
+        None => Aggregations::new(),
+    };
+    answer(shared, client, request, aggs).await
 }
 
 /// `POST /api/v1/search`
@@ -64,7 +75,20 @@ pub(crate) async fn post(
     ];
     let params = Params::of(pairs);
     let request = self::request(&params, shared.now())?;
-    answer(shared, client, request).await
+    let aggs: Aggregations = match body.aggs {
+        Some(aggs) => serde_json::from_value(aggs).map_err(|e| {
+            ApiError::bad("bad_aggregation", e.to_string()).hint(
+                r#"write {"name": {"terms": {"field": "actor", "size": 10}, "aggs": {…}}}; there are terms, date_histogram, cardinality, percentiles and count"#,
+            )
+        })?,
+        None => Aggregations::new(),
+    };
+    aggregate::check(&aggs).map_err(wrong_aggregation)?;
+    answer(shared, client, request, aggs).await
+}
+
+fn wrong_aggregation(error: aggregate::AggregationError) -> ApiError {
+    ApiError::bad("bad_aggregation", error.message).hint(error.hint)
 }
 
 /// The request that parameters ask for.
@@ -86,7 +110,7 @@ pub(crate) fn request(params: &Params, now: Time) -> Result<::search::Request, A
             .to_owned(),
         from,
         to,
-        limit: params.number("limit", 1..=MAX_LIMIT, 100)? as usize,
+        limit: params.number("limit", 0..=MAX_LIMIT, 100)? as usize,
         newest_first: word("order", "newest", "oldest")?,
         kind: if word("kind", "events", "findings")? {
             Kind::Events
@@ -125,6 +149,65 @@ pub(crate) async fn run(
     client: &Client,
     request: ::search::Request,
 ) -> Result<Answer, ApiError> {
+    let asked = request.clone();
+    let inside = shared.clone();
+    recorded(shared, client, &asked, "Search", move |searcher| {
+        with_integrity(&inside, searcher.search(&request))
+    })
+    .await
+}
+
+fn with_integrity(
+    shared: &Shared,
+    answer: Result<Answer, SearchError>,
+) -> Result<Answer, SearchError> {
+    let mut answer = answer?;
+    let hits = answer.hits.iter_mut();
+    hits.for_each(|e| (shared.app.integrity)(e));
+    Ok(answer)
+}
+
+/// Asks the searcher on a thread that may block, as one of the searches that may run at once, and records who did.
+pub(crate) async fn recorded<T: Send + 'static>(
+    shared: &Shared,
+    client: &Client,
+    asked: &::search::Request,
+    action: &'static str,
+    work: impl FnOnce(&Searcher) -> Result<T, SearchError> + Send + 'static,
+) -> Result<T, ApiError> {
+    searchable(asked)?;
+    let permit = shared
+        .searches
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| busy())?;
+    let searcher = shared.app.searcher.clone();
+    let answer = blocking(move || {
+        let _permit = permit;
+        work(&searcher)
+    })
+    .await?;
+    let outcome = if answer.is_ok() {
+        Outcome::Success
+    } else {
+        Outcome::Failure
+    };
+    shared.audit(client, action, outcome, String::new(), details(asked));
+    Ok(answer?)
+}
+
+/// What is recorded of a search.
+pub(crate) fn details(request: &::search::Request) -> Value {
+    json!({
+        "query": request.query,
+        "from": request.from,
+        "to": request.to,
+        "limit": request.limit,
+    })
+}
+
+/// Refuses what the index cannot know.
+pub(crate) fn searchable(request: &::search::Request) -> Result<(), ApiError> {
     let asks = |q: &str| ::search::query::parse(q).is_ok_and(|q| q.asks("integrity"));
     if request.kind == Kind::Events && asks(&request.query) {
         return Err(ApiError::bad(
@@ -133,36 +216,7 @@ pub(crate) async fn run(
         )
         .hint("events show it; `category:Integrity` finds what digests do not vouch for"));
     }
-    let permit = shared
-        .searches
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| busy())?;
-    let searcher = shared.app.searcher.clone();
-    let details = json!({
-        "query": request.query,
-        "from": request.from,
-        "to": request.to,
-        "limit": request.limit,
-    });
-    let inside = shared.clone();
-    let answer = blocking(move || {
-        let _permit = permit;
-        let mut answer = searcher.search(&request)?;
-        answer
-            .hits
-            .iter_mut()
-            .for_each(|e| (inside.app.integrity)(e));
-        Ok::<_, ::search::SearchError>(answer)
-    })
-    .await?;
-    let outcome = if answer.is_ok() {
-        Outcome::Success
-    } else {
-        Outcome::Failure
-    };
-    shared.audit(client, "Search", outcome, String::new(), details);
-    Ok(answer?)
+    Ok(())
 }
 
 /// 503 for a search that has to wait.
@@ -179,10 +233,20 @@ async fn answer(
     shared: Shared,
     client: Client,
     request: ::search::Request,
+    aggs: Aggregations,
 ) -> Result<Json<Value>, ApiError> {
     let findings = request.kind == Kind::Findings;
-    let (from, to) = (request.from, request.to);
-    let answer = run(&shared, &client, request).await?;
+    let asked = request.clone();
+    let inside = shared.clone();
+    let (answer, aggregated) = recorded(&shared, &client, &asked, "Search", move |searcher| {
+        let answer = with_integrity(&inside, searcher.search(&request))?;
+        let aggregated = match aggs.is_empty() {
+            true => None,
+            false => Some(searcher.aggregate(&request, &aggs)?),
+        };
+        Ok((answer, aggregated))
+    })
+    .await?;
     let hits: Vec<Value> = if findings {
         answer
             .findings
@@ -192,15 +256,67 @@ async fn answer(
     } else {
         answer.hits.iter().map(event::Event::to_json).collect()
     };
-    Ok(Json(json!({
+    let mut body = json!({
         "hits": hits,
         "total": answer.total,
         "partial": answer.partial,
+        "notes": answer.notes,
         "next": answer.next.map(write_cursor),
         "took_ms": answer.took.as_secs_f64() * 1_000.0,
-        "from": from,
-        "to": to,
-    })))
+        "from": asked.from,
+        "to": asked.to,
+    });
+    if let Some(Aggregated {
+        aggs,
+        matched,
+        partial,
+        took,
+    }) = aggregated
+    {
+        body["aggs"] = serde_json::to_value(aggs).map_err(ApiError::internal)?;
+        body["took_ms"] = ((answer.took + took).as_secs_f64() * 1_000.0).into();
+        if partial.is_none() {
+            body["total"] = matched.into();
+        } else if answer.partial.is_none() {
+            body["partial"] = partial.into();
+        }
+    }
+    Ok(Json(body))
+}
+
+/// `GET /api/v1/search/explain`: how a query is understood.
+pub(crate) async fn explain(
+    State(shared): State<Shared>,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    params.only(&["q", "from", "to", "kind"])?;
+    let request = request(&params, shared.now())?;
+    searchable(&request)?;
+    let searcher = shared.app.searcher.clone();
+    let explained = blocking(move || searcher.explain(&request)).await??;
+    Ok(Json(
+        serde_json::to_value(explained).map_err(ApiError::internal)?,
+    ))
+}
+
+/// `GET /api/v1/search/fields`: which fields the events have that match, and with what values.
+pub(crate) async fn fields(
+    State(shared): State<Shared>,
+    client: Client,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
+    params.only(&["q", "from", "to", "kind", "sample"])?;
+    let most = ::search::fields::MAX_SAMPLE as u64;
+    let sample = params.number("sample", 1..=most, SAMPLE)? as usize;
+    let request = request(&params, shared.now())?;
+    let asked = request.clone();
+    let stats = recorded(&shared, &client, &asked, "Search", move |searcher| {
+        searcher.fields(&request, sample)
+    })
+    .await?;
+    Ok(Json(
+        serde_json::to_value(stats).map_err(ApiError::internal)?,
+    ))
 }
 
 /// `GET /api/v1/events/{id}`

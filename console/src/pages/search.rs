@@ -5,6 +5,7 @@
 //! `/search.json`.
 
 use ::event::{Event, Time};
+use ::search::export::{Format, Writer};
 use ::search::{Answer, Bucket, Request, SearchError};
 use axum::extract::State;
 use axum::http::header;
@@ -365,7 +366,13 @@ pub(crate) async fn csv(
             "attachment; filename=\"trailwarden-events.csv\"",
         ),
     ];
-    Ok((headers, crate::csv::events(&answer.hits)).into_response())
+    let mut csv = Vec::new();
+    let mut writer = Writer::new(Format::Csv, &mut csv).map_err(ApiError::internal)?;
+    for event in answer.hits {
+        writer.write(event).map_err(ApiError::internal)?;
+    }
+    writer.finish().map_err(ApiError::internal)?;
+    Ok((headers, csv).into_response())
 }
 
 /// `GET /search.json`

@@ -519,6 +519,99 @@ async fn silences_through_the_api() {
 }
 
 #[tokio::test]
+async fn what_can_be_asked_about_a_search() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    let all = world.events.len() as u64;
+    let body = json!({
+        "limit": 0,
+        "aggs": {
+            "sources": {"terms": {"field": "source"}, "aggs": {"over_time": {"date_histogram": {"interval": "1h"}}}},
+            "how_many": {"count": {}},
+        },
+    });
+    let found = json_of(&router, post("/api/v1/search", body), 200).await;
+    assert_eq!((&found["total"], &found["hits"]), (&json!(all), &json!([])));
+    assert_eq!(
+        found["aggs"]["how_many"],
+        json!({"kind": "count", "value": all})
+    );
+    let counts = |buckets: &Value| -> u64 {
+        let buckets = buckets.as_array().unwrap().iter();
+        buckets.map(|b| b["count"].as_u64().unwrap()).sum()
+    };
+    let sources = &found["aggs"]["sources"]["buckets"];
+    assert_eq!(counts(sources), all);
+    let inner = &sources[0]["aggs"]["over_time"]["buckets"];
+    assert_eq!(counts(inner), sources[0]["count"].as_u64().unwrap());
+    let short = json_of(&router, get("/api/v1/search?limit=0&agg=source"), 200).await;
+    assert_eq!(counts(&short["aggs"]["source"]["buckets"]), all);
+
+    let found = json_of(&router, get("/api/v1/search?q=evntName%3Ax"), 200).await;
+    assert!(
+        found["notes"][0].as_str().unwrap().contains("`eventName`"),
+        "{found}"
+    );
+    let path = "/api/v1/search/explain?q=eventName%3AStop*";
+    let explained = json_of(&router, get(path), 200).await;
+    assert_eq!(explained["clauses"][0]["access"], "walk_values");
+    let fields = json_of(&router, get("/api/v1/search/fields?sample=5000"), 200).await;
+    assert_eq!(
+        (&fields["matched"], &fields["read"]),
+        (&json!(all), &json!(all))
+    );
+    let source = fields["fields"].as_array().unwrap().iter();
+    assert!(
+        source
+            .clone()
+            .any(|f| f["field"] == "source" && f["events"] == all)
+    );
+
+    let (response, lines) = send(&router, get("/api/v1/search/export")).await;
+    assert_eq!(
+        response.headers()[header::CONTENT_TYPE],
+        "application/x-ndjson"
+    );
+    assert_eq!(lines.lines().count() as u64, all);
+    let (_, some) = send(
+        &router,
+        get("/api/v1/search/export?format=csv&limit=3&order=oldest"),
+    )
+    .await;
+    assert_eq!(some.lines().count(), 4);
+    let exported = world
+        .audit
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|a| a.action == "Export")
+        .count();
+    assert_eq!(exported, 2, "who exports is recorded");
+
+    let path = "/api/v1/investigate?field=account&value=111122223333";
+    let found = json_of(&router, get(path), 200).await;
+    assert!(found["matched"].as_u64().unwrap() > 0, "{found}");
+    for (path, code) in [
+        ("/api/v1/search?agg=sum(x)", "bad_aggregation"),
+        ("/api/v1/search/export?format=xml", "bad_parameter"),
+        ("/api/v1/search/export?q=%28", "bad_query"),
+        ("/api/v1/search/explain?limit=5", "unknown_parameter"),
+        (
+            "/api/v1/search/fields?q=integrity%3Afailed",
+            "not_searchable",
+        ),
+        ("/api/v1/investigate?field=account", "bad_parameter"),
+        ("/api/v1/investigate?field=raw&value=x", "bad_parameter"),
+    ] {
+        let refused = json_of(&router, get(path), 400).await;
+        assert_eq!(refused["error"]["code"], code, "{path}");
+    }
+    let wrong = json!({"aggs": {"a": {"terms": {"field": "time"}}}});
+    let refused = json_of(&router, post("/api/v1/search", wrong), 400).await;
+    assert_eq!(refused["error"]["code"], "bad_aggregation");
+}
+
+#[tokio::test]
 async fn searching_through_the_api() {
     let world = World::new();
     let router = world.router(Config::default());

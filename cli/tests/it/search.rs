@@ -1,0 +1,277 @@
+//! What can be asked of an index: the same of one on the disk and of a running service.
+
+use serde_json::{Value, json};
+
+use crate::program::{Service, request, run, text};
+
+/// Thirty calls of three people, one of them refused again and again.
+fn records() -> String {
+    (0..30)
+        .map(|i| {
+            let who = ["ann", "bob", "eve"][i % 3];
+            let mut record = json!({
+                "eventVersion": "1.08", "eventSource": "s3.amazonaws.com", "eventName": if i % 2 == 0 { "GetObject" } else { "PutObject" },
+                "eventTime": format!("2026-03-02T{:02}:00:00Z", i % 5), "eventID": format!("e{i}"), "recipientAccountId": "111122223333",
+                "sourceIPAddress": format!("203.0.113.{}", i % 3),
+                "userIdentity": {"type": "IAMUser", "userName": who, "arn": format!("arn:aws:iam::111122223333:user/{who}"), "accessKeyId": format!("AKIA{who}")},
+                "requestParameters": {"size": i, "bucketName": "acme"},
+            });
+            if who == "eve" {
+                record["errorCode"] = "AccessDenied".into();
+            }
+            format!("{record}\n")
+        })
+        .collect()
+}
+
+/// Runs a search that must succeed.
+fn search(args: &[&str]) -> String {
+    let output = run(&[&["search"], args].concat());
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{args:?}: {}",
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+fn lines(args: &[&str]) -> Vec<Value> {
+    let found = search(args);
+    found
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect()
+}
+
+/// What must hold of an index and of a service alike; `at` says which is asked.
+fn check(at: &[&str], folder: &std::path::Path) {
+    let asked = |args: &[&str]| lines(&[args, at].concat());
+    assert_eq!(
+        asked(&["", "--agg", "error_code"]),
+        [json!({"error_code": "AccessDenied", "count": 10})]
+    );
+    assert_eq!(
+        asked(&[
+            "eventName:IN [GetObject, x] outcome:denied",
+            "--agg",
+            "time:1d > access_key > distinct(eventID)"
+        ]),
+        [
+            json!({"time": "2026-03-02T00:00:00Z", "access_key": "AKIAeve", "count": 5, "distinct(eventID)": 5})
+        ]
+    );
+    assert_eq!(
+        asked(&[
+            "source:aws.cloudtrail",
+            "--agg",
+            "percentiles(requestParameters.size, 50)"
+        ]),
+        [json!({"numbers": 30, "min": 0.0, "p50": 14.5, "max": 29.0, "mean": 14.5})]
+    );
+    let table = search(
+        &[
+            &[
+                "source:aws.cloudtrail",
+                "--agg",
+                "src_ip:2",
+                "--format",
+                "table",
+            ],
+            at,
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        table,
+        "        10  203.0.113.0\n        10  203.0.113.1\n        10  with other values\n"
+    );
+    let fields = asked(&["eventName:*", "--fields"]);
+    let size = fields
+        .iter()
+        .find(|f| f["field"] == "requestParameters.size")
+        .unwrap();
+    assert_eq!(
+        (&size["count"], &size["distinct"]),
+        (&json!(30), &json!(30))
+    );
+    let explained = asked(&["src_ip:203.0.113.0/24 GetObject", "--explain"]);
+    assert_eq!(
+        explained[0]["query"],
+        r#"(src_ip:203.0.113.0/24 AND "GetObject")"#
+    );
+    assert_eq!(explained[0]["clauses"][0]["access"], "walk_values");
+    assert_eq!(
+        asked(&["eventName:*", "--limit", "7", "--oldest-first"]).len(),
+        7
+    );
+
+    // Whole, as files.
+    for (format, ending) in [("jsonl", "jsonl"), ("csv", "csv"), ("parquet", "parquet")] {
+        let file = folder.join(format!("found.{ending}"));
+        let path = file.to_str().unwrap();
+        let said = search(
+            &[
+                &[
+                    "source:aws.cloudtrail",
+                    "--format",
+                    format,
+                    "--output",
+                    path,
+                ],
+                at,
+            ]
+            .concat(),
+        );
+        assert_eq!(said, "");
+        let bytes = std::fs::read(&file).unwrap();
+        match format {
+            "parquet" => assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1")),
+            _ => assert_eq!(
+                text(&bytes).lines().count(),
+                if format == "csv" { 31 } else { 30 }
+            ),
+        }
+        assert!(!folder.join(format!("found.{ending}.part")).exists());
+        std::fs::remove_file(file).unwrap();
+    }
+
+    // A field that nobody has is said.
+    let output = run(&[&["search", "evntName:x"], at].concat());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        text(&output.stderr).contains(
+            "note: no event in this time range has the field `evntName`; did you mean `eventName`?"
+        ),
+        "{}",
+        text(&output.stderr)
+    );
+
+    // A search becomes a rule, which finds the same.
+    let query = "eventName:Get* AND requestParameters.size:>=10 AND NOT errorCode:*";
+    let rule = folder.join("rule.yml");
+    std::fs::write(&rule, search(&[query, "--as-rule"])).unwrap();
+    let checked = run(&["rule", "check", rule.to_str().unwrap()]);
+    assert_eq!(
+        checked.status.code(),
+        Some(0),
+        "{}{}",
+        text(&checked.stdout),
+        text(&checked.stderr)
+    );
+    let ids = |args: &[&str]| -> Vec<String> {
+        let found = asked(args).into_iter();
+        found
+            .map(|e| e["source_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let found = ids(&["--rule", rule.to_str().unwrap()]);
+    assert_eq!(found, ids(&[query]));
+    assert_eq!(found.len(), 7);
+    let narrowed = ids(&[
+        "requestParameters.size:<20",
+        "--rule",
+        rule.to_str().unwrap(),
+    ]);
+    assert_eq!(narrowed.len(), 4);
+}
+
+#[test]
+fn everything_that_can_be_asked_of_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let events = folder.path().join("e.jsonl");
+    std::fs::write(&events, records()).unwrap();
+    let index = folder.path().join("index").display().to_string();
+    let output = run(&["hunt", events.to_str().unwrap(), "--index", &index]);
+    assert!(output.status.code() <= Some(1), "{}", text(&output.stderr));
+    check(&["--data", &index], folder.path());
+
+    let output = run(&[
+        "timeline",
+        "access_key",
+        "AKIAeve",
+        "--around",
+        "2026-03-02T03:00:00Z",
+        "--data",
+        &index,
+    ]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["matched"], 10);
+    assert_eq!(found["profile"][1]["values"][0]["value"], "203.0.113.0/24");
+    let output = run(&[
+        "timeline",
+        "access_key",
+        "AKIAeve",
+        "--around",
+        "2026-03-02T03:00:00Z",
+        "--data",
+        &index,
+        "--format",
+        "text",
+    ]);
+    assert!(
+        text(&output.stdout).contains("10 events from 2026-03-01T03:00:00Z"),
+        "{}",
+        text(&output.stdout)
+    );
+
+    for (args, words) in [
+        (
+            vec!["", "--agg", "a > b > c > d"],
+            "nested deeper than 3 levels",
+        ),
+        (vec!["", "--agg", "time:x"], "`x` is no length of time"),
+        (
+            vec!["a:/b(/"],
+            "   |     ^\n   = regular expression cannot be used: unclosed group",
+        ),
+        (
+            vec!["", "--format", "table", "--output", "x"],
+            "JSON lines, CSV or Parquet",
+        ),
+        (vec!["action:x", "--as-rule"], "add `source:aws.cloudtrail`"),
+    ] {
+        let output = run(&[&["search"], args.as_slice(), &["--data", &index]].concat());
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(
+            text(&output.stderr).contains(words),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+    }
+    let rule = folder.path().join("cased.yml");
+    std::fs::write(&rule, "title: t\nlogsource: {product: aws}\ndetection:\n  sel:\n    eventName|cased: GetObject\n  condition: sel\n").unwrap();
+    let output = run(&["search", "--rule", rule.to_str().unwrap(), "--data", &index]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    assert!(
+        error.contains("cased.yml:5:5") && error.contains("hint: leave `cased` out"),
+        "{error}"
+    );
+}
+
+#[test]
+fn everything_that_can_be_asked_of_a_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.yaml");
+    std::fs::write(&config, "search: {publish_after_ms: 300}\n").unwrap();
+    let service = Service::start(&config, &folder.path().join("data"));
+    let (status, answer) = request(
+        service.address,
+        "POST",
+        "/api/v1/events",
+        &[("content-type", "application/x-ndjson")],
+        records().as_bytes(),
+    )
+    .unwrap();
+    assert_eq!(status, 200, "{}", text(&answer));
+    service.settle(30);
+    check(
+        &["--url", &format!("http://{}", service.address)],
+        folder.path(),
+    );
+    let found = service
+        .get("/api/v1/investigate?field=access_key&value=AKIAbob&around=2026-03-02T03:00:00Z");
+    assert_eq!(found["matched"], 10);
+    assert_eq!(service.stop(), Some(0));
+}
