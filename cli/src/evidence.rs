@@ -284,9 +284,7 @@ pub(crate) fn read(path: &Path, most: usize) -> anyhow::Result<Vec<u8>> {
         .with_context(cannot)
         .context(Usage)?;
     let mut bytes = Vec::new();
-    file.take(most as u64 + 1)
-        .read_to_end(&mut bytes)
-        .with_context(cannot)?;
+    std::io::copy(&mut file.take(most as u64 + 1), &mut bytes).with_context(cannot)?;
     ensure!(
         bytes.len() <= most,
         anyhow::anyhow!("`{}` is larger than {most} bytes", path.display()).context(Usage)

@@ -182,8 +182,11 @@ fn parts(text: &str) -> Result<(String, [u8; 4], [u8; 32]), NoteError> {
     }
 }
 
-/// The text of a note, and the name and bytes of each signature.
-fn taken_apart(note: &str) -> Result<(&str, Vec<(&str, Vec<u8>)>), NoteError> {
+/// A name and what stands behind it: key hash and signature.
+type Signature<'n> = (&'n str, Vec<u8>);
+
+/// The text of a note, and its signatures.
+fn taken_apart(note: &str) -> Result<(&str, Vec<Signature<'_>>), NoteError> {
     let end = note
         .rfind("\n\n")
         .ok_or(NoteError::Form("there is no empty line before signatures"))?;
