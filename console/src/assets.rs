@@ -2,7 +2,7 @@
 //!
 //! Each asset is served under a name that carries the beginning of its SHA-256, so that browsers may keep it
 //! for ever and never use an old one with a new program. htmx and its server-sent-events extension are
-//! vendored unchanged (`assets/LICENSES`); `console.js` is ours. Nothing is loaded from anywhere else.
+//! vendored unchanged (`assets/LICENSES`); `console.js` and `search.js` are ours. Nothing is loaded from anywhere else.
 
 use std::sync::LazyLock;
 
@@ -29,6 +29,11 @@ const ASSETS: &[Asset] = &[
         name: "console.js",
         kind: "text/javascript; charset=utf-8",
         content: include_bytes!("../assets/console.js"),
+    },
+    Asset {
+        name: "search.js",
+        kind: "text/javascript; charset=utf-8",
+        content: include_bytes!("../assets/search.js"),
     },
     Asset {
         name: "htmx.js",

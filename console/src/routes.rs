@@ -120,6 +120,8 @@ fn routes() -> Vec<Route> {
         post(Analyst, "/alerts/{id}", pages::alert::change),
         post(Analyst, "/incidents/{id}", pages::alerts::change_incident),
         get(Viewer, "/search", pages::search::page),
+        get(Viewer, "/search/fields", pages::search::fields::part),
+        get(Viewer, "/search/tail", pages::search::tail::part),
         get(Viewer, "/search.csv", pages::search::csv),
         get(Viewer, "/search.json", pages::search::json),
         get(Viewer, "/events/{id}", pages::event::page),
@@ -202,7 +204,7 @@ fn area(path: &str) -> Area {
         "/logout",
         "/health",
     ];
-    const SEARCH: [&str; 12] = [
+    const SEARCH: [&str; 14] = [
         "/api/v1/evidence",
         "/api/v1/investigate",
         "/api/v1/search",
@@ -212,6 +214,8 @@ fn area(path: &str) -> Area {
         "/api/v1/events/{id}",
         "/api/v1/sources",
         "/search",
+        "/search/fields",
+        "/search/tail",
         "/search.csv",
         "/search.json",
         "/events/{id}",

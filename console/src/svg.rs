@@ -10,15 +10,20 @@ use search::Bucket;
 const WIDTH: f64 = 1000.0;
 const HEIGHT: f64 = 84.0;
 
-/// Counts over time; `link` gives the address of one bar's range.
-pub(crate) fn histogram(buckets: &[Bucket], link: impl Fn(Time, Time) -> String) -> Markup {
+/// Counts over time; `link` gives the address of one bar's range, `brush` that of a range that is drawn over the bars,
+/// with `FROM` and `TO` for its ends.
+pub(crate) fn histogram(
+    buckets: &[Bucket],
+    link: impl Fn(Time, Time) -> String,
+    brush: &str,
+) -> Markup {
     let most = buckets.iter().map(|b| b.count).max().unwrap_or(0);
     let (Some(first), Some(last)) = (buckets.first(), buckets.last()) else {
         return html! {};
     };
     let step = WIDTH / buckets.len() as f64;
     html! {
-        figure.histogram {
+        figure.histogram data-from=(first.from) data-to=(last.to) data-brush=(brush) {
             svg viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) preserveAspectRatio="none" role="img"
                 aria-label=(format!("events over time, at most {most} a bar")) {
                 @for (i, bucket) in buckets.iter().enumerate() {
@@ -65,6 +70,7 @@ mod tests {
         let drawn = histogram(
             &[bucket(0, 1), bucket(10, 1_000_000), bucket(20, 0)],
             |f, t| format!("/search?from={}&to={}", f.0, t.0),
+            "/search?from=FROM&to=TO",
         )
         .into_string();
         assert!(drawn.contains("height=\"3.0\""), "{drawn}");

@@ -167,7 +167,7 @@ fn with_integrity(
     Ok(answer)
 }
 
-/// Asks the searcher on a thread that may block, as one of the searches that may run at once, and records who did.
+/// Asks the searcher, and records who did.
 pub(crate) async fn recorded<T: Send + 'static>(
     shared: &Shared,
     client: &Client,
@@ -175,18 +175,7 @@ pub(crate) async fn recorded<T: Send + 'static>(
     action: &'static str,
     work: impl FnOnce(&Searcher) -> Result<T, SearchError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    searchable(asked)?;
-    let permit = shared
-        .searches
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| busy())?;
-    let searcher = shared.app.searcher.clone();
-    let answer = blocking(move || {
-        let _permit = permit;
-        work(&searcher)
-    })
-    .await?;
+    let answer = asked_of_index(shared, asked, work).await?;
     let outcome = if answer.is_ok() {
         Outcome::Success
     } else {
@@ -194,6 +183,35 @@ pub(crate) async fn recorded<T: Send + 'static>(
     };
     shared.audit(client, action, outcome, String::new(), details(asked));
     Ok(answer?)
+}
+
+/// Asks the searcher for a part of a page whose own search is recorded.
+pub(crate) async fn quietly<T: Send + 'static>(
+    shared: &Shared,
+    asked: &::search::Request,
+    work: impl FnOnce(&Searcher) -> Result<T, SearchError> + Send + 'static,
+) -> Result<T, ApiError> {
+    Ok(asked_of_index(shared, asked, work).await??)
+}
+
+/// Asks the searcher on a thread that may block, as one of the searches that may run at once.
+async fn asked_of_index<T: Send + 'static>(
+    shared: &Shared,
+    asked: &::search::Request,
+    work: impl FnOnce(&Searcher) -> Result<T, SearchError> + Send + 'static,
+) -> Result<Result<T, SearchError>, ApiError> {
+    searchable(asked)?;
+    let permit = shared
+        .searches
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| busy())?;
+    let searcher = shared.app.searcher.clone();
+    blocking(move || {
+        let _permit = permit;
+        work(&searcher)
+    })
+    .await
 }
 
 /// What is recorded of a search.

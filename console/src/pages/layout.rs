@@ -62,7 +62,7 @@ pub(crate) fn page(client: &Client, tab: Tab, title: &str, body: Markup) -> Mark
             footer {
                 span { "Times are UTC; hover over one for your local time." }
                 span.keys {
-                    kbd { "/" } " search  " kbd { "j" } " " kbd { "k" } " move  " kbd { "Enter" } " open  " kbd { "a" } " acknowledge"
+                    kbd { "/" } " search  " kbd { "j" } " " kbd { "k" } " move  " kbd { "Enter" } " open  " kbd { "a" } " acknowledge  " kbd { "?" } " all keys"
                 }
             }
         },
@@ -95,12 +95,38 @@ fn document(title: &str, csrf: &str, body: Markup) -> Markup {
                 script src=(assets::url("htmx.js")) defer {}
                 script src=(assets::url("sse.js")) defer {}
                 script src=(assets::url("console.js")) defer {}
+                script src=(assets::url("search.js")) defer {}
             }
             body {
                 a.skip href="#main" { "Skip to the content" }
                 (body)
                 div.toast #toast role="status" aria-live="polite" {}
+                (keys())
             }
+        }
+    }
+}
+
+/// The keys, shown by `?`.
+fn keys() -> Markup {
+    const KEYS: [(&str, &str); 11] = [
+        ("/", "to the search"),
+        ("j k", "next and previous line"),
+        ("Enter", "open the line"),
+        ("a", "acknowledge the alert"),
+        ("↓ Tab", "in the search: take a completion"),
+        ("f", "search: filter the fields"),
+        ("n", "search: the next page"),
+        ("t", "search: follow what comes in, or stop"),
+        ("l", "search: copy the link"),
+        ("Shift or Alt and a click", "search: add a value to the query, or leave it out"),
+        ("Esc", "leave a field, close this"),
+    ];
+    html! {
+        dialog.keys-help #keys aria-label="Keys" {
+            h2 { "Keys" }
+            dl.facts { @for (key, what) in KEYS { div { dt { kbd { (key) } } dd { (what) } } } }
+            form method="dialog" { button type="submit" { "Close" } }
         }
     }
 }

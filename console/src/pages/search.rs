@@ -1,8 +1,15 @@
-//! Forensic search: a query, a range of time, a histogram and the events, each of which opens in place.
+//! Forensic search: a query, a range of time, a histogram, the fields of what was found and the events, each of which
+//! opens in place.
 //!
-//! The whole search stands in the address, so that it can be shared. A query that cannot be read is shown
-//! again with a caret under the place and a hint. Exports take the same address under `/search.csv` and
-//! `/search.json`.
+//! The whole search stands in the address, with its columns and whether it follows what comes in, so that it can be
+//! shared. A query that cannot be read is shown again with a caret under the place and a hint. The histogram narrows the
+//! range by a click or by drawing over it; the fields (`fields`) narrow the query. Exports take the same address under
+//! `/search.csv` and `/search.json`. Without the script all of it works but completion, drawing and following.
+
+pub(crate) mod columns;
+pub(crate) mod fields;
+mod narrow;
+pub(crate) mod tail;
 
 use ::event::{Event, Time};
 use ::search::export::{Format, Writer};
@@ -22,7 +29,9 @@ use crate::inert::{self, Inert};
 use crate::params::Params;
 use crate::svg::{self, short};
 
-const KNOWN: &[&str] = &["q", "range", "from", "to", "order", "cursor", "limit"];
+const KNOWN: &[&str] = &[
+    "q", "range", "from", "to", "order", "cursor", "limit", "cols", "live",
+];
 const BARS: usize = 60;
 const HOUR: i64 = 3_600_000_000;
 /// Name in the address, name on the page, length.
@@ -100,6 +109,7 @@ pub(crate) async fn page(
         // A range that runs backwards is shown with the form, to be put right.
         Err(wrong) => return Ok(frame(&client, &params, "custom", None, wrong_range(&wrong))),
     };
+    let columns = columns::chosen(&params)?;
     let searched =
         params.text("q").is_some() || params.text("range").is_some() || asked.range == "custom";
     let request = Request {
@@ -130,7 +140,7 @@ pub(crate) async fn page(
         over_time.to = Some(now);
     }
     let buckets = blocking(move || searcher.histogram(&over_time, BARS)).await?;
-    let body = results(&params, &asked, &answer, buckets, searched);
+    let body = results(&params, &asked, &answer, buckets, (searched, &columns));
     Ok(frame(&client, &params, &asked.range, Some(&asked), body))
 }
 
@@ -151,10 +161,17 @@ fn frame(
             h1.hidden { "Search" }
             form.searchbar #searchbar action="/search" method="get" role="search" {
                 div.bar {
-                    input type="search" name="q" value=(query) data-search="" autofocus[query.is_empty()] aria-label="Query" spellcheck="false" autocapitalize="off" autocomplete="off"
-                        placeholder="action:ConsoleLogin AND outcome:failure, or any words";
+                    div.query {
+                        input type="search" name="q" value=(query) data-search="" data-names=(Event::NAMES.join(" ")) autofocus[query.is_empty()] aria-label="Query" spellcheck="false" autocapitalize="off" autocomplete="off"
+                            role="combobox" aria-expanded="false" aria-controls="completions" aria-autocomplete="list"
+                            placeholder="action:ConsoleLogin AND outcome:failure, or any words";
+                        div.marks #marks aria-hidden="true" {}
+                        ul.completions #completions role="listbox" aria-label="Completions" hidden {}
+                    }
                     button.primary type="submit" { "Search" }
                 }
+                p.hint #hint role="status" aria-live="polite" {}
+                @for kept in ["cols", "live"] { @if let Some(value) = params.text(kept) { input type="hidden" name=(kept) value=(value); } }
                 div.ranges {
                     fieldset.segments { legend.hidden { "Time range" }
                         @for (name, shown, _) in RANGES {
@@ -192,28 +209,134 @@ fn results(
     asked: &Asked,
     answer: &Answer,
     buckets: Result<Vec<Bucket>, SearchError>,
-    searched: bool,
+    (searched, columns): (bool, &[String]),
 ) -> Markup {
-    let total = answer.total.unwrap_or(answer.hits.len() as u64);
+    let live = params.text("live").is_some();
     html! {
         @if let Ok(buckets) = &buckets { @if buckets.iter().any(|b| b.count > 0) {
-            (svg::histogram(buckets, |from, to| address(params, Some((from, to)), None)))
+            (svg::histogram(buckets, |from, to| address(params, Some((from, to)), None), &brushed(params)))
+            (steps(params, buckets))
         } }
         @if let Some(why) = &answer.partial { p.wrong role="alert" { "The answer is not complete: " (why) } }
-        @if answer.hits.is_empty() {
+        @if answer.hits.is_empty() && !live {
             (empty(params, asked))
         } @else {
-            div.found {
-                span { b { (total) } @if answer.total.is_none() { " or more" } @if total == 1 { " event" } @else { " events" } span.dim { " in " (format!("{:.0}", answer.took.as_secs_f64() * 1e3)) " ms" } }
-                span.exports { a href=(address(params, None, None).replacen("/search?", "/search.csv?", 1)) { "CSV" } " · " a href=(address(params, None, None).replacen("/search?", "/search.json?", 1)) { "JSON" } }
+            div.results {
+                (fields::waiting(params))
+                div {
+                    (above(params, asked, answer))
+                    @if live {
+                        (tail::table(&answer.hits, columns))
+                    } @else {
+                        div class=(classes(columns)) {
+                            (head(columns, Some(params)))
+                            (hits(&answer.hits, columns))
+                        }
+                    }
+                    @if let Some(next) = answer.next { p.more { a.button data-key="n" href=(address(params, None, Some(&api::search::write_cursor(next)))) { @if asked.request.newest_first { "Older" } @else { "Newer" } " events" } } }
+                }
             }
-            div.hits.list {
-                div.hit-head aria-hidden="true" { span { "Time (UTC)" } span { "Action" } span { "Who" } span { "From" } span { "Where" } span { "Outcome" } }
-                @for event in &answer.hits { (hit(event, false)) }
-            }
-            @if let Some(next) = answer.next { p.more { a.button href=(address(params, None, Some(&api::search::write_cursor(next)))) { @if asked.request.newest_first { "Older" } @else { "Newer" } " events" } } }
         }
         @if !searched { (examples()) }
+    }
+}
+
+/// How many there are, and what can be done with them.
+fn above(params: &Params, asked: &Asked, answer: &Answer) -> Markup {
+    let total = answer.total.unwrap_or(answer.hits.len() as u64);
+    let live = params.text("live").is_some();
+    let whole = address(params, None, None);
+    // The same events for whoever opens it, whenever that is.
+    let from = asked.request.from.unwrap_or(Time::MIN);
+    let fixed = (from, asked.request.to.unwrap_or(asked.now).plus(1));
+    html! {
+        div.found {
+            span { b { (total) } @if answer.total.is_none() { " or more" } @if total == 1 { " event" } @else { " events" } span.dim { " in " (format!("{:.0}", answer.took.as_secs_f64() * 1e3)) " ms" } }
+            span.exports {
+                @if live { (tail::poll(params, false)) a.button.small data-key="t" href=(without(&whole, "live")) { "Stop following" } }
+                @else { a.button.small data-key="t" href=(format!("{whole}&live=1")) title="Show events as they come in" { "Follow" } }
+                a.button.small data-share="" data-key="l" href=(address(params, Some(fixed), None)) title="The address of this search with its times fixed" { "Link" }
+                a href=(whole.replacen("/search?", "/search.csv?", 1)) { "CSV" } " · " a href=(whole.replacen("/search?", "/search.json?", 1)) { "JSON" }
+            }
+        }
+    }
+}
+
+/// Links to the time before, to the time after, and to more of both.
+fn steps(params: &Params, buckets: &[Bucket]) -> Markup {
+    let (Some(first), Some(last)) = (buckets.first(), buckets.last()) else {
+        return html! {};
+    };
+    let (from, to) = (first.from, last.to);
+    let length = (to.0 - from.0).max(1);
+    let link = |from: Time, to: Time| address(params, Some((from, to)), None);
+    html! {
+        nav.steps aria-label="Move in time" {
+            a href=(link(from.plus(-length), from)) title="The same length of time before" { "← earlier" }
+            a href=(link(from.plus(-length / 2), to.plus(length / 2))) title="Twice as much time" { "wider" }
+            a href=(link(to, to.plus(length))) title="The same length of time after" { "later →" }
+        }
+    }
+}
+
+/// The classes of the table, which give its columns their widths.
+fn classes(columns: &[String]) -> String {
+    match columns.len() {
+        0 => "hits list".to_owned(),
+        n => format!("hits list cols-{n}"),
+    }
+}
+
+/// The line above the events; the chosen columns can be taken away there.
+fn head(columns: &[String], params: Option<&Params>) -> Markup {
+    html! {
+        @if columns.is_empty() {
+            div.hit-head aria-hidden="true" { span { "Time (UTC)" } span { "Action" } span { "Who" } span { "From" } span { "Where" } span { "Outcome" } }
+        } @else {
+            div.hit-head {
+                span { "Time (UTC)" }
+                @for column in columns {
+                    span {
+                        (Inert(column))
+                        @if let Some(params) = params { " " a.not href=(address_of(params, None, None, Some(&columns::toggled(columns, column)))) aria-label=(format!("without the column {}", inert::plain(column))) { "×" } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Events as lines that open.
+fn hits(events: &[Event], columns: &[String]) -> Markup {
+    let mut reader = columns::Reader::new(columns);
+    html! {
+        @for event in events {
+            @if columns.is_empty() { (hit(event, false)) } @else { (row(event, &reader.values(event))) }
+        }
+    }
+}
+
+/// One event with the chosen columns.
+fn row(event: &Event, cells: &[Vec<String>]) -> Markup {
+    html! {
+        details.hit id=(format!("e-{}", event.id)) data-row="" {
+            summary {
+                span.time { time datetime=(event.time) { (short(event.time)) } }
+                @for cell in cells {
+                    span.cell { @if cell.is_empty() { span.none { "–" } } @for (i, text) in cell.iter().enumerate() { @if i > 0 { br; } (Inert(text)) } }
+                }
+            }
+            (waiting(event))
+        }
+    }
+}
+
+/// What is fetched when a line opens.
+fn waiting(event: &Event) -> Markup {
+    html! {
+        div.detail.waiting hx-get=(format!("/events/{}?part=detail", event.id)) hx-trigger="toggle from:closest details once" hx-swap="outerHTML" {
+            a href=(format!("/events/{}", event.id)) { "Open the event" }
+        }
     }
 }
 
@@ -252,9 +375,7 @@ pub(crate) fn hit(event: &Event, open: bool) -> Markup {
             @if open {
                 (event_page::detail(event))
             } @else {
-                div.detail.waiting hx-get=(format!("/events/{}?part=detail", event.id)) hx-trigger="toggle from:closest details once" hx-swap="outerHTML" {
-                    a href=(format!("/events/{}", event.id)) { "Open the event" }
-                }
+                (waiting(event))
             }
         }
     }
@@ -279,6 +400,34 @@ fn said(event: &Event) -> Option<String> {
 
 /// The address of this search with another range or page.
 fn address(params: &Params, range: Option<(Time, Time)>, cursor: Option<&str>) -> String {
+    address_of(params, range, cursor, None)
+}
+
+/// The address of a range that is drawn over the histogram, with `FROM` and `TO` for its ends.
+fn brushed(params: &Params) -> String {
+    let whole = address(params, None, None);
+    let kept = ["range", "from", "to", "live"];
+    let kept = kept.iter().fold(whole, |address, name| without(&address, name));
+    format!("{kept}&range=custom&from=FROM&to=TO")
+}
+
+/// An address without one of its parameters, which is not the first.
+fn without(address: &str, name: &str) -> String {
+    let start = format!("{name}=");
+    let kept: Vec<&str> = address
+        .split('&')
+        .filter(|pair| !pair.starts_with(&start))
+        .collect();
+    kept.join("&")
+}
+
+/// The address of this search with another range, page or columns.
+fn address_of(
+    params: &Params,
+    range: Option<(Time, Time)>,
+    cursor: Option<&str>,
+    columns: Option<&[String]>,
+) -> String {
     let mut out = format!("/search?q={}", encode(params.or_empty("q")));
     match range {
         Some((from, to)) => out.push_str(&format!(
@@ -296,6 +445,17 @@ fn address(params: &Params, range: Option<(Time, Time)>, cursor: Option<&str>) -
     }
     if let Some(order) = params.text("order") {
         out.push_str(&format!("&order={}", encode(order)));
+    }
+    let cols = match columns {
+        Some(columns) => columns.join(","),
+        None => params.or_empty("cols").to_owned(),
+    };
+    if !cols.is_empty() {
+        out.push_str(&format!("&cols={}", encode(&cols)));
+    }
+    // A range that is over is not followed.
+    if params.text("live").is_some() && range.is_none() {
+        out.push_str("&live=1");
     }
     if let Some(cursor) = cursor {
         out.push_str(&format!("&cursor={}", encode(cursor)));
