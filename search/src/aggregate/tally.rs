@@ -478,10 +478,10 @@ impl Tallies {
     /// Lets go of what is too much.
     pub(super) fn bound(&mut self) {
         for tally in &mut self.tallies {
-            if let Tally::Terms { groups, .. } = tally {
-                if groups.len() > 2 * VALUES[0] {
-                    tally.prune(VALUES[0]);
-                }
+            if let Tally::Terms { groups, .. } = tally
+                && groups.len() > 2 * VALUES[0]
+            {
+                tally.prune(VALUES[0]);
             }
         }
         let mut most = VALUES[1];
