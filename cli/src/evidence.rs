@@ -183,7 +183,7 @@ fn ask(url: &str, args: &ExportArgs) -> anyhow::Result<Vec<u8>> {
         "case": args.case,
     });
     let address = service.address("/api/v1/evidence")?;
-    service.post(address, &order, search::evidence::zip::MAX)
+    service.post_for_bytes(address, &order, search::evidence::zip::MAX)
 }
 
 fn from_folder(args: &ExportArgs) -> anyhow::Result<Vec<u8>> {

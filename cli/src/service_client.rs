@@ -111,7 +111,12 @@ impl Service {
     }
 
     /// The bytes that it answers to JSON, at most so many.
-    pub(crate) fn post(&self, address: Url, body: &Value, most: usize) -> anyhow::Result<Vec<u8>> {
+    pub(crate) fn post_for_bytes(
+        &self,
+        address: Url,
+        body: &Value,
+        most: usize,
+    ) -> anyhow::Result<Vec<u8>> {
         let mut call = self.client.post(address).json(body);
         if let Some(token) = &self.token {
             call = call.bearer_auth(token);
@@ -136,22 +141,6 @@ impl Service {
             Ok(bytes)
         })
     }
-
-    fn unreachable(&self) -> String {
-        format!(
-            "cannot reach `{}`; is the service running, and is this its address?",
-            self.url
-        )
-    }
-}
-
-fn refused(status: reqwest::StatusCode, body: &Value) -> anyhow::Error {
-    let text = |key: &str| body["error"][key].as_str().unwrap_or_default().to_owned();
-    anyhow::anyhow!(
-        "the service answered {status}: {}\n\nhint: {}",
-        text("message"),
-        text("hint")
-    )
 }
 
 fn refused(status: reqwest::StatusCode, body: &Value) -> anyhow::Error {

@@ -22,8 +22,8 @@ mod params;
 mod routes;
 mod svg;
 
-pub use app::{App, Check, Evidence, Explain, Injection, Offers, Reload, Rules, Stage, Vouched};
 pub use api::investigate::investigation;
+pub use app::{App, Check, Evidence, Explain, Injection, Offers, Reload, Rules, Stage, Vouched};
 pub use audit::AuditEvent;
 pub use auth::{Kind, Principal, hash_password};
 pub use config::{AuthConfig, Config, ConfigError, Hidden, Mode, Role, Token, User};

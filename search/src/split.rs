@@ -16,8 +16,8 @@ use tantivy::directory::MmapDirectory;
 use tantivy::schema::Schema;
 use tantivy::{Index, IndexReader, ReloadPolicy, SingleSegmentIndexWriter};
 
-use crate::evidence::seal;
 use crate::document::Builder;
+use crate::evidence::seal;
 use crate::manifest::FORMAT;
 use crate::schema::{Fields, settings, tokenizers};
 

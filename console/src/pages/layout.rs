@@ -119,7 +119,10 @@ fn keys() -> Markup {
         ("n", "search: the next page"),
         ("t", "search: follow what comes in, or stop"),
         ("l", "search: copy the link"),
-        ("Shift or Alt and a click", "search: add a value to the query, or leave it out"),
+        (
+            "Shift or Alt and a click",
+            "search: add a value to the query, or leave it out",
+        ),
         ("Esc", "leave a field, close this"),
     ];
     html! {

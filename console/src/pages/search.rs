@@ -407,7 +407,9 @@ fn address(params: &Params, range: Option<(Time, Time)>, cursor: Option<&str>) -
 fn brushed(params: &Params) -> String {
     let whole = address(params, None, None);
     let kept = ["range", "from", "to", "live"];
-    let kept = kept.iter().fold(whole, |address, name| without(&address, name));
+    let kept = kept
+        .iter()
+        .fold(whole, |address, name| without(&address, name));
     format!("{kept}&range=custom&from=FROM&to=TO")
 }
 

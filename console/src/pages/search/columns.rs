@@ -111,11 +111,22 @@ mod tests {
             raw: Bytes::from_static(br#"{"source":"own","list":[{"n":1},{"n":2}],"none":null}"#),
             ..Event::default()
         };
-        let columns = ["action", "source", "raw.source", "list.n", "resources", "absent", "none"];
+        let columns = [
+            "action",
+            "source",
+            "raw.source",
+            "list.n",
+            "resources",
+            "absent",
+            "none",
+        ];
         let columns: Vec<String> = columns.map(str::to_owned).to_vec();
         let texts = Reader::new(&columns).values(&event);
         let texts: Vec<String> = texts.iter().map(|t| t.join("|")).collect();
-        assert_eq!(texts, ["PutObject", "aws.cloudtrail", "own", "1|2", "a|b", "", ""]);
+        assert_eq!(
+            texts,
+            ["PutObject", "aws.cloudtrail", "own", "1|2", "a|b", "", ""]
+        );
         let line = Event {
             raw: Bytes::from_static(b"no json"),
             ..event

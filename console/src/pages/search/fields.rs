@@ -19,10 +19,7 @@ const SAMPLE: usize = 1_000;
 const SHOWN: usize = 200;
 
 /// `GET /search/fields`
-pub(crate) async fn part(
-    State(shared): State<Shared>,
-    params: Params,
-) -> Result<Markup, ApiError> {
+pub(crate) async fn part(State(shared): State<Shared>, params: Params) -> Result<Markup, ApiError> {
     let asked = read(&params, shared.now())?;
     let request = asked.request.clone();
     let stats = api::search::quietly(&shared, &asked.request, move |searcher| {
@@ -44,8 +41,10 @@ pub(crate) fn waiting(params: &Params) -> Markup {
 }
 
 fn sidebar(params: &Params, chosen: &[String], stats: &FieldStats) -> Markup {
-    let (own, vendors): (Vec<&FieldStat>, Vec<&FieldStat>) =
-        stats.fields.iter().partition(|f| is_normalized_name(&f.field));
+    let (own, vendors): (Vec<&FieldStat>, Vec<&FieldStat>) = stats
+        .fields
+        .iter()
+        .partition(|f| is_normalized_name(&f.field));
     html! {
         aside.fields #fields aria-label="Fields" {
             input type="search" data-filter="" placeholder="Filter fields" aria-label="Filter fields" autocomplete="off";

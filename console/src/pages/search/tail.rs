@@ -19,10 +19,7 @@ const SINCE: &str = "ingest_time:>=-60s";
 const MOST: usize = 200;
 
 /// `GET /search/tail`
-pub(crate) async fn part(
-    State(shared): State<Shared>,
-    params: Params,
-) -> Result<Markup, ApiError> {
+pub(crate) async fn part(State(shared): State<Shared>, params: Params) -> Result<Markup, ApiError> {
     let asked = read(&params, shared.now())?;
     let request = recent(&asked.request);
     let inside = request.clone();
