@@ -499,17 +499,20 @@ fn every_mutation_of_a_bundle_is_found() {
     }
 }
 
+/// Names and contents.
+type Members = Vec<(String, Vec<u8>)>;
+
 /// Somebody who can write zip files, and even somebody with a key of his own, cannot make a bundle say something else.
 #[test]
 fn a_bundle_that_was_made_anew_is_found() {
     let world = grown();
     let bundle = world.bundle("raw.n:[10 TO 20]").bytes;
     let members = crate::evidence::zip::read(&bundle).unwrap();
-    let members: Vec<(String, Vec<u8>)> = members
+    let members: Members = members
         .into_iter()
         .map(|(name, range)| (name, bundle[range].to_vec()))
         .collect();
-    let again = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+    let again = |change: &dyn Fn(&mut Members)| {
         let mut members = members.clone();
         change(&mut members);
         crate::evidence::zip::write(&members).unwrap()
