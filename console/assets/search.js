@@ -201,10 +201,10 @@
 
   // A value with Shift or Alt is added to the query of this page.
   document.addEventListener("click", (event) => {
-    const value = event.target.closest("a[data-clause]");
+    const value = event.target.closest("a.pivot");
     if (!value || !(event.shiftKey || event.altKey)) return;
     event.preventDefault();
-    const clause = (event.altKey ? "NOT " : "") + value.dataset.clause;
+    const clause = (event.altKey ? "NOT " : "") + new URL(value.href).searchParams.get("q");
     const query = field.value.trim();
     field.value = query === "" ? clause : (/\bOR\b|\|\|/.test(query) ? "(" + query + ")" : query) + " AND " + clause;
     page.requestSubmit();

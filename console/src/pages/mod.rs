@@ -86,7 +86,7 @@ pub(crate) fn pivot(field: &str, value: &str) -> Markup {
     match query_for(field, value).filter(|_| !value.is_empty() && value.len() <= 512) {
         None => inert::value(value),
         Some(query) => html! {
-            a.pivot href=(format!("/search?q={}", encode(&query))) data-clause=(query) title=(format!("Search for this {field}; in a search, Shift adds it and Alt leaves it out")) { (Inert(value)) }
+            a.pivot href=(format!("/search?q={}", encode(&query))) title=(format!("Search for this {field}; in a search, Shift adds it and Alt leaves it out")) { (Inert(value)) }
         },
     }
 }

@@ -323,6 +323,19 @@ async fn at_the_desk(browser: &Browser) {
     })
     .await;
     picture(&client, "search-1280-light").await;
+    the_search_page(&client, &base).await;
+    client
+        .goto(&format!(
+            "{base}/search?q=action%3AStopLogging+OR+identity%3Aalice"
+        ))
+        .await
+        .unwrap();
+    keys(&client, "j").await;
+    keys(&client, &Key::Enter.to_string()).await;
+    until("the event opens in place", async || {
+        client.find(Locator::Css(".hit[open] .tree")).await.is_ok()
+    })
+    .await;
     click(&client, ".hit[open] .tree .pivot").await;
     until("a value leads to its search", async || {
         client
@@ -375,6 +388,158 @@ async fn at_the_desk(browser: &Browser) {
     picture(&client, "alert-1280-dark").await;
     client.close().await.unwrap();
     world.stop.stop();
+}
+
+/// Completion, marks, fields, columns, a drawn range, following, keys.
+async fn the_search_page(client: &Client, base: &str) {
+    let address = async || client.current_url().await.unwrap().to_string();
+    client
+        .goto(&format!("{base}/search?q=identity%3Aalice&range=all"))
+        .await
+        .unwrap();
+    until("the fields are there", async || {
+        client
+            .find(Locator::Css("[data-field=action]"))
+            .await
+            .is_ok()
+    })
+    .await;
+    // A name and then a value, with the keys alone.
+    let field = client
+        .find(Locator::Css(".searchbar input[name=q]"))
+        .await
+        .unwrap();
+    field.clear().await.unwrap();
+    field.send_keys("acti").await.unwrap();
+    until("names are offered", async || {
+        text(client, "#completions").await.contains("action")
+    })
+    .await;
+    picture(client, "search-completion-1280-light").await;
+    field.send_keys(&Key::Tab.to_string()).await.unwrap();
+    until("values are offered", async || {
+        !text(client, "#completions").await.is_empty()
+            && run(
+                client,
+                "return document.querySelector('[data-search]').value",
+            )
+            .await
+                == "action:"
+    })
+    .await;
+    field.send_keys(&Key::Down.to_string()).await.unwrap();
+    field.send_keys(&Key::Enter.to_string()).await.unwrap();
+    let taken = run(
+        client,
+        "return document.querySelector('[data-search]').value",
+    )
+    .await;
+    let taken = taken.as_str().unwrap().trim().to_owned();
+    assert!(taken.len() > "action:".len(), "{taken}");
+    // A mistake is marked while it is written.
+    field.send_keys("AND (").await.unwrap();
+    until("the mistake is marked", async || {
+        !text(client, "#hint").await.is_empty()
+            && client.find(Locator::Css("#marks span")).await.is_ok()
+    })
+    .await;
+    for _ in 0..5 {
+        field.send_keys(&Key::Backspace.to_string()).await.unwrap();
+    }
+    field.send_keys(&Key::Escape.to_string()).await.unwrap();
+    // A column of a field.
+    client
+        .goto(&format!("{base}/search?q=identity%3Aalice&range=all"))
+        .await
+        .unwrap();
+    until("the fields are there", async || {
+        client
+            .find(Locator::Css("[data-field=action]"))
+            .await
+            .is_ok()
+    })
+    .await;
+    click(client, "[data-field=action] summary").await;
+    click(client, "[data-field=action] .acts a").await;
+    until("the field is a column", async || {
+        client.find(Locator::Css(".cols-1 .cell")).await.is_ok()
+    })
+    .await;
+    // Without one of its values.
+    until("the fields are there", async || {
+        client
+            .find(Locator::Css("[data-field=action]"))
+            .await
+            .is_ok()
+    })
+    .await;
+    click(client, "[data-field=action] summary").await;
+    picture(client, "search-fields-1280-light").await;
+    click(client, "[data-field=action] .tops .not").await;
+    until("the value is left out", async || {
+        address().await.contains("NOT%20action") && address().await.contains("cols=action")
+    })
+    .await;
+    // A range drawn over the histogram.
+    client
+        .goto(&format!("{base}/search?q=&range=all"))
+        .await
+        .unwrap();
+    until("there is a histogram", async || {
+        client.find(Locator::Css(".histogram svg")).await.is_ok()
+    })
+    .await;
+    run(
+        client,
+        "const chart = document.querySelector('.histogram svg'), box = chart.getBoundingClientRect(); \
+         for (const [kind, share] of [['pointerdown', .3], ['pointermove', .5], ['pointermove', .7], ['pointerup', .7]]) \
+         chart.dispatchEvent(new PointerEvent(kind, {bubbles: true, button: 0, clientX: box.left + box.width * share, clientY: box.top + 9}));",
+    )
+    .await;
+    until("the range is narrower", async || {
+        address().await.contains("range=custom&from=20")
+    })
+    .await;
+    // Following, begun and ended by a key; nothing is shown twice.
+    client
+        .goto(&format!("{base}/search?q=identity%3Aalice&range=all"))
+        .await
+        .unwrap();
+    keys(client, "t").await;
+    until("the page follows", async || {
+        address().await.contains("live=1") && text(client, "#live").await == "live"
+    })
+    .await;
+    let before = client
+        .find_all(Locator::Css("[data-row]"))
+        .await
+        .unwrap()
+        .len();
+    until("the page has asked", async || {
+        run(
+            client,
+            "return performance.getEntriesByType('resource').filter(e => e.name.includes('/search/tail')).length > 1",
+        )
+        .await
+            == true
+    })
+    .await;
+    let after = client
+        .find_all(Locator::Css("[data-row]"))
+        .await
+        .unwrap()
+        .len();
+    assert_eq!(before, after, "what is shown is not shown again");
+    keys(client, "t").await;
+    until("the page has stopped", async || {
+        !address().await.contains("live=1")
+    })
+    .await;
+    keys(client, "?").await;
+    until("the keys are told", async || {
+        text(client, "#keys").await.contains("follow what comes in")
+    })
+    .await;
 }
 
 async fn on_a_phone(browser: &Browser) {
