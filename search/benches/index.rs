@@ -202,10 +202,14 @@ fn one_thread(pages: Pages, dir: &Path, beside: bool) -> Built {
     for page in pages {
         events += page.len();
         raw += page.iter().map(|e| e.raw.len() as u64).sum::<u64>();
-        // Of the last page the middle: a few events have no time but that of their intake.
-        late = page[page.len() / 2].time;
+        // Of the last full page the middle: a few events have no time but that of their intake.
+        let usual = page.len() == PAGE || kept.is_empty();
+        if usual {
+            late = page[page.len() / 2].time;
+        }
         let denied = |e: &&Event| &*e.error_code == "AccessDenied" && !e.src_ip.is_empty();
-        sample = page.iter().find(denied).cloned().or(sample);
+        let of_page = page.iter().filter(|_| usual).find(denied);
+        sample = of_page.cloned().or(sample);
         let before = cpu(start);
         for event in &page {
             ours.add(event).expect("the disk has space");
