@@ -324,24 +324,24 @@ mod tests {
         let mut alert = open(&told, Time(0));
         let withdrawn = Finding {
             revision: 1,
-            ended: Some(Time(10)),
+            ended: Some(Time::from_seconds(10)),
             ..told.clone()
         };
-        assert!(!revise(&mut alert, &withdrawn, Time(1)).reopened);
-        resolve(&mut alert, Time(50));
+        assert!(!revise(&mut alert, &withdrawn, Time::from_seconds(40)).reopened);
+        resolve(&mut alert, Time::from_seconds(50));
         let again = Finding {
             revision: 2,
             ..told.clone()
         };
-        assert!(revise(&mut alert, &again, Time(60)).reopened);
+        assert!(revise(&mut alert, &again, Time::from_seconds(60)).reopened);
         assert_eq!((alert.state, alert.resolved), (State::Firing, None));
         // What a person has resolved stays so.
-        resolve(&mut alert, Time(70));
+        resolve(&mut alert, Time::from_seconds(70));
         let news = Finding {
             revision: 3,
             ..told
         };
-        assert!(!revise(&mut alert, &news, Time(80)).reopened);
+        assert!(!revise(&mut alert, &news, Time::from_seconds(80)).reopened);
     }
 
     #[test]

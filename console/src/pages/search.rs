@@ -218,6 +218,7 @@ fn results(
             (steps(params, buckets))
         } }
         @if let Some(why) = &answer.partial { p.wrong role="alert" { "The answer is not complete: " (why) } }
+        @for note in &answer.notes { p.note role="status" { (ticked(note)) } }
         @if answer.hits.is_empty() && !live {
             (empty(params, asked))
         } @else {
@@ -257,6 +258,8 @@ fn above(params: &Params, asked: &Asked, answer: &Answer) -> Markup {
                 @else { a.button.small data-key="t" href=(format!("{whole}&live=1")) title="Show events as they come in" { "Follow" } }
                 a.button.small data-share="" data-key="l" href=(address(params, Some(fixed), None)) title="The address of this search with its times fixed" { "Link" }
                 a href=(whole.replacen("/search?", "/search.csv?", 1)) { "CSV" } " · " a href=(whole.replacen("/search?", "/search.json?", 1)) { "JSON" }
+                @let times = asked.request.from.map(|t| format!("&from={}", encode(&t.to_string()))).unwrap_or_default() + &asked.request.to.map(|t| format!("&to={}", encode(&t.to_string()))).unwrap_or_default();
+                " · " a href=(format!("/api/v1/search/export?format=parquet&q={}{times}", encode(params.or_empty("q")))) title="All that matches, however much it is" { "Parquet" }
             }
         }
     }

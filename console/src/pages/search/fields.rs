@@ -68,7 +68,7 @@ fn sidebar(params: &Params, chosen: &[String], stats: &FieldStats) -> Markup {
 
 fn entry(params: &Params, chosen: &[String], field: &FieldStat, read: u64) -> Markup {
     let query = params.or_empty("q");
-    let shown = chosen.iter().any(|c| *c == field.field);
+    let shown = chosen.contains(&field.field);
     let column = columns::toggled(chosen, &field.field);
     let percent = field.events * 100 / read.max(1);
     html! {
