@@ -223,12 +223,12 @@ impl Slots {
         self.first[slot] == NONE
     }
 
-    /// The first value at a path, as a node number for [`crate::json::Doc::value`].
+    /// The first value at a path, as a node number for [`crate::json::Value::with_index`].
     pub fn first(&self, slot: Slot) -> Option<u32> {
         Some(self.first[slot]).filter(|n| *n != NONE)
     }
 
-    /// All values at a path, as node numbers for [`crate::json::Doc::value`].
+    /// All values at a path, as node numbers for [`crate::json::Value::with_index`].
     pub fn all(&self, slot: Slot) -> impl Iterator<Item = u32> + '_ {
         let more = self
             .more

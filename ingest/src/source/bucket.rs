@@ -1,6 +1,6 @@
 //! What a bucket holds against what was read of it: backfill and reconciliation in one.
 //!
-//! A [`Round`] lists a bucket, asks the manifest (see [`object`](super::object)) for every object, and takes those that
+//! A [`Round`] lists a bucket, asks the manifest (see [`object`]) for every object, and takes those that
 //! it does not know. So a first round over a long time is a backfill, a later one over the last days finds what a queue
 //! never told of, and one that was cut off goes on where it was, since what is read is known. Nothing follows from the
 //! order of keys: an object that lands late under an earlier key is found like any other. [`run`] makes rounds by

@@ -79,7 +79,7 @@ pub fn write<N: AsRef<str>, B: AsRef<[u8]>>(members: &[(N, B)]) -> Result<Vec<u8
 /// The members of an archive, in order.
 ///
 /// # Errors
-/// It is not byte for byte what [`write`] makes of them.
+/// It is not byte for byte what [`write()`] makes of them.
 pub fn read(archive: &[u8]) -> Result<Vec<(String, Range<usize>)>, ZipError> {
     let mut members = Vec::new();
     let mut at = 0;

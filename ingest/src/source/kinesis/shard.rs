@@ -3,7 +3,7 @@
 //! [`Reader::shard`] asks with GetRecords until the shard is closed and read to its end, or until told to stop. A
 //! checkpoint is written after the events of a batch are durable; a process that dies in between reads the batch again,
 //! and the ids of its events make that harmless. Records that the producer
-//! library has put together are taken apart ([`aggregated`](super::aggregated)). Iterators expire after five minutes and are then asked for anew. What
+//! library has put together are taken apart ([`aggregated`]). Iterators expire after five minutes and are then asked for anew. What
 //! the stream has dropped before it was read is said with the time that it spans.
 
 use std::collections::BTreeMap;
