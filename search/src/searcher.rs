@@ -82,7 +82,7 @@ impl Order {
     }
 
     /// In a split, where times fall: the documents within `from` and `to`, both included.
-    fn within(&self, from: i64, to: i64, docs: DocId) -> (DocId, DocId) {
+    pub(crate) fn within(&self, from: i64, to: i64, docs: DocId) -> (DocId, DocId) {
         let first_below = |limit: i64| {
             let (mut low, mut high) = (0, docs);
             while low < high {
