@@ -107,6 +107,23 @@ const LIMIT: usize = 100;
 /// How many events are read for `--fields`.
 const SAMPLE: usize = 1_000;
 
+/// Opens the index of a data folder for one command, which may take as long as it needs.
+pub(crate) fn open_index(data: &Path) -> anyhow::Result<Searcher> {
+    let dir = index_dir(data);
+    anyhow::ensure!(
+        dir.is_dir(),
+        anyhow::anyhow!("there is no index in `{}`\n\nhint: give the data folder of a service with --data, or make an index with `trailwarden hunt PATH --index DIR`", data.display()).context(Usage)
+    );
+    let config = search::Config {
+        max_limit: 1_000_000,
+        timeout_ms: 600_000,
+        ..search::Config::default()
+    };
+    let metrics = search::Metrics::new(&Registry::new())?;
+    Searcher::open(&dir, &config, metrics, clock::clock())
+        .with_context(|| format!("cannot open the index in `{}`", dir.display()))
+}
+
 /// The index folder of a data folder, or the folder itself where it is one.
 pub(crate) fn index_dir(data: &Path) -> PathBuf {
     let inner = data.join("index");
@@ -262,19 +279,7 @@ impl Source {
             let remote = remote::Remote::new(url, args.token_file.as_deref())?;
             return Ok(Source::Service(remote));
         }
-        let dir = index_dir(&args.data);
-        anyhow::ensure!(
-            dir.is_dir(),
-            anyhow::anyhow!("there is no index in `{}`\n\nhint: give the data folder of a service with --data, or make an index with `trailwarden hunt PATH --index DIR`", args.data.display()).context(Usage)
-        );
-        let config = search::Config {
-            max_limit: 1_000_000,
-            timeout_ms: 600_000,
-            ..search::Config::default()
-        };
-        let metrics = search::Metrics::new(&Registry::new())?;
-        let searcher = Searcher::open(&dir, &config, metrics, clock::clock())
-            .with_context(|| format!("cannot open the index in `{}`", dir.display()))?;
+        let searcher = open_index(&args.data)?;
         Ok(Source::Index(Box::new(searcher)))
     }
 

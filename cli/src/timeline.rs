@@ -7,8 +7,6 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use prometheus::Registry;
-use search::Searcher;
 use search::investigate::{Investigation, Link, PIVOTS, Pivot, USUAL_DAYS};
 
 use crate::clock;
@@ -61,19 +59,7 @@ enum Format {
 
 /// Runs the command.
 pub(crate) fn run(args: &TimelineArgs) -> anyhow::Result<Outcome> {
-    let dir = crate::search::index_dir(&args.data);
-    anyhow::ensure!(
-        dir.is_dir(),
-        anyhow::anyhow!("there is no index in `{}`\n\nhint: give the data folder of a service with --data, or make an index with `trailwarden hunt PATH --index DIR`", args.data.display()).context(Usage)
-    );
-    let config = search::Config {
-        max_limit: 1_000_000,
-        timeout_ms: 600_000,
-        ..search::Config::default()
-    };
-    let metrics = search::Metrics::new(&Registry::new())?;
-    let searcher = Searcher::open(&dir, &config, metrics, clock::clock())
-        .with_context(|| format!("cannot open the index in `{}`", dir.display()))?;
+    let searcher = crate::search::open_index(&args.data)?;
     let found = searcher.investigate(&Pivot {
         field: args.field.clone(),
         value: args.value.clone(),

@@ -118,9 +118,10 @@ fn index(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
                 }
             }
             Err(error) => {
-                indexer.discard();
-                retry(shelf, error, &mut failures, ended)?;
+                // What was built goes with it. Its folder stays until the next start: after a failed commit nobody knows
+                // yet whether the log names it.
                 drop(indexer);
+                retry(shelf, error, &mut failures, ended)?;
                 indexer = open(shelf, Indexer::open, &mut failures, ended)?;
             }
         }
@@ -336,8 +337,6 @@ struct Reading {
 pub(crate) struct Indexer<'s> {
     shelf: &'s Shelf,
     partitions: Vec<Reading>,
-    /// The number of the split that is being built or published.
-    building: Option<u64>,
     writer: Option<Writer>,
     /// When the first record that is not committed yet was read.
     since: Option<Time>,
@@ -364,7 +363,6 @@ impl<'s> Indexer<'s> {
         Ok(Indexer {
             shelf,
             partitions,
-            building: None,
             writer: None,
             since: None,
             pending: HashMap::new(),
@@ -581,16 +579,7 @@ impl<'s> Indexer<'s> {
             reading.committed = reading.next;
         }
         self.pending.clear();
-        self.building = None;
         self.since = None;
         Ok(())
-    }
-
-    /// Deletes what was built and not published.
-    fn discard(&mut self) {
-        self.writer = None;
-        if let Some(number) = self.building.take() {
-            self.shelf.discard(number);
-        }
     }
 }
