@@ -3,8 +3,9 @@
 //!
 //! The whole search stands in the address, with its columns and whether it follows what comes in, so that it can be
 //! shared. A query that cannot be read is shown again with a caret under the place and a hint. The histogram narrows the
-//! range by a click or by drawing over it; the fields (`fields`) narrow the query. Exports take the same address under
-//! `/search.csv` and `/search.json`. Without the script all of it works but completion, drawing and following.
+//! range by a click or by drawing over it; the fields (`fields`) narrow the query. Exports are streams
+//! of the API; `/search.csv` and `/search.json` give the first rows of the same address. Without the script all of it
+//! works but completion, drawing and following.
 
 pub(crate) mod columns;
 pub(crate) mod fields;
@@ -257,12 +258,25 @@ fn above(params: &Params, asked: &Asked, answer: &Answer) -> Markup {
                 @if live { (tail::poll(params, false)) a.button.small data-key="t" href=(without(&whole, "live")) { "Stop following" } }
                 @else { a.button.small data-key="t" href=(format!("{whole}&live=1")) title="Show events as they come in" { "Follow" } }
                 a.button.small data-share="" data-key="l" href=(address(params, Some(fixed), None)) title="The address of this search with its times fixed" { "Link" }
-                a href=(whole.replacen("/search?", "/search.csv?", 1)) { "CSV" } " · " a href=(whole.replacen("/search?", "/search.json?", 1)) { "JSON" }
-                @let times = asked.request.from.map(|t| format!("&from={}", encode(&t.to_string()))).unwrap_or_default() + &asked.request.to.map(|t| format!("&to={}", encode(&t.to_string()))).unwrap_or_default();
-                " · " a href=(format!("/api/v1/search/export?format=parquet&q={}{times}", encode(params.or_empty("q")))) title="All that matches, however much it is" { "Parquet" }
+                // Streams of all that matches, however much that is.
+                @for (format, name) in [("csv", "CSV"), ("jsonl", "JSON"), ("parquet", "Parquet")] {
+                    a href=(exported(params, asked, format)) title=(format!("All that matches, as {name}")) { (name) }
+                }
             }
         }
     }
+}
+
+/// The address of an export of this search.
+fn exported(params: &Params, asked: &Asked, format: &str) -> String {
+    let query = encode(params.or_empty("q"));
+    let mut out = format!("/api/v1/search/export?format={format}&q={query}");
+    for (name, time) in [("from", asked.request.from), ("to", asked.request.to)] {
+        if let Some(time) = time {
+            out.push_str(&format!("&{name}={}", encode(&time.to_string())));
+        }
+    }
+    out
 }
 
 /// Links to the time before, to the time after, and to more of both.

@@ -917,6 +917,27 @@ async fn a_search_is_narrowed_by_links() {
         table.contains("← earlier") && table.contains("wider"),
         "{table}"
     );
+    // What is exported is all of it.
+    assert!(
+        table.contains("/api/v1/search/export?format=csv&amp;q=identity%3Aalice\""),
+        "{table}"
+    );
+    let (response, csv) = send(
+        &router,
+        get("/api/v1/search/export?format=csv&q=identity%3Aalice"),
+    )
+    .await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let alices = world
+        .events
+        .iter()
+        .filter(|e| e.identity == "alice")
+        .count();
+    assert_eq!(
+        csv.lines().count(),
+        alices + 1,
+        "a head and each event: {csv}"
+    );
     let (response, _) = send(&router, get("/search?cols=a,b,c,d,e,f,g,h,i")).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
 }
