@@ -41,7 +41,8 @@ fn counts(result: &Aggregate) -> (BTreeMap<String, u64>, u64) {
     let mut counts = BTreeMap::new();
     for bucket in buckets {
         // A value that was cut is told as its term, or as it is written.
-        let key = match bucket.key.contains('\u{2}') && bucket.key.len() > 200 {
+        let hash = bucket.key.rsplit_once('\u{2}').map(|(_, hash)| hash);
+        let key = match hash.is_some_and(|h| h.len() == 32 && u128::from_str_radix(h, 16).is_ok()) {
             true => bucket.key.clone(),
             false => as_term(&bucket.key),
         };
