@@ -293,7 +293,7 @@ fn hunt(
                         let Some((path, size)) = queue.0.next() else {
                             return;
                         };
-                        let (sender, receiver) = sync_channel(4);
+                        let (sender, receiver) = sync_channel(worker::CHUNKS);
                         if queue.1.send(receiver).is_err() {
                             return;
                         }
@@ -411,6 +411,7 @@ fn take(
     for bad in &chunk.bad {
         output::bad(bad);
     }
+    seen.touch(chunk.events.iter().map(|e| e.id));
     let (mut text, mut rule, mut cut) = (0, 0, 0);
     let mut matched = chunk.matches.into_iter().peekable();
     for (number, event) in chunk.events.iter().enumerate() {

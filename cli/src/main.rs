@@ -47,6 +47,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Outcome;
 
+/// Records become many small texts that are let go on other threads: measured, a tenth less time than with that of glibc.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Watches the audit trail of cloud and serverless systems: rules over CloudTrail and function logs, forensic
 /// search, alerts
 #[derive(Debug, Parser)]

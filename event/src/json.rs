@@ -72,6 +72,8 @@ pub enum Kind {
 const KEY_ESCAPED: u8 = 1;
 const VALUE_ESCAPED: u8 = 2;
 const DUPLICATE: u8 = 4;
+/// There is a dot in the key, or may be one.
+const KEY_DOTTED: u8 = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Node {
@@ -138,11 +140,12 @@ impl Doc {
 
     /// The indexed value. `text` must be the text that was scanned; whether it is UTF-8 is found out here, once for all
     /// values of it.
+    #[inline]
     pub fn root<'a>(&'a self, text: &'a [u8]) -> Value<'a> {
         debug_assert!(!self.nodes.is_empty(), "nothing was scanned");
         Value {
             text,
-            utf8: std::str::from_utf8(text).ok(),
+            utf8: simdutf8::basic::from_utf8(text).ok(),
             nodes: &self.nodes,
             at: 0,
         }
@@ -170,6 +173,7 @@ impl Doc {
 }
 
 /// The offset of the first byte at or after `at` that is not JSON white space.
+#[inline]
 pub fn skip_space(text: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = text.get(at) {
         at += 1;
@@ -186,18 +190,68 @@ fn is_plain_number(raw: &[u8]) -> bool {
 
 /// The hash of a key, the same in documents and in compiled field sets. Fast rather than strong: equal
 /// hashes are always followed by a comparison of the bytes.
+#[inline]
 pub(crate) fn key_hash(key: &[u8]) -> u32 {
-    let n = key.len();
-    let word = |at: usize| {
-        key.get(at..at + 8)
-            .map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes")))
-    };
-    let (head, tail) = match (word(0), n.checked_sub(8).and_then(word)) {
-        (Some(head), Some(tail)) => (head, tail),
-        _ => (key.iter().fold(0, |h, b| h << 8 | u64::from(*b)), 0),
-    };
-    let mixed = (head ^ tail.rotate_left(29) ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let (head, tail) = ends(key);
+    let mixed =
+        (head ^ tail.rotate_left(29) ^ key.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 32) as u32
+}
+
+/// The first and the last bytes of a key: all of one that has at most 16.
+#[inline]
+fn ends(key: &[u8]) -> (u64, u64) {
+    let n = key.len();
+    if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
+        return (u64::from_le_bytes(*head), u64::from_le_bytes(*tail));
+    }
+    if let (Some(head), Some(tail)) = (key.first_chunk(), key.last_chunk()) {
+        return (
+            u32::from_le_bytes(*head).into(),
+            u32::from_le_bytes(*tail).into(),
+        );
+    }
+    match key {
+        [] => (0, 0),
+        _ => (
+            u64::from(key[0]) | u64::from(key[n / 2]) << 8,
+            key[n - 1].into(),
+        ),
+    }
+}
+
+/// The lowest bit that is set of a byte of `word` that is `byte` is exact; higher ones may be carried over. 0 if there
+/// is none.
+#[inline]
+fn has_byte(word: u64, byte: u8) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let x = word ^ (ONES * u64::from(byte));
+    x.wrapping_sub(ONES) & !x & HIGHS
+}
+
+#[inline]
+fn has_dot(key: &[u8]) -> bool {
+    let (head, tail) = ends(key);
+    has_byte(head, b'.') | has_byte(tail, b'.') != 0
+        || key.len() > 16 && memchr::memchr(b'.', key).is_some()
+}
+
+/// Equality of keys, which are short: eight bytes at a time instead of a call.
+#[inline]
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    let n = a.len();
+    if n != b.len() {
+        return false;
+    }
+    if n < 8 {
+        return a.iter().zip(b).all(|(a, b)| a == b);
+    }
+    let (last_a, last_b) = (&a[n - 8..], &b[n - 8..]);
+    a.chunks_exact(8)
+        .zip(b.chunks_exact(8))
+        .all(|(a, b)| a == b)
+        && last_a == last_b
 }
 
 /// The text of the content of a JSON string, its escapes resolved. Lone surrogates and bytes that are not UTF-8 become U+FFFD.
@@ -276,26 +330,31 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    #[inline]
     fn node(&self) -> &'a Node {
         &self.nodes[self.at as usize]
     }
 
     /// The number of this value in its document, for [`Value::with_index`].
+    #[inline]
     pub fn index(&self) -> u32 {
         self.at
     }
 
     /// The value with number `index` of the same document.
+    #[inline]
     pub fn with_index(&self, index: u32) -> Value<'a> {
         Value { at: index, ..*self }
     }
 
     /// Is the text that it stands in UTF-8?
+    #[inline]
     pub fn is_utf8(&self) -> bool {
         self.utf8.is_some()
     }
 
     /// Part of the text.
+    #[inline]
     fn slice(&self, from: u32, to: u32) -> Cow<'a, str> {
         let range = from as usize..to as usize;
         match self.utf8.and_then(|text| text.get(range.clone())) {
@@ -305,11 +364,13 @@ impl<'a> Value<'a> {
     }
 
     /// What kind of value it is.
+    #[inline]
     pub fn kind(&self) -> Kind {
         self.node().kind
     }
 
     /// Is it `null`?
+    #[inline]
     pub fn is_null(&self) -> bool {
         self.kind() == Kind::Null
     }
@@ -329,6 +390,7 @@ impl<'a> Value<'a> {
     }
 
     /// The content of a string, `None` for other kinds.
+    #[inline]
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
         let node = self.node();
         if node.kind != Kind::String {
@@ -342,6 +404,7 @@ impl<'a> Value<'a> {
     }
 
     /// The value as text: the content of a string, else as written (`true`, `12`, `{"a":1}`). `None` for `null`.
+    #[inline]
     pub fn text(&self) -> Option<Cow<'a, str>> {
         match self.kind() {
             Kind::Null => None,
@@ -405,18 +468,27 @@ impl<'a> Value<'a> {
         })
     }
 
-    pub(crate) fn key_hash(&self) -> u32 {
-        self.node().hash
-    }
-
-    /// Has its key dots? An escaped key may have.
-    pub(crate) fn key_may_have_dots(&self) -> bool {
-        let node = self.node();
-        let key = &self.text[node.key_start as usize..node.key_end as usize];
-        node.flags & KEY_ESCAPED != 0 || key.contains(&b'.')
+    /// The members of an object without duplicates: the number of each, the hash of its key, and whether that may have
+    /// dots.
+    #[inline]
+    pub(crate) fn members(&self) -> impl Iterator<Item = (u32, u32, bool)> + use<'a> {
+        let nodes = self.nodes;
+        let end = self.node().next;
+        let mut at = self.at + 1;
+        std::iter::from_fn(move || {
+            while at < end {
+                let (number, node) = (at, &nodes[at as usize]);
+                at = node.next;
+                if node.flags & DUPLICATE == 0 {
+                    return Some((number, node.hash, node.flags & KEY_DOTTED != 0));
+                }
+            }
+            None
+        })
     }
 
     /// The member `key` of an object; of duplicates the first.
+    #[inline]
     pub fn get(&self, key: &str) -> Option<Value<'a>> {
         let hash = key_hash(key.as_bytes());
         if self.kind() != Kind::Object {
@@ -427,11 +499,12 @@ impl<'a> Value<'a> {
     }
 
     /// Is `key` this member's key?
+    #[inline]
     pub fn key_is(&self, key: &str) -> bool {
         let node = self.node();
         let raw = &self.text[node.key_start as usize..node.key_end as usize];
         if node.flags & KEY_ESCAPED == 0 {
-            raw == key.as_bytes()
+            same_bytes(raw, key.as_bytes())
         } else {
             unescape(raw) == key
         }
@@ -450,6 +523,7 @@ impl<'a> Value<'a> {
     }
 
     /// The members of an object without duplicates, or the elements of an array; nothing for other kinds.
+    #[inline]
     pub fn children(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let this = *self;
         let node = self.node();

@@ -100,11 +100,13 @@ impl FieldSet {
     fn visit(&self, level: usize, value: Value<'_>, slots: &mut Slots) {
         match value.kind() {
             Kind::Object => {
-                for child in value.children() {
-                    if let Some(key) = self.levels[level].find(&child) {
-                        self.found(key, child, slots);
-                    } else if self.levels[level].goes_on && child.key_may_have_dots() {
-                        self.dotted(level, child, slots);
+                let wanted = &self.levels[level];
+                for (number, hash, may_have_dots) in value.members() {
+                    let same = |key: &Key| value.with_index(number).key_is(&key.name);
+                    if let Some(key) = wanted.probe(hash, same) {
+                        self.found(key, value.with_index(number), slots);
+                    } else if may_have_dots && wanted.goes_on {
+                        self.dotted(level, value.with_index(number), slots);
                     }
                 }
             }
@@ -116,6 +118,7 @@ impl FieldSet {
         }
     }
 
+    #[inline]
     fn found(&self, key: &Key, child: Value<'_>, slots: &mut Slots) {
         if key.slot != NONE {
             slots.add(key.slot as usize, child);
@@ -168,14 +171,11 @@ impl Level {
         self.keys.len() - 1
     }
 
-    fn find(&self, child: &Value<'_>) -> Option<&Key> {
-        self.probe(child.key_hash(), |key| child.key_is(&key.name))
-    }
-
     fn find_name(&self, name: &str) -> Option<&Key> {
         self.probe(key_hash(name.as_bytes()), |key| &*key.name == name)
     }
 
+    #[inline]
     fn probe(&self, hash: u32, same: impl Fn(&Key) -> bool) -> Option<&Key> {
         let mask = self.table.len().checked_sub(1)?;
         let mut place = hash as usize & mask;
@@ -202,6 +202,7 @@ impl Slots {
         Slots::default()
     }
 
+    #[inline]
     fn add(&mut self, slot: Slot, value: Value<'_>) {
         if value.kind() == Kind::Array {
             // An empty array is present but has no value, as in Sigma's `exists`.
@@ -210,6 +211,7 @@ impl Slots {
         self.push(slot, value.index());
     }
 
+    #[inline]
     fn push(&mut self, slot: Slot, index: u32) {
         if self.first[slot] == NONE {
             self.first[slot] = index;
@@ -219,23 +221,24 @@ impl Slots {
     }
 
     /// Has the record nothing at this path? (`null` is something.)
+    #[inline]
     pub fn is_absent(&self, slot: Slot) -> bool {
         self.first[slot] == NONE
     }
 
     /// The first value at a path, as a node number for [`crate::json::Value::with_index`].
+    #[inline]
     pub fn first(&self, slot: Slot) -> Option<u32> {
         Some(self.first[slot]).filter(|n| *n != NONE)
     }
 
     /// All values at a path, as node numbers for [`crate::json::Value::with_index`].
+    #[inline]
     pub fn all(&self, slot: Slot) -> impl Iterator<Item = u32> + '_ {
-        let more = self
-            .more
-            .iter()
-            .filter(move |(s, _)| *s as usize == slot)
-            .map(|(_, n)| *n);
-        self.first(slot).into_iter().chain(more)
+        let first = self.first(slot);
+        let more = if first.is_some() { &self.more[..] } else { &[] };
+        let more = more.iter().filter(move |(s, _)| *s as usize == slot);
+        first.into_iter().chain(more.map(|(_, n)| *n))
     }
 }
 

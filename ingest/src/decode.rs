@@ -18,7 +18,7 @@ mod window;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use event::json::Doc;
+use event::json::{Doc, Value};
 
 pub use content::Decoder;
 pub(crate) use content::{GZIP, hex, in_units, is_damage, read_up_to, unpacked};
@@ -85,6 +85,8 @@ pub struct Record<'a> {
     pub text: &'a [u8],
     /// The index of `text` if that is a JSON object.
     pub doc: Option<&'a Doc>,
+    /// The whole value in that index.
+    pub root: Option<Value<'a>>,
     /// Its number in the object, counting records and bad pieces.
     pub position: u64,
     /// What was around it.

@@ -66,8 +66,8 @@ impl Normalizer {
             },
             ..Event::default()
         };
-        let root = record.doc.map(|doc| doc.root(record.text));
-        let time = self.fill(record, root, &mut event);
+        let root = record.root;
+        let time = self.fill(record, &mut event);
         if event.id == Id::default() {
             event.id = Id::position(&context.object, record.position);
         }
@@ -117,6 +117,7 @@ impl Normalizer {
         let redacted = Record {
             text: &text,
             doc: doc.as_ref(),
+            root: doc.as_ref().map(|doc| doc.root(&text)),
             ..*record
         };
         let mut flags = event.flags;
@@ -141,12 +142,8 @@ impl Normalizer {
     }
 
     /// Fills in what the record says. Gives its time.
-    fn fill(
-        &mut self,
-        record: &Record<'_>,
-        root: Option<Value<'_>>,
-        event: &mut Event,
-    ) -> Option<Time> {
+    fn fill(&mut self, record: &Record<'_>, event: &mut Event) -> Option<Time> {
+        let root = record.root;
         if let Some(root) = root {
             let found = self.cloudtrail.fill(root, event);
             if found.is_some() {

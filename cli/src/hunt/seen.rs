@@ -19,10 +19,13 @@ const SHARDS: usize = 256;
 
 #[derive(Debug, Default)]
 struct Shard {
-    /// 0 is an empty place.
-    ids: Vec<u64>,
-    contents: Vec<u32>,
+    /// One event in a cache line: the halves of the id, both 0 in an empty place, and the content.
+    places: Vec<[u32; 3]>,
     used: usize,
+}
+
+fn id_of([high, low, _]: [u32; 3]) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }
 
 /// The events seen so far.
@@ -39,21 +42,29 @@ impl Seen {
         self.0.iter().map(|s| s.used as u64).sum()
     }
 
+    /// Brings the places of events into the cache, many at once, so that [`Seen::insert`] does not wait for each.
+    pub(crate) fn touch(&self, ids: impl Iterator<Item = u64>) {
+        let homes = ids.map(|id| {
+            let shard = &self.0[id.max(1) as usize % SHARDS];
+            shard.places.get(shard.home(id)).map_or(0, |p| p[2])
+        });
+        std::hint::black_box(homes.fold(0, |sum, content| sum ^ content));
+    }
+
     /// Takes note of an event and tells what it is.
     pub(crate) fn insert(&mut self, id: u64, content: u32) -> Known {
         let id = id.max(1);
         let shard = &mut self.0[id as usize % SHARDS];
-        if shard.used * 10 >= shard.ids.len() * 9 {
+        if shard.used * 10 >= shard.places.len() * 9 {
             shard.grow();
         }
         let at = shard.place(id);
-        if shard.ids[at] == 0 {
-            shard.ids[at] = id;
-            shard.contents[at] = content;
+        if id_of(shard.places[at]) == 0 {
+            shard.places[at] = [(id >> 32) as u32, id as u32, content];
             shard.used += 1;
             return Known::New;
         }
-        if shard.contents[at] == content {
+        if shard.places[at][2] == content {
             Known::Repeat
         } else {
             Known::Conflict
@@ -62,33 +73,34 @@ impl Seen {
 }
 
 impl Shard {
+    /// Where the search for `id` begins.
+    fn home(&self, id: u64) -> usize {
+        ((u128::from(id) * self.places.len() as u128) >> 64) as usize
+    }
+
     /// Where `id` stands, or the empty place where it belongs.
     fn place(&self, id: u64) -> usize {
-        let mut at = ((u128::from(id) * self.ids.len() as u128) >> 64) as usize;
-        while self.ids[at] != 0 && self.ids[at] != id {
-            at = if at + 1 == self.ids.len() { 0 } else { at + 1 };
+        let mut at = self.home(id);
+        while id_of(self.places[at]) != 0 && id_of(self.places[at]) != id {
+            at = if at + 1 == self.places.len() {
+                0
+            } else {
+                at + 1
+            };
         }
         at
     }
 
     fn grow(&mut self) {
-        let size = (self.ids.len() + self.ids.len() / 5).max(64);
-        let mut larger = Shard {
-            ids: vec![0; size],
-            contents: vec![0; size],
-            used: self.used,
-        };
-        for (id, content) in self
-            .ids
-            .iter()
-            .zip(&self.contents)
-            .filter(|(id, _)| **id != 0)
-        {
-            let at = larger.place(*id);
-            larger.ids[at] = *id;
-            larger.contents[at] = *content;
+        let size = (self.places.len() + self.places.len() / 5).max(64);
+        let old = std::mem::replace(&mut self.places, vec![[0; 3]; size]);
+        for place in old {
+            let id = id_of(place);
+            if id != 0 {
+                let at = self.place(id);
+                self.places[at] = place;
+            }
         }
-        *self = larger;
     }
 }
 
@@ -122,7 +134,7 @@ mod tests {
         for i in 0..1_000_000_u64 {
             even.insert((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15), 0);
         }
-        let bytes: usize = even.0.iter().map(|s| s.ids.capacity() * 12).sum();
+        let bytes: usize = even.0.iter().map(|s| s.places.capacity() * 12).sum();
         assert!(bytes <= 16 * 1_000_000 + SHARDS * 64 * 12, "{bytes}");
     }
 }

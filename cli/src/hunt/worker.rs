@@ -10,7 +10,7 @@ use detect::meter::{self, Reading};
 use detect::tracker::{Baseline, Sightings};
 use detect::window::{Correlation, Match};
 use event::inventory::Inventory;
-use event::json::{self, Doc};
+use event::json;
 use event::{Event, Flag, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context, Normalizer};
@@ -75,8 +75,11 @@ pub(crate) struct Chunk {
     pub(crate) bytes: u64,
 }
 
-const CHUNK_EVENTS: usize = 4096;
-const CHUNK_BYTES: usize = 1 << 20;
+/// Small enough that what one thread wrote is still in a cache when the other reads it.
+const CHUNK_EVENTS: usize = 512;
+const CHUNK_BYTES: usize = 128 << 10;
+/// How many chunks a worker is ahead at most.
+pub(super) const CHUNKS: usize = 32;
 
 pub(crate) struct Worker {
     decoder: Decoder,
@@ -127,8 +130,14 @@ impl Worker {
             if chunk.events.len() < CHUNK_EVENTS && chunk.text.len() < CHUNK_BYTES {
                 return ControlFlow::Continue(());
             }
+            // The next will be about as large.
+            let next = Chunk {
+                text: Vec::with_capacity(chunk.text.len() + chunk.text.len() / 4),
+                events: Vec::with_capacity(chunk.events.len()),
+                ..Chunk::default()
+            };
             // Nobody listens any more: the run was stopped.
-            if chunks.send(std::mem::take(&mut chunk)).is_err() {
+            if chunks.send(std::mem::replace(&mut chunk, next)).is_err() {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -167,7 +176,7 @@ fn record_into(
         return;
     }
     setting.inventory.label(&mut event);
-    let json = record.doc.map(|doc| doc.root(record.text));
+    let json = record.root;
     let engine = &setting.engine;
     engine.matches(&event, json, scratch);
     for &rule in scratch.matched().iter().filter(|r| engine.generates(**r)) {
@@ -197,7 +206,7 @@ fn record_into(
     }
     chunk.events.push(Seen {
         id: event.id.0 as u64,
-        content: content_hash(record.doc, record.text),
+        content: content_hash(record),
         time: event.time,
         text_end: chunk.text.len(),
         rules_end: chunk.rules.len(),
@@ -210,14 +219,17 @@ fn record_into(
 
 /// Tells records of the same id apart within one run by what they say, as the service does
 /// ([`event::Event::content_hash`]); not stored anywhere.
-fn content_hash(doc: Option<&Doc>, text: &[u8]) -> u32 {
+fn content_hash(record: &decode::Record<'_>) -> u32 {
     use std::hash::Hasher;
     let of_bytes = || {
         let mut hasher = rustc_hash::FxHasher::default();
-        hasher.write(text);
+        hasher.write(record.text);
         hasher.finish()
     };
-    let hash = doc.and_then(|doc| json::said_hash(doc, text));
+    let hash = record
+        .doc
+        .zip(record.root)
+        .and_then(|(doc, root)| json::said_hash(doc, root));
     let hash = hash.unwrap_or_else(of_bytes);
     (hash ^ hash >> 32) as u32
 }

@@ -9,7 +9,7 @@ use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
 
-use super::{Doc, Kind, Value};
+use super::{Doc, KEY_ESCAPED, Kind, MAX_DEPTH, VALUE_ESCAPED, Value, ends, key_hash, unescape};
 
 /// What is the same of two texts of the same JSON, however they are spaced, escaped and ordered: not JSON itself, but
 /// bytes to compare. Numbers are the same if they are written the same. `None` if the text is no JSON, or has a key
@@ -58,46 +58,81 @@ fn write_canonical(value: Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// 64 bits of what an indexed text says: equal for two texts whose [`canonical`] forms are, and otherwise by chance
-/// alone. Cheaper, since nothing is sorted or copied. Not to be stored, and no proof: whoever wants to find
-/// two texts with the same hash can. `None` if the text has a key twice in one object.
-pub fn said_hash(doc: &Doc, text: &[u8]) -> Option<u64> {
-    (!doc.has_duplicate_keys()).then(|| hash(doc.root(text)))
+/// 64 bits of what an indexed text says (`root` is the whole of it): equal for two texts whose [`canonical`] forms are,
+/// and otherwise by chance alone. Cheaper, since nothing is sorted or copied. Not to be stored, and no proof: whoever
+/// wants to find two texts with the same hash can. `None` if the text has a key twice in one object.
+///
+/// A document is the set of its leaves, each with its keys and places from the root: the hash is the sum of theirs, so
+/// that the order of members does not count. Objects and arrays with nothing in them are leaves.
+pub fn said_hash(doc: &Doc, root: Value<'_>) -> Option<u64> {
+    if doc.has_duplicate_keys() {
+        return None;
+    }
+    let mut sum = 0_u64;
+    // The open objects and arrays: where each ends, the hash of its place, and how many elements an array had so far.
+    let mut open = [(u32::MAX, 0_u64, 0_u64); MAX_DEPTH + 1];
+    let mut depth = 0;
+    for (at, node) in doc.nodes.iter().enumerate() {
+        while open[depth].0 <= at as u32 {
+            depth -= 1;
+        }
+        let (_, above, elements) = &mut open[depth];
+        let step = if node.key_start == 0 {
+            *elements += 1;
+            *elements
+        } else {
+            let key = &root.text[node.key_start as usize..node.key_end as usize];
+            match node.flags & KEY_ESCAPED == 0 && root.is_utf8() {
+                true if key.len() <= 16 => node.hash.into(),
+                true => of_key(key),
+                false => of_key(unescape(key).as_bytes()),
+            }
+        };
+        let place = mixed(*above, step);
+        let raw = &root.text[node.start as usize..node.end as usize];
+        let value = match node.kind {
+            Kind::Object | Kind::Array if node.next > at as u32 + 1 => {
+                depth += 1;
+                open[depth] = (node.next, place, 0);
+                continue;
+            }
+            Kind::Object => b'{'.into(),
+            Kind::Array => b'['.into(),
+            Kind::String if node.flags & VALUE_ESCAPED == 0 && root.is_utf8() => !of_bytes(raw),
+            Kind::String => !of_bytes(unescape(raw).as_bytes()),
+            _ => of_bytes(raw),
+        };
+        sum = sum.wrapping_add(mixed(place, value));
+    }
+    Some(sum)
 }
 
-fn hash(value: Value<'_>) -> u64 {
-    let mut hasher = FxHasher::default();
-    match value.kind() {
-        Kind::Object => {
-            let (mut many, mut sum) = (0_u64, 0_u64);
-            for member in value.children() {
-                let mut of_member = FxHasher::default();
-                of_member.write(member.key().unwrap_or_default().as_bytes());
-                of_member.write_u64(hash(member));
-                // A sum has no order.
-                sum = sum.wrapping_add(of_member.finish());
-                many += 1;
-            }
-            hasher.write_u8(b'{');
-            hasher.write_u64(many);
-            hasher.write_u64(sum);
-        }
-        Kind::Array => {
-            hasher.write_u8(b'[');
-            value
-                .children()
-                .for_each(|element| hasher.write_u64(hash(element)));
-        }
-        Kind::String => {
-            hasher.write_u8(b'"');
-            hasher.write(value.as_str().unwrap_or_default().as_bytes());
-        }
-        _ => {
-            hasher.write_u8(b'=');
-            hasher.write(value.raw());
-        }
+/// Of a short key the scanner has hashed every byte.
+#[inline]
+fn of_key(key: &[u8]) -> u64 {
+    match key.len() {
+        0..=16 => key_hash(key).into(),
+        _ => of_bytes(key),
     }
+}
+
+#[inline]
+fn of_bytes(bytes: &[u8]) -> u64 {
+    if bytes.len() <= 16 {
+        let (head, tail) = ends(bytes);
+        return mixed(head, tail.wrapping_add((bytes.len() as u64) << 59));
+    }
+    let mut hasher = FxHasher::default();
+    hasher.write(bytes);
     hasher.finish()
+}
+
+/// Not linear in either, so that no sum of two is that of two others with their values exchanged.
+#[inline]
+fn mixed(place: u64, value: u64) -> u64 {
+    let product =
+        u128::from(place ^ 0x9E37_79B9_7F4A_7C15) * u128::from(value ^ 0xC2B2_AE3D_27D4_EB4F);
+    product as u64 ^ (product >> 64) as u64
 }
 
 #[cfg(test)]
@@ -134,7 +169,8 @@ mod tests {
     }
 
     fn said(text: &str) -> Option<u64> {
-        said_hash(&Doc::parse(text.as_bytes()).unwrap(), text.as_bytes())
+        let doc = Doc::parse(text.as_bytes()).unwrap();
+        said_hash(&doc, doc.root(text.as_bytes()))
     }
 
     proptest! {
@@ -169,5 +205,21 @@ mod tests {
         assert!(!pair(r#"["ab","c"]"#, r#"["a","bc"]"#));
         assert!(!pair(r#"{"a":null}"#, r#"{"a":"null"}"#));
         assert!(!pair(r#"[[],1]"#, r#"[[1]]"#));
+        assert!(!pair("{}", "[]"));
+        assert!(!pair(r#"[{}]"#, r#"[[]]"#));
+        assert!(!pair(r#"{"a":"1"}"#, r#"{"a":1}"#));
+        assert!(!pair(r#"{"a":{"b":1},"c":2}"#, r#"{"a":{"b":1,"c":2}}"#));
+    }
+
+    #[test]
+    fn values_that_change_places_are_told_apart() {
+        let mut seen = std::collections::HashSet::new();
+        for (a, b) in (0..60).flat_map(|a| (0..60).map(move |b| (a, b))) {
+            assert!(
+                seen.insert(said(&format!(r#"{{"a":{a},"b":{b}}}"#))),
+                "{a} {b}"
+            );
+            assert!(seen.insert(said(&format!("[{a},{b}]"))), "{a} {b}");
+        }
     }
 }

@@ -8,17 +8,31 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::{
-    DUPLICATE, Doc, JsonError, JsonErrorKind, KEY_ESCAPED, Kind, MAX_DEPTH, Node, VALUE_ESCAPED,
-    is_plain_number, key_hash, skip_space, unescape,
+    DUPLICATE, Doc, JsonError, JsonErrorKind, KEY_DOTTED, KEY_ESCAPED, Kind, MAX_DEPTH, Node,
+    VALUE_ESCAPED, has_dot, is_plain_number, key_hash, skip_space, unescape,
 };
 
 pub(super) struct Open {
     node: u32,
-    last_child: u32,
     children: u32,
     /// One bit per key hash seen, so that few keys are compared.
-    seen: u64,
-    object: bool,
+    seen: u128,
+    /// The bracket that closes it.
+    end: u8,
+}
+
+/// The hash of a key, where it begins and ends, and its flags.
+type Key = (u32, u32, u32, u8);
+
+const NO_KEY: Key = (0, 0, 0, 0);
+
+/// [`skip_space`] where there is seldom any.
+#[inline]
+fn solid(text: &[u8], at: usize) -> usize {
+    match text.get(at) {
+        Some(byte) if *byte > b' ' => at,
+        _ => skip_space(text, at),
+    }
 }
 
 pub(super) struct Scanner<'t, 'd> {
@@ -44,142 +58,139 @@ impl Scanner<'_, '_> {
     }
 
     pub(super) fn run(mut self, from: usize) -> Result<usize, JsonError> {
-        let mut at = self.value(skip_space(self.text, from), (0, 0, 0, 0))?;
-        while let Some(top) = self.open.last() {
-            let (object, first) = (top.object, top.children == 0);
-            at = skip_space(self.text, at);
-            let Some(&byte) = self.text.get(at) else {
-                return self.bad(at);
-            };
-            if byte == if object { b'}' } else { b']' } {
-                at += 1;
-                self.close(at);
-                continue;
-            }
-            if !first {
-                if byte != b',' {
+        let text = self.text;
+        let mut at = skip_space(text, from);
+        let mut key = NO_KEY;
+        loop {
+            at = self.value(at, key)?;
+            // To the next value; of what has ended there is none.
+            loop {
+                let Some(top) = self.open.last_mut() else {
+                    return Ok(at);
+                };
+                at = solid(text, at);
+                let Some(&byte) = text.get(at) else {
                     return self.bad(at);
+                };
+                if byte == top.end {
+                    at += 1;
+                    self.close(at);
+                    continue;
                 }
-                at = skip_space(self.text, at + 1);
-            }
-            if object {
-                if self.text.get(at) != Some(&b'"') {
+                if top.children > 0 {
+                    if byte != b',' {
+                        return self.bad(at);
+                    }
+                    at = solid(text, at + 1);
+                }
+                top.children += 1;
+                if top.end == b']' {
+                    key = NO_KEY;
+                    break;
+                }
+                if text.get(at) != Some(&b'"') {
                     return self.bad(at);
                 }
                 let (start, end, escaped) = self.string(at)?;
-                let key = &self.text[start..end];
-                let hash = if escaped {
-                    key_hash(unescape(key).as_bytes())
-                } else {
-                    key_hash(key)
+                let name = &text[start..end];
+                let (hash, flags) = match escaped {
+                    true => (
+                        key_hash(unescape(name).as_bytes()),
+                        KEY_ESCAPED | KEY_DOTTED,
+                    ),
+                    false => (key_hash(name), if has_dot(name) { KEY_DOTTED } else { 0 }),
                 };
-                at = skip_space(self.text, end + 1);
-                if self.text.get(at) != Some(&b':') {
+                at = solid(text, end + 1);
+                if text.get(at) != Some(&b':') {
                     return self.bad(at);
                 }
-                let flags =
-                    if escaped { KEY_ESCAPED } else { 0 } | self.duplicate(hash, key, escaped);
-                at = self.value(
-                    skip_space(self.text, at + 1),
-                    (hash, start as u32, end as u32, flags),
-                )?;
-            } else {
-                at = self.value(at, (0, 0, 0, 0))?;
+                at = solid(text, at + 1);
+                let flags = flags | self.duplicate(hash, name, escaped);
+                key = (hash, start as u32, end as u32, flags);
+                break;
             }
         }
-        Ok(at)
     }
 
     /// Scans the value at `at`; of an object or array only its opening.
+    #[inline(always)]
     fn value(
         &mut self,
         at: usize,
-        (hash, key_start, key_end, flags): (u32, u32, u32, u8),
+        (hash, key_start, key_end, flags): Key,
     ) -> Result<usize, JsonError> {
-        let node = self.doc.nodes.len() as u32;
-        if let Some(top) = self.open.last_mut() {
-            top.children += 1;
-            top.last_child = node;
-        }
+        let number = self.doc.nodes.len() as u32;
         let Some(&byte) = self.text.get(at) else {
             return self.bad(at);
         };
-        let mut node = Node {
+        let node = |kind, start: usize, end: usize, escaped| Node {
             hash,
             key_start,
             key_end,
-            start: at as u32,
-            end: 0,
-            next: node + 1,
-            kind: Kind::Null,
-            flags,
+            start: start as u32,
+            end: end as u32,
+            next: number + 1,
+            kind,
+            flags: if escaped {
+                flags | VALUE_ESCAPED
+            } else {
+                flags
+            },
         };
-        let end = match byte {
-            b'"' => {
-                let (start, end, escaped) = self.string(at)?;
-                node.kind = Kind::String;
-                node.start = start as u32;
-                node.flags |= if escaped { VALUE_ESCAPED } else { 0 };
-                node.end = end as u32;
-                self.doc.nodes.push(node);
-                return Ok(end + 1);
-            }
+        if byte == b'"' {
+            let (start, end, escaped) = self.string(at)?;
+            self.doc.nodes.push(node(Kind::String, start, end, escaped));
+            return Ok(end + 1);
+        }
+        let (kind, end) = match byte {
             b'{' | b'[' => {
                 if self.open.len() == MAX_DEPTH {
                     return self.error(JsonErrorKind::TooDeep, at);
                 }
-                node.kind = if byte == b'{' {
-                    Kind::Object
-                } else {
-                    Kind::Array
+                let (kind, end) = match byte {
+                    b'{' => (Kind::Object, b'}'),
+                    _ => (Kind::Array, b']'),
                 };
-                let number = self.doc.nodes.len() as u32;
-                self.doc.nodes.push(node);
                 self.open.push(Open {
                     node: number,
-                    last_child: number,
                     children: 0,
                     seen: 0,
-                    object: byte == b'{',
+                    end,
                 });
-                return Ok(at + 1);
+                // Its end is filled in when it closes.
+                (kind, at + 1)
             }
-            b't' => self.word(at, b"true", &mut node, Kind::True)?,
-            b'f' => self.word(at, b"false", &mut node, Kind::False)?,
-            b'n' => self.word(at, b"null", &mut node, Kind::Null)?,
-            b'-' | b'0'..=b'9' | b'N' | b'I' => {
-                node.kind = Kind::Number;
-                let length = self.text[at..]
-                    .iter()
-                    .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
-                    .count();
-                if at + length == self.text.len() && !self.open.is_empty() {
-                    return self.bad(at + length);
-                }
-                let written = &self.text[at..at + length];
-                if !is_plain_number(written) {
-                    if !is_number(written) {
-                        return self.bad(at);
-                    }
-                    self.doc.odd_numbers = true;
-                }
-                at + length
-            }
+            b't' => (Kind::True, self.word(at, b"true")?),
+            b'f' => (Kind::False, self.word(at, b"false")?),
+            b'n' => (Kind::Null, self.word(at, b"null")?),
+            b'-' | b'0'..=b'9' | b'N' | b'I' => (Kind::Number, self.number(at)?),
             _ => return self.bad(at),
         };
-        node.end = end as u32;
-        self.doc.nodes.push(node);
+        self.doc.nodes.push(node(kind, at, end, false));
         Ok(end)
     }
 
-    fn word(
-        &self,
-        at: usize,
-        word: &[u8],
-        node: &mut Node,
-        kind: Kind,
-    ) -> Result<usize, JsonError> {
-        node.kind = kind;
+    /// Where the number at `at` ends.
+    fn number(&mut self, at: usize) -> Result<usize, JsonError> {
+        let length = self.text[at..]
+            .iter()
+            .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+            .count();
+        if at + length == self.text.len() && !self.open.is_empty() {
+            return self.bad(at + length);
+        }
+        let written = &self.text[at..at + length];
+        if !is_plain_number(written) {
+            if !is_number(written) {
+                return self.bad(at);
+            }
+            self.doc.odd_numbers = true;
+        }
+        Ok(at + length)
+    }
+
+    /// Where the word at `at` ends.
+    fn word(&self, at: usize, word: &[u8]) -> Result<usize, JsonError> {
         let found = &self.text[at..self.text.len().min(at + word.len())];
         if found == word {
             return Ok(at + word.len());
@@ -192,19 +203,23 @@ impl Scanner<'_, '_> {
     }
 
     /// The content of the string that opens at `at`: its start, its end and whether it has escapes.
+    #[inline(always)]
     fn string(&self, at: usize) -> Result<(usize, usize, bool), JsonError> {
         let start = at + 1;
-        let mut at = start;
-        let mut escaped = false;
+        match memchr::memchr2(b'"', b'\\', &self.text[start..]) {
+            Some(length) if self.text[start + length] == b'"' => Ok((start, start + length, false)),
+            Some(length) => self.escaped(start, start + length),
+            None => self.bad(self.text.len()),
+        }
+    }
+
+    /// The same for a string of which the first backslash is at `at`.
+    #[cold]
+    fn escaped(&self, start: usize, mut at: usize) -> Result<(usize, usize, bool), JsonError> {
         loop {
-            at = match find_quote_or_backslash(self.text, at) {
-                Some(found) => found,
-                None => return self.bad(self.text.len()),
-            };
             if self.text[at] == b'"' {
-                return Ok((start, at, escaped));
+                return Ok((start, at, true));
             }
-            escaped = true;
             at += match self.text.get(at + 1) {
                 Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
                 Some(b'u') => match self.text.get(at + 2..at + 6) {
@@ -215,6 +230,14 @@ impl Scanner<'_, '_> {
                 Some(_) => return self.bad(at),
                 None => return self.bad(self.text.len()),
             };
+            at = match self
+                .text
+                .get(at..)
+                .map(|rest| memchr::memchr2(b'"', b'\\', rest))
+            {
+                Some(Some(length)) => at + length,
+                _ => return self.bad(self.text.len()),
+            };
         }
     }
 
@@ -223,17 +246,18 @@ impl Scanner<'_, '_> {
         let Some(top) = self.open.last_mut() else {
             return 0;
         };
-        let bit = 1 << (hash & 63);
+        let bit = 1 << (hash & 127);
         let maybe = top.seen & bit != 0;
         top.seen |= bit;
         // Large objects are looked at once, when they close.
-        if !maybe || top.children > LARGE_OBJECT {
+        let siblings = top.children - 1;
+        if !maybe || siblings > LARGE_OBJECT {
             return 0;
         }
         let mut sibling = top.node + 1;
-        for _ in 0..top.children {
-            let node = self.doc.nodes[sibling as usize];
-            if node.hash == hash && same_key(self.text, &node, key, escaped) {
+        for _ in 0..siblings {
+            let node = &self.doc.nodes[sibling as usize];
+            if node.hash == hash && same_key(self.text, node, key, escaped) {
                 self.doc.duplicate_keys = true;
                 return DUPLICATE;
             }
@@ -248,7 +272,7 @@ impl Scanner<'_, '_> {
         let node = &mut self.doc.nodes[top.node as usize];
         node.end = end as u32;
         node.next = after;
-        if top.object && top.children > LARGE_OBJECT {
+        if top.end == b'}' && top.children > LARGE_OBJECT {
             self.mark_duplicates(top.node);
         }
     }
@@ -312,25 +336,4 @@ fn is_number(text: &[u8]) -> bool {
         return !exponent.is_empty() && exponent.iter().all(u8::is_ascii_digit);
     }
     rest.is_empty()
-}
-
-/// Eight bytes at a time: a byte of `x` is zero where the text has the byte that was spread over `pattern`.
-fn find_quote_or_backslash(text: &[u8], mut at: usize) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let zero_bytes = |x: u64| x.wrapping_sub(ONES) & !x & HIGHS;
-    while let Some(chunk) = text.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-        let found =
-            zero_bytes(word ^ (ONES * b'"' as u64)) | zero_bytes(word ^ (ONES * b'\\' as u64));
-        if found != 0 {
-            // The lowest set bit is exact; higher ones may be carried over.
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    text[at.min(text.len())..]
-        .iter()
-        .position(|b| matches!(b, b'"' | b'\\'))
-        .map(|i| at + i)
 }

@@ -59,6 +59,7 @@ impl<'o, 'e> Output<'o, 'e> {
         let record = Record {
             text,
             doc,
+            root: doc.map(|doc| doc.root(text)),
             position: self.position,
             wrapper,
             sha256: &self.sha256,

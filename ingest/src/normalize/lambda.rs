@@ -55,7 +55,7 @@ pub(super) fn fill(
     if let Some(log) = log {
         of_names(log, event);
     }
-    let root = record.doc.map(|doc| doc.root(record.text));
+    let root = record.root;
     let time = match root {
         Some(root) => json(root, event),
         None => text(&String::from_utf8_lossy(record.text), event),
