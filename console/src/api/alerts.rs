@@ -67,6 +67,7 @@ pub(crate) fn filter(params: &Params) -> Result<Filter, ApiError> {
         rule_id: params.text("rule").map(str::to_owned),
         account: params.text("account").map(str::to_owned),
         incident,
+        within: None,
         text: params.or_empty("q").to_owned(),
         merged: params.flag("merged")?,
         before,
