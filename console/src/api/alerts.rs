@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::MAX_LIMIT;
+use super::evidence_search::EvidenceSearch;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
 use crate::params::{self, Params};
@@ -107,7 +108,10 @@ pub(crate) async fn get(
         blocking(move || -> Result<_, StoreError> { Ok((store.alert(id)?, store.history(id)?)) })
             .await??;
     let alert = alert.ok_or_else(|| ApiError::not_found("alert"))?;
-    Ok(Json(json!({"alert": alert, "history": history})))
+    let search = EvidenceSearch::of(&shared, &alert).to_json();
+    Ok(Json(
+        json!({"alert": alert, "history": history, "evidence_search": search}),
+    ))
 }
 
 /// `POST /api/v1/alerts/{id}/acknowledge`
