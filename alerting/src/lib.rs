@@ -20,6 +20,7 @@ pub mod notify;
 pub mod outbox;
 pub mod policy;
 pub mod route;
+pub mod saved;
 pub mod silence;
 pub mod stage;
 pub mod store;
@@ -31,6 +32,7 @@ pub use metrics::Metrics;
 pub use notifier::Receiver;
 pub use notify::{Rules, Sender};
 pub use policy::{ConfigError, Policy};
+pub use saved::SavedSearch;
 pub use store::{
     Applied, Counts, Delivery, Filter, Notification, NotificationFilter, SeenFunction, Store,
     StoreError,

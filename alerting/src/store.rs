@@ -11,7 +11,7 @@
 //! The parts: `db` is the face of both databases, `sqlite` and `postgres` are behind it, `schema` is the
 //! tables, `rows` moves types in and out of them, `leader` says which of several nodes works, `sources`
 //! keeps what is known of sources, `apply` takes findings in, `tell` fills the outbox, `people` is what the console does, `lists` what it reads, `deliver`
-//! what the sending threads do. The store decides nothing by itself: it asks [`crate::fold`],
+//! what the sending threads do, `saved` the searches that people keep. The store decides nothing by itself: it asks [`crate::fold`],
 //! [`crate::incident`], [`crate::route`], [`crate::silence`] and [`crate::dedup`].
 
 mod apply;
@@ -22,6 +22,7 @@ mod lists;
 mod people;
 mod postgres;
 mod rows;
+mod saved;
 mod schema;
 mod sources;
 mod sqlite;
@@ -55,6 +56,7 @@ use crate::alert::State;
 use crate::config::Config;
 use crate::dedup::NotifyReason;
 use crate::policy::{ConfigError, Policy};
+use crate::saved::SavedError;
 use crate::silence::SilenceError;
 
 /// Why the store did not do what was asked.
@@ -136,6 +138,9 @@ pub enum StoreError {
     /// The silence may not be made.
     #[error(transparent)]
     Silence(#[from] SilenceError),
+    /// The search may not be kept.
+    #[error(transparent)]
+    Saved(#[from] SavedError),
 }
 
 impl StoreError {
@@ -163,6 +168,8 @@ pub struct Filter {
     pub account: Option<String>,
     /// Only of this incident.
     pub incident: Option<Id>,
+    /// Only with events that reach into this time: from the first to the second, both included.
+    pub within: Option<(Time, Time)>,
     /// Only with this text, whatever the case, in title, rule, actor, identity, account, region, group or address.
     pub text: String,
     /// With those that became part of another alert?

@@ -59,6 +59,8 @@ struct State {
 struct Loaded {
     rules: Arc<Rules>,
     infos: Arc<Vec<RuleInfo>>,
+    /// The set itself, for those who ask what a rule says.
+    set: RuleSet,
     /// Which sources each rule looks at.
     looking: Vec<(Logsource, Blind)>,
     count: usize,
@@ -69,11 +71,10 @@ impl Loaded {
         for id in set.stage(staging) {
             tracing::warn!(id, "detect.staging names no rule that is loaded");
         }
-        let set = &set;
         let rules = Rules {
-            engine: Engine::new(set),
-            correlations: crate::correlations::of(set).into(),
-            baselines: crate::correlations::baselines(set),
+            engine: Engine::new(&set),
+            correlations: crate::correlations::of(&set).into(),
+            baselines: crate::correlations::baselines(&set),
         };
         let mut infos = set.infos();
         infos.extend(match_stage::own_rules());
@@ -81,8 +82,9 @@ impl Loaded {
         Loaded {
             rules: Arc::new(rules),
             infos: Arc::new(infos),
-            looking: looking(set),
+            looking: looking(&set),
             count: set.rules.len() + set.correlations.len() + set.baselines.len(),
+            set,
         }
     }
 }
@@ -212,6 +214,12 @@ impl LiveRules {
     /// What people read about the rules.
     pub(crate) fn infos(&self) -> Arc<Vec<RuleInfo>> {
         Arc::clone(&self.state().shown.infos)
+    }
+
+    /// What the rule with this id looks at for a group, as a query; none where no query can say it.
+    pub(crate) fn query(&self, id: &str, group: &crate::search::Group) -> Option<String> {
+        let shown = Arc::clone(&self.state().shown);
+        crate::search::rule_query(&shown.set, id, group)
     }
 
     /// The rules that look at a source.

@@ -12,7 +12,10 @@ mod rule;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use alerting::SavedSearch;
+use alerting::saved::{First, Searched};
 use anyhow::Context;
+use detect::rule_set::RuleSet;
 use prometheus::Registry;
 use search::aggregate::{self, Aggregations};
 use search::export::{self, ExportError, Writer};
@@ -32,6 +35,7 @@ use crate::exit::{Outcome, Usage};
   trailwarden search 'outcome:denied' --agg 'time:1h > actor:5'
   trailwarden search 'source:aws.lambda' --agg 'function > percentiles(invocation.duration_ms, 50, 99)'
   trailwarden search --rule rules/root_login.yml --from -30d
+  trailwarden search --saved 'Root logins' --url http://127.0.0.1:7171
   trailwarden search 'eventName:StopLogging' --as-rule > stop.yml
 
 Fields are the names of the normalized envelope (actor, action, src_ip, ...) or of the original record
@@ -58,6 +62,9 @@ pub(crate) struct SearchArgs {
     /// A file with the bearer token for that service
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
+    /// Open the search that is saved under this name in that service; a query, a time or an order beside it replace its own
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["rule", "as_rule"])]
+    saved: Option<String>,
     /// Find what this rule on single events matches; with a query, what both find
     #[arg(long, value_name = "FILE")]
     rule: Option<PathBuf>,
@@ -134,6 +141,19 @@ pub(crate) fn index_dir(data: &Path) -> PathBuf {
     }
 }
 
+pub(crate) use rule::Group;
+
+/// What the rule with this id looks at for a group, as a query; none where no query can say it.
+pub(crate) fn rule_query(set: &RuleSet, id: &str, group: &Group) -> Option<String> {
+    rule::looks_at(set, id, group)
+}
+
+/// A query as a Sigma rule, or why it cannot be one.
+pub(crate) fn as_rule(query: &str) -> Result<String, String> {
+    let parsed = search::query::parse(query).map_err(|e| e.to_string())?;
+    as_rule::rule(&parsed, query)
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
     let now = clock::now();
@@ -151,6 +171,16 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
         newest_first: !args.oldest_first,
         ..Request::default()
     };
+    if let Some(name) = &args.saved {
+        let url = args.url.as_deref().ok_or_else(|| {
+            anyhow::anyhow!(
+                "an index keeps no saved searches, a service does\n\nhint: give its address with --url"
+            )
+            .context(Usage)
+        })?;
+        let remote = remote::Remote::new(url, args.token_file.as_deref())?;
+        complete(&mut request, args, remote.saved(name)?, now)?;
+    }
     if let Some(file) = &args.rule {
         request.query = with_rule(args, &request, file)?;
     }
@@ -227,6 +257,36 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
             finish(output::events(format, &hits, &mut out), &mut out)
         }
     }
+}
+
+/// Takes from a saved search what the command line does not say.
+fn complete(
+    request: &mut Request,
+    args: &SearchArgs,
+    saved: SavedSearch,
+    now: event::Time,
+) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        saved.kind == Searched::Events,
+        anyhow::anyhow!("the saved search is for findings, this command gives events")
+            .context(Usage)
+    );
+    if request.query.is_empty() {
+        request.query = saved.query;
+    }
+    // A range is one thing: the saved one is taken as a whole or not at all.
+    if args.from.is_none() && args.to.is_none() {
+        let time = |text: &str| match text {
+            "" => Ok(None),
+            text => clock::parse(text, now).map(Some),
+        };
+        request.from = time(&saved.from)?;
+        request.to = time(&saved.to)?;
+    }
+    if saved.order == First::Oldest {
+        request.newest_first = false;
+    }
+    Ok(())
 }
 
 /// What of the formats is written event by event.

@@ -13,7 +13,8 @@
 
   // The row that j and k move, Enter opens and a acknowledges; remembered by id, since lists are fetched anew.
   let selected = null;
-  const rows = () => [...document.querySelectorAll("[data-row]")];
+  const shown = (row) => !row.checkVisibility || row.checkVisibility({ contentVisibilityAuto: true });
+  const rows = () => [...document.querySelectorAll("[data-row]")].filter(shown);
   const current = () => (selected ? document.getElementById(selected) : null);
 
   function select(row) {
@@ -59,7 +60,61 @@
       const within = current() || (rows().length === 0 || document.querySelector(".actions") ? document : null);
       const button = (document.querySelector(".actions [data-key=a]")) || within?.querySelector("[data-key=a]");
       if (button) { event.preventDefault(); button.click(); }
+    } else if (/^[a-z0-9]$/.test(event.key) && !event.target.closest("dialog")) {
+      // Every other key is a link or a menu of the page, or of the row that is selected, that names it.
+      const css = "a[data-key='" + event.key + "'], summary[data-key='" + event.key + "']";
+      const link = current()?.querySelector(css) ?? document.querySelector(css);
+      if (link) { event.preventDefault(); link.click(); }
     }
+  });
+
+  // A list of names that a word filters; Enter takes the first that is left, the arrows go through them.
+  const names = (list) => [...list.querySelectorAll("[data-name]:not([hidden]) a.name")];
+  document.addEventListener("input", (event) => {
+    if (!event.target.matches("[data-names-filter]")) return;
+    const words = event.target.value.toLowerCase().split(/\s+/);
+    for (const entry of event.target.closest("[data-namelist]").querySelectorAll("[data-name]")) {
+      const name = entry.dataset.name.toLowerCase();
+      entry.hidden = !words.every((word) => name.includes(word));
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    const list = event.target.closest("[data-namelist]");
+    if (!list || !event.target.matches("[data-names-filter], a.name")) return;
+    const all = names(list);
+    const filter = list.querySelector("[data-names-filter]");
+    const at = all.indexOf(event.target);
+    if (event.key === "Enter" && at < 0 && all.length > 0) {
+      event.preventDefault();
+      all[0].click();
+    } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      (all[at + (event.key === "ArrowDown" ? 1 : -1)] ?? filter).focus();
+    }
+  });
+  // A menu closes by Escape and by a click elsewhere, and its filter is at hand when it opens.
+  document.addEventListener("keydown", (event) => {
+    const menu = document.querySelector("details.menu[open]");
+    if (event.key === "Escape" && menu) { menu.open = false; menu.querySelector("summary").focus(); }
+  });
+  document.addEventListener("click", (event) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  });
+  const atHand = (menu) => (menu.querySelector("[data-names-filter]") ?? menu.querySelector("summary"))?.focus();
+  document.addEventListener("toggle", (event) => {
+    if (event.target.matches?.("details.menu") && event.target.open) atHand(event.target);
+  }, true);
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const menu = event.target.closest?.("details.menu[open]");
+    if (menu) atHand(menu);
+  });
+
+  // A link with fixed times goes to the clipboard where there is one.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-share]");
+    if (!link || !navigator.clipboard) return;
+    event.preventDefault();
+    navigator.clipboard.writeText(link.href).then(() => say("The link is in the clipboard; its times are fixed"), () => { location.href = link.href; });
   });
 
   document.addEventListener("click", (event) => {

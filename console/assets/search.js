@@ -1,4 +1,4 @@
-// The search page: completions and marks under the query, a range drawn over the histogram, following, links, keys.
+// The search page: completions and marks under the query, a range drawn over the histogram, following.
 // The page works without it. Nothing here makes markup from data: only text and attributes are set.
 "use strict";
 (() => {
@@ -237,26 +237,11 @@
     [...rows.querySelectorAll("[data-row]")].slice(SHOWN).forEach((row) => row.remove());
   });
 
-  // A link with fixed times goes to the clipboard where there is one.
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest("[data-share]");
-    if (!link || !navigator.clipboard) return;
-    event.preventDefault();
-    navigator.clipboard.writeText(link.href).then(() => {
-      const toast = document.getElementById("toast");
-      toast.textContent = "The link is in the clipboard; its times are fixed";
-      setTimeout(() => { toast.textContent = ""; }, 4000);
-    }, () => { location.href = link.href; });
-  });
-
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog")) return;
     if (event.key === "f") {
       const filter = document.querySelector("[data-filter]");
       if (filter) { event.preventDefault(); filter.focus(); }
-    } else if (["n", "t", "l"].includes(event.key)) {
-      const link = document.querySelector("a[data-key=" + event.key + "]");
-      if (link) { event.preventDefault(); link.click(); }
     }
   });
 })();

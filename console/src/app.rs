@@ -34,6 +34,16 @@ pub type Reload = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 /// Tells why the rule with this id matches an event, one line a field.
 pub type Explain = Arc<dyn Fn(&str, &Event) -> Vec<String> + Send + Sync>;
 
+/// The group-by fields and values of a finding; a missing field is `None`.
+pub type Group = BTreeMap<event::Str, Option<event::Str>>;
+
+/// Gives the query that finds what the rule with this id looks at for a group: what a rule on single events matches, or
+/// what any of the rules of a correlation matches. None where no query can say it.
+pub type RuleQuery = Arc<dyn Fn(&str, &Group) -> Option<String> + Send + Sync>;
+
+/// Writes a query as a Sigma rule, or says why it cannot be one.
+pub type AsRule = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
+
 /// What the console works on.
 pub struct App {
     /// Answers searches and finds evidence.
@@ -46,6 +56,10 @@ pub struct App {
     pub reload: Reload,
     /// Why a rule (by its id) matches an event: one line a field; none where the rule is not loaded.
     pub explain: Explain,
+    /// What a rule (by its id) looks at, as a query.
+    pub rule_query: RuleQuery,
+    /// A query as a rule.
+    pub as_rule: AsRule,
     /// How sources are watched.
     pub watched: watch::Options,
     /// The rules that look at a source.

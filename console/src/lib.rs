@@ -23,7 +23,10 @@ mod routes;
 mod svg;
 
 pub use api::investigate::investigation;
-pub use app::{App, Check, Evidence, Explain, Injection, Offers, Reload, Rules, Stage, Vouched};
+pub use app::{
+    App, AsRule, Check, Evidence, Explain, Group, Injection, Offers, Reload, RuleQuery, Rules,
+    Stage, Vouched,
+};
 pub use audit::AuditEvent;
 pub use auth::{Kind, Principal, hash_password};
 pub use config::{AuthConfig, Config, ConfigError, Hidden, Mode, Role, Token, User};

@@ -32,15 +32,21 @@ where
     H: Handler<T, Shared>,
     T: 'static,
 {
-    let filter = match method {
-        Method::POST => MethodFilter::POST,
-        _ => MethodFilter::GET,
-    };
+    let filter = filter(&method);
     Route {
         method,
         path,
         access,
         handler: on(filter, handler),
+    }
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    match *method {
+        Method::POST => MethodFilter::POST,
+        Method::PUT => MethodFilter::PUT,
+        Method::DELETE => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
     }
 }
 
@@ -67,6 +73,7 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/api/v1/search/explain", api::search::explain),
         get(Viewer, "/api/v1/search/fields", api::search::fields),
         get(Viewer, "/api/v1/search/export", api::export::get),
+        get(Viewer, "/api/v1/search/rule", api::search_rule::get),
         get(Viewer, "/api/v1/investigate", api::investigate::get),
         get(Viewer, "/api/v1/events/{id}", api::search::event),
         post(Analyst, "/api/v1/evidence", api::evidence::export),
@@ -99,6 +106,20 @@ fn routes() -> Vec<Route> {
             "/api/v1/silences/{id}/expire",
             api::silences::expire,
         ),
+        get(Viewer, "/api/v1/searches", api::searches::list),
+        get(Viewer, "/api/v1/searches/{name}", api::searches::get),
+        route(
+            Method::PUT,
+            Analyst,
+            "/api/v1/searches/{name}",
+            api::searches::put,
+        ),
+        route(
+            Method::DELETE,
+            Analyst,
+            "/api/v1/searches/{name}",
+            api::searches::delete,
+        ),
         get(Viewer, "/api/v1/notifications", api::notifications::list),
         post(
             Analyst,
@@ -124,6 +145,12 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/search/tail", pages::search::tail::part),
         get(Viewer, "/search.csv", pages::search::csv),
         get(Viewer, "/search.json", pages::search::json),
+        get(Viewer, "/search/rule", pages::rule_text::page),
+        get(Viewer, "/investigate", pages::investigate::page),
+        get(Viewer, "/searches", pages::saved::page),
+        post(Analyst, "/searches", pages::saved::save),
+        get(Viewer, "/searches/{name}", pages::saved::open),
+        post(Analyst, "/searches/{name}/delete", pages::saved::delete),
         get(Viewer, "/events/{id}", pages::event::page),
         get(Viewer, "/rules", pages::rules::list),
         get(Viewer, "/rules/{id}", pages::rules::page),
@@ -204,18 +231,21 @@ fn area(path: &str) -> Area {
         "/logout",
         "/health",
     ];
-    const SEARCH: [&str; 14] = [
+    const SEARCH: [&str; 17] = [
         "/api/v1/evidence",
         "/api/v1/investigate",
         "/api/v1/search",
         "/api/v1/search/explain",
         "/api/v1/search/fields",
         "/api/v1/search/export",
+        "/api/v1/search/rule",
         "/api/v1/events/{id}",
         "/api/v1/sources",
         "/search",
         "/search/fields",
         "/search/tail",
+        "/search/rule",
+        "/investigate",
         "/search.csv",
         "/search.json",
         "/events/{id}",
@@ -231,11 +261,7 @@ fn area(path: &str) -> Area {
 
 /// Says that nodes with another role answer here.
 fn elsewhere(route: &Route, role: &'static str) -> MethodRouter<Shared> {
-    let filter = match route.method {
-        Method::POST => MethodFilter::POST,
-        _ => MethodFilter::GET,
-    };
-    on(filter, move || async move {
+    on(filter(&route.method), move || async move {
         ApiError::new(
             axum::http::StatusCode::MISDIRECTED_REQUEST,
             "other_node",

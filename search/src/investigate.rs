@@ -2,7 +2,8 @@
 //!
 //! [`Searcher::investigate`] takes a pivot (an identity, a key, an address, …) and a time. It gives the events around it,
 //! and beside them what the same pivot did in the thirty days before, aspect by aspect, so that a first use of an action
-//! or network stands out. [`Searcher::role_chain`] follows temporary credentials of AWS from session to session, in both
+//! or network stands out, and what else the events lead to. Without a time it looks around now, or where nothing is there
+//! around the last event. [`Searcher::role_chain`] follows temporary credentials of AWS from session to session, in both
 //! directions and across accounts. Both are searches and aggregations over the index and know nothing that those do not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,30 @@ const MAX_LINKS: usize = 50;
 const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 
+/// Aspects of what was done, and the aggregations that count them.
+const ASPECTS: [(&str, &str); 8] = [
+    ("action", "action:500"),
+    ("network", "src_ip:5000"),
+    ("hour", "time:1h"),
+    ("region", "region:200"),
+    ("account", "account:500"),
+    ("error_code", "error_code:200"),
+    ("user_agent", "user_agent:200"),
+    ("identity", "identity:500"),
+];
+/// Fields whose values the events lead on to.
+const RELATED: [&str; 7] = [
+    "identity",
+    "actor",
+    "session",
+    "access_key",
+    "src_ip",
+    "function",
+    "account",
+];
+/// How many values of each.
+const MAX_RELATED: usize = 10;
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pivot {
@@ -42,12 +67,27 @@ pub struct Pivot {
     pub field: String,
     /// Its value.
     pub value: String,
-    /// The middle of the window.
-    pub around: Time,
+    /// The middle of the window. If it is not said: `now`, or where nothing is there the last event.
+    pub around: Option<Time>,
+    /// The time of day.
+    pub now: Time,
     /// How many hours the window reaches to each side.
     pub hours: i64,
-    /// How many events are given at most.
+    /// How many events are given at most: those nearest to the middle.
     pub limit: usize,
+}
+
+/// Why the middle of a window is where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Middle {
+    /// It was asked for.
+    #[default]
+    Asked,
+    /// Nothing was asked for, and there are events around now, or none at all.
+    Now,
+    /// Nothing was asked for and nothing is around now: it is the last event.
+    LastSeen,
 }
 
 /// What was found out.
@@ -55,14 +95,20 @@ pub struct Pivot {
 pub struct Investigation {
     /// The query that finds all events of the pivot.
     pub query: String,
+    /// The middle of the window.
+    pub around: Time,
+    /// Why it is there.
+    pub middle: Middle,
     /// The window's first time.
     pub from: Time,
     /// The window's last time.
     pub to: Time,
-    /// The events in the window, the earliest first.
+    /// The events in the window, the earliest first; of too many those nearest to the middle.
     pub events: Vec<Event>,
     /// How many there are in all.
     pub matched: u64,
+    /// How many of them failed or were denied.
+    pub failed: u64,
     /// How many there were in the days before that say what is usual.
     pub usual: u64,
     /// The first event of the pivot in the whole index.
@@ -71,6 +117,8 @@ pub struct Investigation {
     pub last_seen: Option<Time>,
     /// What it did, aspect by aspect.
     pub profile: Vec<Aspect>,
+    /// What else the events of the window name: values to go on from.
+    pub related: Vec<Related>,
     /// Why this is not all, where it is not.
     pub partial: Option<String>,
 }
@@ -78,10 +126,30 @@ pub struct Investigation {
 /// One aspect of what was done: actions, networks, hours of the day, and so on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Aspect {
-    /// Its name: `action`, `network`, `hour`, `region`, `account`, `error_code`.
+    /// Its name: `action`, `network`, `hour`, `region`, `account`, `error_code`, `user_agent`, `identity`.
     pub name: String,
     /// Its values: new ones first, then the most frequent in the window.
     pub values: Vec<Usual>,
+}
+
+/// The most frequent values of a field in the window.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Related {
+    /// The field, which can be pivoted on.
+    pub field: String,
+    /// Its values, the most frequent first, at most ten.
+    pub values: Vec<Counted>,
+    /// How many events have other values.
+    pub other: u64,
+}
+
+/// A value and how many events have it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counted {
+    /// The value.
+    pub value: String,
+    /// How many events.
+    pub count: u64,
 }
 
 /// How often a value comes.
@@ -124,65 +192,124 @@ impl Searcher {
             return Err(SearchError::Pivot(pivot.field.clone()));
         }
         let query = equals(&pivot.field, &pivot.value);
-        let half = pivot.hours.saturating_mul(HOUR);
-        let (from, to) = (pivot.around.plus(-half), pivot.around.plus(half));
         let request = |from: Option<Time>, to: Option<Time>| Request {
             query: query.clone(),
             from,
             to,
             ..Request::default()
         };
-        let window = Request {
-            limit: pivot.limit,
-            ..request(Some(from), Some(to))
+        let first_seen = self.edge(request(None, None), false)?;
+        let last_seen = self.edge(request(None, None), true)?;
+        let half = pivot.hours.saturating_mul(HOUR);
+        let window = |around: Time| (around.plus(-half), around.plus(half));
+        let (around, middle) = match (pivot.around, last_seen) {
+            (Some(around), _) => (around, Middle::Asked),
+            (None, None) => (pivot.now, Middle::Now),
+            (None, Some(last)) => {
+                let (from, to) = window(pivot.now);
+                // The last event may lie in the future, by a clock that is wrong.
+                let there = (from..=to).contains(&last)
+                    || self.edge(request(Some(from), Some(to)), true)?.is_some();
+                match there {
+                    true => (pivot.now, Middle::Now),
+                    false => (last, Middle::LastSeen),
+                }
+            }
         };
-        let answer = self.search(&window)?;
-        let mut aggs = Aggregations::new();
-        for short in [
-            "action:500",
-            "src_ip:5000",
-            "region:200",
-            "account:500",
-            "error_code:200",
-            "time:1h",
-        ] {
-            aggs.extend(parse(short, 1).map_err(SearchError::Aggregation)?);
+        let (from, to) = window(around);
+        let asked = request(Some(from), Some(to));
+        let (events, partial) = self.nearest(&asked, around, pivot.limit)?;
+        // Who acted is an aspect of what is not somebody.
+        let somebody = ["identity", "actor", "session", "access_key"].contains(&&*pivot.field);
+        let aspects = || {
+            let all = ASPECTS.into_iter();
+            all.filter(|(name, _)| !(somebody && *name == "identity"))
+        };
+        let mut usual = Aggregations::new();
+        for (_, short) in aspects() {
+            usual.extend(parse(short, 1).map_err(SearchError::Aggregation)?);
         }
-        let now = self.aggregate(&window, &aggs)?;
+        let mut more = parse("outcome", 10).map_err(SearchError::Aggregation)?;
+        for field in RELATED {
+            more.extend(parse(field, MAX_RELATED).map_err(SearchError::Aggregation)?);
+        }
+        more.extend(usual.clone());
+        let now = self.aggregate(&asked, &more)?;
         let earlier = request(Some(from.plus(-USUAL_DAYS * DAY)), Some(from.plus(-1)));
-        let before = self.aggregate(&earlier, &aggs)?;
-        let edge = |newest_first: bool| -> Result<Option<Time>, SearchError> {
-            let one = Request {
-                limit: 1,
-                newest_first,
-                ..request(None, None)
-            };
-            Ok(self.search(&one)?.hits.first().map(|event| event.time))
-        };
-        let mut profile = Vec::new();
-        for (name, agg) in [
-            ("action", "action"),
-            ("network", "src_ip"),
-            ("hour", "time"),
-            ("region", "region"),
-            ("account", "account"),
-            ("error_code", "error_code"),
-        ] {
+        let before = self.aggregate(&earlier, &usual)?;
+        let profile = aspects().map(|(name, short)| {
+            let agg = short.split(':').next().unwrap_or(short);
             let counts = [&now, &before].map(|a| counted(name, a.aggs.get(agg)));
-            profile.push(aspect(name, counts, before.matched > 0));
-        }
+            aspect(name, counts, before.matched > 0)
+        });
+        let related = RELATED.into_iter().filter(|field| *field != pivot.field);
+        let outcomes = counted("outcome", now.aggs.get("outcome"));
+        let failed = |word: &str| outcomes.get(word).copied().unwrap_or_default();
         Ok(Investigation {
+            around,
+            middle,
             from,
             to,
-            events: answer.hits,
+            events,
             matched: now.matched,
+            failed: failed("failure") + failed("denied"),
             usual: before.matched,
-            first_seen: edge(false)?,
-            last_seen: edge(true)?,
-            profile,
-            partial: answer.partial.or(now.partial).or(before.partial),
+            first_seen,
+            last_seen,
+            profile: profile.collect(),
+            related: related
+                .filter_map(|field| related_to(field, now.aggs.get(field)))
+                .collect(),
+            partial: partial.or(now.partial).or(before.partial),
             query,
         })
+    }
+
+    /// The time of the first or last event.
+    fn edge(&self, request: Request, newest_first: bool) -> Result<Option<Time>, SearchError> {
+        let one = Request {
+            limit: 1,
+            newest_first,
+            ..request
+        };
+        Ok(self.search(&one)?.hits.first().map(|event| event.time))
+    }
+
+    /// At most `limit` of the events, the earliest first: where there are more, those nearest to a time, as many from
+    /// before as from after it if there are. Gives why this is not all, where it is not for another reason.
+    fn nearest(
+        &self,
+        asked: &Request,
+        around: Time,
+        limit: usize,
+    ) -> Result<(Vec<Event>, Option<String>), SearchError> {
+        if limit == 0 {
+            return Ok((Vec::new(), None));
+        }
+        let asked = Request {
+            limit,
+            ..asked.clone()
+        };
+        let all = self.search(&asked)?;
+        if all.next.is_none() {
+            return Ok((all.hits, all.partial));
+        }
+        let before = self.search(&Request {
+            to: Some(around.plus(-1)),
+            newest_first: true,
+            ..asked.clone()
+        })?;
+        let after = self.search(&Request {
+            from: Some(around),
+            ..asked
+        })?;
+        let earlier = (limit / 2)
+            .max(limit.saturating_sub(after.hits.len()))
+            .min(before.hits.len());
+        let mut events: Vec<Event> = before.hits.into_iter().take(earlier).collect();
+        events.reverse();
+        events.extend(after.hits.into_iter().take(limit - earlier));
+        Ok((events, before.partial.or(after.partial)))
     }
 
     /// The sessions that stand behind an access key (`up`: who assumed the role that it belongs to, and so on), the
@@ -309,8 +436,27 @@ fn counted(name: &str, aggregate: Option<&Aggregate>) -> BTreeMap<String, u64> {
     counts
 }
 
+/// The most frequent values of a field, if there are any.
+fn related_to(field: &str, aggregate: Option<&Aggregate>) -> Option<Related> {
+    let Some(Aggregate::Terms { buckets, other, .. }) = aggregate else {
+        return None;
+    };
+    // Fields of other questions are told with more values than these.
+    let values = buckets.iter().map(|b| Counted {
+        value: b.key.clone(),
+        count: b.count,
+    });
+    let mut values: Vec<Counted> = values.collect();
+    let rest = values.split_off(values.len().min(MAX_RELATED));
+    (!values.is_empty()).then(|| Related {
+        field: field.to_owned(),
+        values,
+        other: other + rest.iter().map(|v| v.count).sum::<u64>(),
+    })
+}
+
 /// The /24 or /48 that an address lies in; what is no address stands for itself.
-fn network(address: &str) -> String {
+pub fn network(address: &str) -> String {
     let net = match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(IpAddr::V4(ip)) => Ipv4Net::new(ip, 24).map(|net| IpNet::V4(net.trunc())),
         Ok(IpAddr::V6(ip)) => Ipv6Net::new(ip, 48).map(|net| IpNet::V6(net.trunc())),

@@ -89,6 +89,9 @@ impl Store {
         if let Some(incident) = filter.incident {
             query.add("incident = ?", [incident.into()]);
         }
+        if let Some((from, to)) = filter.within {
+            query.add("last >= ? AND first <= ?", [from.into(), to.into()]);
+        }
         let text = filter.text.trim().to_lowercase();
         if !text.is_empty() {
             query.add("instr(search, ?) > 0", [(&text).into()]);

@@ -6,6 +6,7 @@ use super::db::{Column, Row, Tx, Value};
 use super::{Delivery, Notification, StoreError};
 use crate::alert::{Action, Alert, Comment, HistoryEntry, Incident, State};
 use crate::dedup::NotifyReason;
+use crate::saved::SavedSearch;
 use crate::silence::Silence;
 
 /// The columns that [`alert`] reads.
@@ -96,6 +97,11 @@ pub(super) fn silence(row: &Row<'_>) -> Result<Silence, StoreError> {
         expired_by: get(row, 7)?,
         broad: get(row, 8)?,
     })
+}
+
+/// The saved search in a row of its JSON.
+pub(super) fn saved_search(row: &Row<'_>) -> Result<SavedSearch, StoreError> {
+    serde_json::from_str(&get::<String>(row, 0)?).map_err(damaged("saved search"))
 }
 
 /// The notification in a row of [`NOTIFICATION`].

@@ -151,6 +151,9 @@ CREATE INDEX incidents_over ON incidents (updated) WHERE state = 'resolved';
 -- What is known of sources, collectors and functions, and how far the topic `sources` was read.
 CREATE TABLE sources (kind TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
 CREATE TABLE source_positions (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+", "
+-- Searches that people keep, by their name in small letters.
+CREATE TABLE searches (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 "];
 
 const POSTGRES: &[&str] = &["
@@ -305,6 +308,9 @@ CREATE SEQUENCE sessions;
 -- What is known of sources, collectors and functions, and how far the topic `sources` was read.
 CREATE TABLE sources (kind TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (kind, name));
 CREATE TABLE source_positions (partition BIGINT PRIMARY KEY, next BIGINT NOT NULL);
+", "
+-- Searches that people keep, by their name in small letters.
+CREATE TABLE searches (name TEXT PRIMARY KEY, data TEXT NOT NULL);
 "];
 
 /// Brings a file to the newest schema, each step in a transaction of its own.

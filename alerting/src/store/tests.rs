@@ -1,6 +1,7 @@
 //! The store as its callers see it: batches in, alerts, incidents and notifications out.
 
 mod nodes;
+mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -747,6 +748,14 @@ fn lists_feed_and_retention() {
                 ..Filter::default()
             },
             &[],
+        );
+        // From the first to the last event, both included.
+        check(
+            Filter {
+                within: Some((Time(2), Time(3))),
+                ..Filter::default()
+            },
+            &[4, 3],
         );
         let counts = b.store.counts().unwrap();
         assert_eq!((counts.open, counts.firing), ([1, 1, 1, 1, 0], 4));

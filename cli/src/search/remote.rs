@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use alerting::SavedSearch;
 use anyhow::Context;
 use reqwest::Url;
 use search::Request;
@@ -92,6 +93,16 @@ impl Remote {
             "matched": answer["total"].as_u64().unwrap_or_default(),
             "partial": answer["partial"].take(),
         }))
+    }
+
+    /// The search that is saved under a name.
+    pub(super) fn saved(&self, name: &str) -> anyhow::Result<SavedSearch> {
+        // The name is one segment of the path, whatever is in it.
+        let mut address = self.0.address("/api/v1/searches/")?;
+        if let Ok(mut path) = address.path_segments_mut() {
+            path.pop_if_empty().push(name);
+        }
+        read(self.0.get(address)?["search"].take())
     }
 
     /// A page of events, asked in pieces.

@@ -8,6 +8,7 @@
 //! Two differences remain, and docs/search.md tells them: a field that is `null` counts as absent, and a number is
 //! compared as it is written.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
@@ -15,8 +16,9 @@ use detect::condition::Condition;
 use detect::item::{Item, Op, Test as RuleTest};
 use detect::pattern::Pattern as RulePattern;
 use detect::rule::{Logsource, Rule, Selection};
-use detect::rule_set::{RuleFile, RuleSet, read};
+use detect::rule_set::{RuleFile, RuleSet, Target, read};
 use detect::yaml::{Node, Place, Yaml};
+use event::Str;
 use search::query::{Bound, Field, Limit, Part, Pattern, Query, Test, parse};
 
 use crate::exit::Usage;
@@ -37,6 +39,9 @@ pub(super) const OBJECTS: [&str; 13] = [
     "record",
     "record.metrics",
 ];
+
+/// The group-by fields and values of a finding; a missing field is `None`.
+pub(crate) type Group = BTreeMap<Str, Option<Str>>;
 
 /// Why a rule has no query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +99,68 @@ pub(super) fn query(
         written(&query).map_err(refused)?,
         rule.info.title.to_string(),
     ))
+}
+
+/// What the rule with this id looks at, for a group: the events that a rule on single events matches, or that any of those
+/// matches that a correlation is about, with the values of the group. What of it a search cannot say is left out, so that
+/// rather too much is found. None where no such rule is in the set, or the query is too large.
+pub(super) fn looks_at(set: &RuleSet, id: &str, group: &Group) -> Option<String> {
+    let called = |info: &event::RuleInfo| info.id == id;
+    let rule = set.rules.iter().position(|rule| called(&rule.info));
+    let correlation = || set.correlations.iter().position(|rule| called(&rule.info));
+    let target = rule
+        .map(Target::Rule)
+        .or_else(|| correlation().map(Target::Correlation))?;
+    let group = group.iter().map(|(k, v)| (k.to_string(), v.as_deref()));
+    written(&target_query(set, target, group.collect())).ok()
+}
+
+fn target_query(set: &RuleSet, target: Target, group: Vec<(String, Option<&str>)>) -> Query {
+    let number = match target {
+        Target::Correlation(number) => number,
+        Target::Rule(number) => {
+            let matched = set
+                .rules
+                .get(number)
+                .and_then(|rule| translate(rule, &|_| false).ok());
+            let mut parts: Vec<Query> = matched.into_iter().collect();
+            parts.extend(group.into_iter().map(|(name, value)| {
+                let field = Field::named(&name);
+                match value {
+                    Some(value) => equals(&field, value),
+                    None => not(Query::Exists(field)),
+                }
+            }));
+            return match parts.is_empty() {
+                true => Query::All,
+                false => and(parts),
+            };
+        }
+    };
+    let (Some(rule), Some(references)) = (set.correlations.get(number), set.references.get(number))
+    else {
+        return Query::All;
+    };
+    let lower = references.iter().map(|(target, word)| {
+        // An alias is another field in each of the rules.
+        let own = group.iter().map(|(name, value)| {
+            let alias = rule.aliases.iter().find(|(alias, _)| alias == name);
+            let field = alias.and_then(|(_, fields)| fields.iter().find(|(w, _)| w == word));
+            let field = field.map_or(name.as_str(), |(_, field)| field.as_str());
+            (field.to_owned(), *value)
+        });
+        target_query(set, *target, own.collect())
+    });
+    let mut parts: Vec<Query> = Vec::new();
+    for part in lower {
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
+    }
+    match parts.is_empty() {
+        true => Query::All,
+        false => or(parts),
+    }
 }
 
 /// The query as text, if it is not too large for one.

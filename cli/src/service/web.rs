@@ -192,6 +192,7 @@ impl Service {
         let (listed, explained) = (Arc::clone(&rules), Arc::clone(&rules));
         let (blinded, known) = (Arc::clone(&rules), Arc::clone(&parts.inventory));
         let (reloaded, checked) = (Arc::clone(&rules), Arc::clone(&rules));
+        let queried = Arc::clone(&rules);
         let running = Arc::clone(&self.running);
         let expected = self.threads.len();
         let bus = Arc::clone(&parts.bus);
@@ -287,6 +288,8 @@ impl Service {
             evidence,
             integrity: Arc::new(move |event| attestations.label(event)),
             inventory: Arc::new(move || known.current()),
+            rule_query: Arc::new(move |rule, group| queried.query(rule, group)),
+            as_rule: Arc::new(crate::search::as_rule),
             explain: Arc::new(move |rule, event| explain(&explained.shown().engine, rule, event)),
             bus,
             stages,

@@ -44,6 +44,68 @@ fn lines(args: &[&str]) -> Vec<Value> {
         .collect()
 }
 
+/// The timeline of an index and of a service alike.
+fn check_timeline(at: &[&str]) {
+    let asked = |args: &[&str]| {
+        let output = run(&[&["timeline"], args, at].concat());
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+        text(&output.stdout)
+    };
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&asked(args)).unwrap() };
+    let (key, around) = (
+        ["access_key", "AKIAeve"],
+        ["--around", "2026-03-02T03:00:00Z"],
+    );
+    let found = json(&[key, around].concat());
+    assert_eq!(found["matched"], 10);
+    assert_eq!(found["profile"][1]["values"][0]["value"], "203.0.113.0/24");
+    assert_eq!(
+        (&found["middle"], &found["around"]),
+        (&json!("asked"), &json!("2026-03-02T03:00:00Z"))
+    );
+    let told = asked(&[&key[..], &around, &["--format", "text"]].concat());
+    for words in [
+        "10 events from 2026-03-01T03:00:00Z",
+        "10 failed or denied",
+        "PutObject",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    // Nothing is around now: it looks where something was, and says so.
+    let found = json(&[&key[..], &["--hours", "1", "--limit", "1"]].concat());
+    assert_eq!(
+        (&found["middle"], &found["around"], &found["last_seen"]),
+        (
+            &json!("last_seen"),
+            &json!("2026-03-02T04:00:00Z"),
+            &json!("2026-03-02T04:00:00Z")
+        )
+    );
+    assert_eq!(found["events"].as_array().unwrap().len(), 1);
+    let told = asked(&[&key[..], &["--format", "text", "--limit", "1"]].concat());
+    for words in [
+        "around the last event, 2026-03-02T04:00:00Z, since nothing is around now",
+        "EVENTS (1 of 10, those nearest to 2026-03-02T04:00:00Z)",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    // An empty answer says where there is something.
+    let told = asked(&[&key[..], &["--around", "2020-01-01", "--format", "text"]].concat());
+    for words in [
+        "first seen 2026-03-02T00:00:00Z, last seen 2026-03-02T04:00:00Z",
+        "hint: look around the last event with --around 2026-03-02T04:00:00Z",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = asked(&["identity", "nobody", "--format", "text"]);
+    assert!(told.contains("first seen never, last seen never"), "{told}");
+}
+
 /// What must hold of an index and of a service alike; `at` says which is asked.
 fn check(at: &[&str], folder: &std::path::Path) {
     let asked = |args: &[&str]| lines(&[args, at].concat());
@@ -185,35 +247,7 @@ fn everything_that_can_be_asked_of_an_index() {
     let output = run(&["hunt", events.to_str().unwrap(), "--index", &index]);
     assert!(output.status.code() <= Some(1), "{}", text(&output.stderr));
     check(&["--data", &index], folder.path());
-
-    let output = run(&[
-        "timeline",
-        "access_key",
-        "AKIAeve",
-        "--around",
-        "2026-03-02T03:00:00Z",
-        "--data",
-        &index,
-    ]);
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["matched"], 10);
-    assert_eq!(found["profile"][1]["values"][0]["value"], "203.0.113.0/24");
-    let output = run(&[
-        "timeline",
-        "access_key",
-        "AKIAeve",
-        "--around",
-        "2026-03-02T03:00:00Z",
-        "--data",
-        &index,
-        "--format",
-        "text",
-    ]);
-    assert!(
-        text(&output.stdout).contains("10 events from 2026-03-01T03:00:00Z"),
-        "{}",
-        text(&output.stdout)
-    );
+    check_timeline(&["--data", &index]);
 
     for (args, words) in [
         (
@@ -270,8 +304,60 @@ fn everything_that_can_be_asked_of_a_service() {
         &["--url", &format!("http://{}", service.address)],
         folder.path(),
     );
-    let found = service
-        .get("/api/v1/investigate?field=access_key&value=AKIAbob&around=2026-03-02T03:00:00Z");
-    assert_eq!(found["matched"], 10);
+    let url = format!("http://{}", service.address);
+    check_timeline(&["--url", &url]);
+    check_saved(&service, &url);
     assert_eq!(service.stop(), Some(0));
+}
+
+/// A saved search is opened by its name, and what the command line says comes first.
+fn check_saved(service: &Service, url: &str) {
+    let saved = json!({
+        "query": "identity:eve OR access_key:AKIAeve", "from": "2026-03-02T01:00:00Z", "to": "2026-03-02T03:00:00Z",
+        "order": "oldest",
+    });
+    let (status, answer) = request(
+        service.address,
+        "PUT",
+        "/api/v1/searches/Eve%20%2F%20100%25",
+        &[("content-type", "application/json")],
+        saved.to_string().as_bytes(),
+    )
+    .unwrap();
+    assert_eq!(status, 201, "{}", text(&answer));
+    let hours = |args: &[&str]| -> Vec<String> {
+        let saved = ["--saved", "eve / 100%", "--url", url];
+        let found = lines(&[args, &saved].concat());
+        let hour = |event: &Value| event["time"].as_str().unwrap()[11..13].to_owned();
+        found.iter().map(hour).collect()
+    };
+    assert_eq!(hours(&[]), ["01", "01", "02", "02", "03", "03"]);
+    assert_eq!(
+        hours(&["--from", "2026-03-02T03:00:00Z", "--limit", "3"]),
+        ["03", "03", "04"]
+    );
+    assert!(hours(&["identity:nobody"]).is_empty());
+    for (args, code, words) in [
+        (
+            vec!["--saved", "other", "--url", url],
+            3,
+            "no such saved search",
+        ),
+        (vec!["--saved", "eve", "--data", "x"], 2, "--url"),
+    ] {
+        let output = run(&[&["search"], args.as_slice()].concat());
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        assert!(
+            text(&output.stderr).contains(words),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+    // A rule of it, as the page shows it.
+    let told = service
+        .get("/api/v1/search/rule?q=source%3Aaws.cloudtrail%20AND%20eventName%3AStopLogging");
+    assert!(
+        told["rule"].as_str().unwrap().contains("eventName"),
+        "{told}"
+    );
 }

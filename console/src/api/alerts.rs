@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::MAX_LIMIT;
+use super::evidence_search::EvidenceSearch;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
 use crate::params::{self, Params};
@@ -67,6 +68,7 @@ pub(crate) fn filter(params: &Params) -> Result<Filter, ApiError> {
         rule_id: params.text("rule").map(str::to_owned),
         account: params.text("account").map(str::to_owned),
         incident,
+        within: None,
         text: params.or_empty("q").to_owned(),
         merged: params.flag("merged")?,
         before,
@@ -106,7 +108,10 @@ pub(crate) async fn get(
         blocking(move || -> Result<_, StoreError> { Ok((store.alert(id)?, store.history(id)?)) })
             .await??;
     let alert = alert.ok_or_else(|| ApiError::not_found("alert"))?;
-    Ok(Json(json!({"alert": alert, "history": history})))
+    let search = EvidenceSearch::of(&shared, &alert).to_json();
+    Ok(Json(
+        json!({"alert": alert, "history": history, "evidence_search": search}),
+    ))
 }
 
 /// `POST /api/v1/alerts/{id}/acknowledge`

@@ -1,15 +1,19 @@
 //! `/api/v1/investigate`: what somebody or something did around a time, what of it is new, and the sessions around it.
 
 use ::search::investigate::{Investigation, Link, Pivot, USUAL_DAYS};
+use ::search::query::{Field, Query, Test};
 use axum::Json;
 use axum::extract::State;
-use event::Event;
+use event::{Event, Time};
 use serde_json::{Value, json};
 
+use super::MAX_LIMIT;
 use super::search::recorded;
 use crate::app::{Client, Shared};
 use crate::error::ApiError;
 use crate::params::Params;
+
+const HOUR: i64 = 3_600_000_000;
 
 /// `GET /api/v1/investigate`
 pub(crate) async fn get(
@@ -17,26 +21,51 @@ pub(crate) async fn get(
     client: Client,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    params.only(&["field", "value", "around", "hours", "limit"])?;
+    let pivot = pivot(&params, shared.now(), MAX_LIMIT, 100)?;
+    let (found, up, down) = look(&shared, &client, pivot).await?;
+    Ok(Json(investigation(&found, &up, &down)))
+}
+
+/// The parameters of an investigation.
+pub(crate) const KNOWN: &[&str] = &["field", "value", "around", "hours", "limit"];
+/// How many hours a window reaches to each side at most.
+pub(crate) const MAX_HOURS: u64 = 720;
+
+/// What parameters ask for: at most `most` events, and `usual` if it is not said.
+pub(crate) fn pivot(params: &Params, now: Time, most: u64, usual: u64) -> Result<Pivot, ApiError> {
+    params.only(KNOWN)?;
     let needed = |name: &str| {
         let text = params.text(name).map(str::to_owned);
-        text.ok_or_else(|| ApiError::bad("bad_parameter", format!("`{name}` is missing")))
+        text.ok_or_else(|| {
+            ApiError::bad("bad_parameter", format!("`{name}` is missing"))
+                .hint("`field` and `value` say what to look into, such as field=identity&value=ada")
+        })
     };
-    let now = shared.now();
-    let pivot = Pivot {
+    Ok(Pivot {
         field: needed("field")?,
         value: needed("value")?,
-        around: params.time("around", now)?.unwrap_or(now),
-        hours: params.number("hours", 1..=720, 24)? as i64,
-        limit: params.number("limit", 0..=super::MAX_LIMIT, 100)? as usize,
-    };
+        around: params.time("around", now)?,
+        now,
+        hours: params.number("hours", 1..=MAX_HOURS, 24)? as i64,
+        limit: params.number("limit", 0..=most, usual)? as usize,
+    })
+}
+
+/// Looks into it, for an access key with the sessions around it, and records who did.
+pub(crate) async fn look(
+    shared: &Shared,
+    client: &Client,
+    pivot: Pivot,
+) -> Result<(Investigation, Vec<Link>, Vec<Link>), ApiError> {
     let asked = ::search::Request {
-        query: format!("{}:{}", pivot.field, pivot.value),
+        query: query(&pivot),
+        from: pivot.around.map(|t| t.plus(-pivot.hours * HOUR)),
+        to: pivot.around.map(|t| t.plus(pivot.hours * HOUR)),
         limit: pivot.limit,
         ..::search::Request::default()
     };
     let inside = shared.clone();
-    let (found, up, down) = recorded(&shared, &client, &asked, "Search", move |searcher| {
+    recorded(shared, client, &asked, "Search", move |searcher| {
         let mut found = searcher.investigate(&pivot)?;
         let events = found.events.iter_mut();
         events.for_each(|e| (inside.app.integrity)(e));
@@ -46,22 +75,34 @@ pub(crate) async fn get(
         };
         Ok((found, up, down))
     })
-    .await?;
-    Ok(Json(investigation(&found, &up, &down)))
+    .await
+}
+
+/// The query that finds all of it.
+fn query(pivot: &Pivot) -> String {
+    Query::Field(
+        Field::named(&pivot.field),
+        Test::Equals(pivot.value.clone()),
+    )
+    .to_string()
 }
 
 /// An investigation as JSON: what was found, and for an access key the sessions before (`up`) and after (`down`).
 pub fn investigation(found: &Investigation, up: &[Link], down: &[Link]) -> Value {
     json!({
         "query": found.query,
+        "around": found.around,
+        "middle": found.middle,
         "from": found.from,
         "to": found.to,
         "matched": found.matched,
+        "failed": found.failed,
         "usual": found.usual,
         "usual_days": USUAL_DAYS,
         "first_seen": found.first_seen,
         "last_seen": found.last_seen,
         "profile": found.profile,
+        "related": found.related,
         "events": found.events.iter().map(Event::to_json).collect::<Vec<_>>(),
         "assumed_by": up.iter().map(link).collect::<Vec<_>>(),
         "assumed": down.iter().map(link).collect::<Vec<_>>(),

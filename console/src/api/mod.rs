@@ -7,6 +7,7 @@
 
 pub(crate) mod alerts;
 pub(crate) mod evidence;
+pub(crate) mod evidence_search;
 pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod health;
@@ -15,10 +16,13 @@ pub(crate) mod notifications;
 pub(crate) mod openapi;
 pub(crate) mod rules;
 pub(crate) mod search;
+pub(crate) mod search_rule;
+pub(crate) mod searches;
 pub(crate) mod silences;
 
 use ::search::SearchError;
 use alerting::StoreError;
+use alerting::saved::SavedError;
 use axum::http::StatusCode;
 
 use crate::error::ApiError;
@@ -45,6 +49,7 @@ impl From<StoreError> for ApiError {
                 "bad_silence",
                 why.to_string(),
             ),
+            StoreError::Saved(why) => saved(&why),
             other if other.is_transient() => {
                 let error = ApiError::internal(with_sources(&other));
                 ApiError {
@@ -58,6 +63,25 @@ impl From<StoreError> for ApiError {
             other => ApiError::internal(with_sources(&other)),
         }
     }
+}
+
+/// Why a search is not saved.
+fn saved(why: &SavedError) -> ApiError {
+    let (status, code, hint) = match why {
+        SavedError::Exists { .. } => (
+            StatusCode::CONFLICT,
+            "exists",
+            "choose another name, or give `overwrite=true` to put this search in its place",
+        ),
+        SavedError::Full => (
+            StatusCode::CONFLICT,
+            "full",
+            "`GET /api/v1/searches` lists them",
+        ),
+        SavedError::Name => (StatusCode::BAD_REQUEST, "bad_name", ""),
+        SavedError::TooLong { .. } => (StatusCode::BAD_REQUEST, "too_long", ""),
+    };
+    ApiError::new(status, code, why.to_string()).hint(hint)
 }
 
 impl From<SearchError> for ApiError {

@@ -164,6 +164,15 @@ const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
+        parameters: &[QUERY],
+        answer: &[("rule", "string")],
+        ..operation(
+            "get",
+            "/api/v1/search/rule",
+            "A query as a Sigma rule that matches the same events.",
+        )
+    },
+    Operation {
         parameters: &[
             (
                 "field",
@@ -174,7 +183,7 @@ const OPERATIONS: &[Operation] = &[
             (
                 "around",
                 "string",
-                "The middle of the window; now by default.",
+                "The middle of the window. If it is not said: now, or where nothing is around now the last event.",
             ),
             (
                 "hours",
@@ -189,14 +198,18 @@ const OPERATIONS: &[Operation] = &[
         ],
         answer: &[
             ("query", "string"),
+            ("around", "string"),
+            ("middle", "asked|now|last_seen"),
             ("from", "string"),
             ("to", "string"),
             ("matched", "integer"),
+            ("failed", "integer"),
             ("usual", "integer"),
             ("usual_days", "integer"),
             ("first_seen", "string"),
             ("last_seen", "string"),
             ("profile", "[]Aspect"),
+            ("related", "[]Related"),
             ("events", "[]Event"),
             ("assumed_by", "[]Link"),
             ("assumed", "[]Link"),
@@ -265,11 +278,15 @@ const OPERATIONS: &[Operation] = &[
         )
     },
     Operation {
-        answer: &[("alert", "Alert"), ("history", "[]History")],
+        answer: &[
+            ("alert", "Alert"),
+            ("history", "[]History"),
+            ("evidence_search", "EvidenceSearch"),
+        ],
         ..operation(
             "get",
             "/api/v1/alerts/{id}",
-            "One alert and what happened to it.",
+            "One alert, what happened to it, and its evidence as a search.",
         )
     },
     Operation {
@@ -335,6 +352,44 @@ const OPERATIONS: &[Operation] = &[
         parameters: &[("ended", "boolean", "With those that are over.")],
         answer: &[("silences", "[]Silence")],
         ..operation("get", "/api/v1/silences", "Silences, latest end first.")
+    },
+    Operation {
+        answer: &[("searches", "[]SavedSearch")],
+        ..operation(
+            "get",
+            "/api/v1/searches",
+            "Saved searches, in the order of their names.",
+        )
+    },
+    Operation {
+        answer: &[("search", "SavedSearch")],
+        ..operation(
+            "get",
+            "/api/v1/searches/{name}",
+            "A saved search, whatever the case of its name.",
+        )
+    },
+    Operation {
+        parameters: &[(
+            "overwrite",
+            "boolean",
+            "Put it in the place of the one that has this name; without it that is answered 409.",
+        )],
+        body: Some("NewSearch"),
+        answer: &[("search", "SavedSearch")],
+        ..operation(
+            "put",
+            "/api/v1/searches/{name}",
+            "Save a search under a name; 201 where there was none.",
+        )
+    },
+    Operation {
+        answer: &[("search", "SavedSearch")],
+        ..operation(
+            "delete",
+            "/api/v1/searches/{name}",
+            "Delete a saved search; gives what it was.",
+        )
     },
     Operation {
         body: Some("NewSilence"),
@@ -452,10 +507,12 @@ fn describe_operation(operation: &Operation) -> Value {
             json!({"name": name, "in": "query", "required": false, "description": what, "schema": kind_of(kind)})
         })
         .collect();
-    if operation.path.contains("{id}") {
-        parameters.push(
-            json!({"name": "id", "in": "path", "required": true, "schema": {"type": "string"}}),
-        );
+    for name in ["id", "name"] {
+        if operation.path.contains(&format!("{{{name}}}")) {
+            parameters.push(
+                json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}),
+            );
+        }
     }
     let content = match operation.path {
         "/api/v1/alerts/feed" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
@@ -506,6 +563,7 @@ fn kind_of(kind: &str) -> Value {
 fn schema_of(kind: &str) -> Value {
     match kind.strip_prefix("[]") {
         Some(item) => json!({"type": "array", "items": schema_of(item)}),
+        None if kind.contains('|') => kind_of(kind),
         None if kind.starts_with(|c: char| c.is_ascii_uppercase()) => {
             json!({"$ref": format!("#/components/schemas/{kind}")})
         }
@@ -542,7 +600,22 @@ fn schemas() -> Value {
             ("clause", "string"), ("access", "all|term|terms|phrase|times|walk_values|walk_words|walk_all_values"), ("words", "string"),
         ]),
         "Aspect": object("One aspect of what was done: each value with its count in the window and in the days before.", &[
-            ("name", "action|network|hour|region|account|error_code"), ("values", "array"),
+            ("name", "action|network|hour|region|account|error_code|user_agent|identity"), ("values", "array"),
+        ]),
+        "Related": object("The most frequent values of a field in the window: what to go on from.", &[
+            ("field", "string"), ("values", "array"), ("other", "integer"),
+        ]),
+        "EvidenceSearch": object("The evidence as a search with fixed times. `exact`: it finds the events of the evidence and no other.", &[
+            ("query", "string"), ("from", "string"), ("to", "string"), ("exact", "boolean"), ("href", "string"),
+        ]),
+        "NewSearch": object("A search to save. Times as they are written: RFC 3339, or -7d and the like from when it is opened.", &[
+            ("description", "string"), ("query", "string"), ("from", "string"), ("to", "string"),
+            ("kind", "events|findings"), ("order", "newest|oldest"), ("columns", "array"),
+        ]),
+        "SavedSearch": object("A saved search, and where it is opened.", &[
+            ("name", "string"), ("description", "string"), ("query", "string"), ("from", "string"), ("to", "string"),
+            ("kind", "events|findings"), ("order", "newest|oldest"), ("columns", "array"), ("owner", "string"),
+            ("created", "string"), ("updated_by", "string"), ("updated", "string"), ("href", "string"),
         ]),
         "Link": object("A session that was made from another.", &[
             ("by", "string"), ("actor", "string"), ("access_key", "string"), ("session", "string"), ("event", "object"), ("elsewhere", "array"),

@@ -14,8 +14,11 @@ use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 
 use super::layout::{self, Tab};
-use super::{encode, fact, pivot, severity, state, when, when_ago};
+use super::{
+    encode, fact, investigation, pivot, pivot_at, severity, state, subject, when, when_ago,
+};
 use crate::api::alerts::{Change, change as change_alert};
+use crate::api::evidence_search::EvidenceSearch;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
 use crate::inert::{self, Inert};
@@ -32,6 +35,7 @@ struct Found {
     notifications: Vec<Notification>,
     evidence: Vec<Event>,
     why: Vec<String>,
+    search: EvidenceSearch,
 }
 
 /// `GET /alerts/{id}`
@@ -133,6 +137,7 @@ fn find(shared: &Shared, id: Id) -> Result<Found, ApiError> {
             limit: 50,
             ..NotificationFilter::default()
         })?,
+        search: EvidenceSearch::of(shared, &alert),
         alert,
         siblings,
         evidence,
@@ -176,29 +181,43 @@ fn body(
 
 fn glance(alert: &Alert, now: Time) -> Markup {
     let finding = &alert.finding;
+    let at = |field: &str, value: &str| pivot_at(field, value, finding.time);
     html! {
         section.panel.glance { h2.hidden { "At a glance" }
             dl.facts.wide {
                 (fact("What", html! { (pivot("action", &finding.action)) @if alert.count > 1 { span.dim { " in " (alert.count) " events" } } }))
                 @for (key, value) in &alert.group {
-                    div { dt { (Inert(key)) } dd { @match value { Some(value) => (pivot(key, value)), None => span.none { "not given" } } } }
+                    div { dt { (Inert(key)) } dd { @match value { Some(value) => (at(key, value)), None => span.none { "not given" } } } }
                 }
-                @if !finding.function.is_empty() { (fact("Function", pivot("function", &finding.function))) }
+                @if !finding.function.is_empty() { (fact("Function", at("function", &finding.function))) }
                 @if !finding.resources.is_empty() {
                     (fact("On", html! { @for (i, r) in finding.resources.iter().take(10).enumerate() { @if i > 0 { br; } (pivot("resources", r)) } }))
                 }
-                (fact("Who", pivot("actor", &alert.actor)))
-                @if !alert.identity.is_empty() && alert.identity != alert.actor { (fact("Identity", pivot("identity", &alert.identity))) }
-                @if !finding.session.is_empty() { (fact("Session", pivot("session", &finding.session))) }
-                @if !finding.access_key.is_empty() { (fact("Access key", pivot("access_key", &finding.access_key))) }
-                (fact("From", pivot("src_ip", &finding.src_ip)))
-                (fact("Account", html! { (pivot("account", &alert.account)) @if !alert.region.is_empty() { " · " (pivot("region", &alert.region)) } }))
+                (fact("Who", at("actor", &alert.actor)))
+                @if !alert.identity.is_empty() && alert.identity != alert.actor { (fact("Identity", at("identity", &alert.identity))) }
+                @if !finding.session.is_empty() { (fact("Session", at("session", &finding.session))) }
+                @if !finding.access_key.is_empty() { (fact("Access key", at("access_key", &finding.access_key))) }
+                (fact("From", at("src_ip", &finding.src_ip)))
+                (fact("Account", html! { (at("account", &alert.account)) @if !alert.region.is_empty() { " · " (pivot("region", &alert.region)) } }))
                 (fact("First event", when_ago(finding.first_event_time, now)))
                 @if finding.last_event_time != finding.first_event_time { (fact("Last event", when_ago(finding.last_event_time, now))) }
             }
-            p.around { a.button href=(around(alert)) { "Everything by this actor, an hour around" } }
+            p.around.buttons {
+                @if let Some((field, value)) = who(alert) { a.button.primary data-key="i" href=(investigation(field, value, Some(finding.time), 24)) title="What else they did, a day around, beside what is usual (i)" { "Investigate this " (field) } }
+                a.button href=(around(alert)) { "Everything by this actor, an hour around" }
+            }
         }
     }
+}
+
+/// By what an alert is looked into first.
+fn who(alert: &Alert) -> Option<(&'static str, &str)> {
+    subject([
+        ("identity", &alert.identity),
+        ("actor", &alert.actor),
+        ("src_ip", &alert.finding.src_ip),
+        ("function", &alert.finding.function),
+    ])
 }
 
 /// The search for what the same actor did an hour before and after.
@@ -248,6 +267,10 @@ fn evidence(found: &Found) -> Markup {
     let alert = &found.alert;
     html! {
         section.panel { h2 { "Evidence" span.dim { " " (alert.count) @if alert.count == 1 { " event" } @else { " events" } } }
+            p.buttons.evidence {
+                a.button.small data-key="o" href=(found.search.address()) title="Its events as a search with fixed times (o)" { "Open as search" }
+                @if !found.search.exact { span.dim { "Not every event is named: the search finds what the rule looks at, for this group and time." } }
+            }
             @if found.evidence.is_empty() {
                 p.dim { "The events are not in the index: they are being indexed, or older than what is kept. Their ids:" }
                 ul.ids { @for id in alert.finding.event_ids.iter().take(20) { li { code { (Inert(id)) } } } }

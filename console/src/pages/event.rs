@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 
 use super::layout::{self, Tab};
-use super::{fact, pivot, when};
+use super::{fact, investigation, pivot, pivot_at, subject, when};
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
 use crate::inert::{self, Inert};
@@ -43,7 +43,7 @@ pub(crate) async fn page(
     };
     Ok(layout::page(
         &client,
-        Tab::Search,
+        Tab::BelowSearch,
         title,
         html! {
             div.head { h1 { (Inert(title)) } (outcome(&event)) span.dim { (when(event.time)) } }
@@ -80,17 +80,26 @@ pub(crate) fn outcome(event: &Event) -> Markup {
 /// Everything about an event.
 pub(crate) fn detail(event: &Event) -> Markup {
     let parsed: Option<Value> = serde_json::from_slice(&event.raw).ok();
+    let who = subject([
+        ("identity", &event.identity),
+        ("actor", &event.actor),
+        ("src_ip", &event.src_ip),
+        ("function", &event.function),
+    ]);
     html! {
         div.detail {
             section {
                 h4 { "Normalized" }
+                @if let Some((field, value)) = who {
+                    p { a.button.small data-key="i" href=(investigation(field, value, Some(event.time), 24)) title="What else they did around this time, beside what is usual (i)" { "Investigate this " (field) } }
+                }
                 dl.facts {
                     @for name in Event::NAMES {
                         @match event.normalized(name) {
                             Normalized::Absent => {}
-                            Normalized::Text(text) => (fact(name, pivot(name, &text))),
+                            Normalized::Text(text) => (fact(name, pivot_at(name, &text, event.time))),
                             Normalized::List(list) => (fact(name, html! {
-                                @for (i, text) in list.iter().enumerate() { @if i > 0 { br; } (pivot(name, text)) }
+                                @for (i, text) in list.iter().enumerate() { @if i > 0 { br; } (pivot_at(name, text, event.time)) }
                             })),
                         }
                     }

@@ -15,6 +15,8 @@ use crate::error::{ApiError, REQUEST};
 pub(crate) enum Tab {
     Alerts,
     Search,
+    /// A page that one comes to from a search; it has the field of a new one.
+    BelowSearch,
     Rules,
     Silences,
     Health,
@@ -38,7 +40,7 @@ pub(crate) fn page(client: &Client, tab: Tab, title: &str, body: Markup) -> Mark
                 a.brand href="/" { img src=(assets::url("icon.svg")) alt="" width="22" height="22"; span { "Trailwarden" } }
                 nav aria-label="Main" {
                     @for (entry, href, name) in TABS {
-                        a href=(href) aria-current=[(entry == tab).then_some("page")] { (name) }
+                        a href=(href) aria-current=[(entry == tab || entry == Tab::Search && tab == Tab::BelowSearch).then_some("page")] { (name) }
                     }
                 }
                 @if tab != Tab::Search {
@@ -109,7 +111,7 @@ fn document(title: &str, csrf: &str, body: Markup) -> Markup {
 
 /// The keys, shown by `?`.
 fn keys() -> Markup {
-    const KEYS: [(&str, &str); 11] = [
+    const KEYS: [(&str, &str); 15] = [
         ("/", "to the search"),
         ("j k", "next and previous line"),
         ("Enter", "open the line"),
@@ -118,7 +120,14 @@ fn keys() -> Markup {
         ("f", "search: filter the fields"),
         ("n", "search: the next page"),
         ("t", "search: follow what comes in, or stop"),
-        ("l", "search: copy the link"),
+        ("l", "search, investigation: copy the link"),
+        ("s", "search: saved searches"),
+        ("i", "look into whose event or alert this is"),
+        ("o", "alert, investigation: open as a search"),
+        (
+            "p n 1 2 7 0",
+            "investigation: earlier, later, ±1 h, ±24 h, ±7 d, ±30 d",
+        ),
         (
             "Shift or Alt and a click",
             "search: add a value to the query, or leave it out",

@@ -2,15 +2,18 @@
 //!
 //! A page reads the same searcher and store as the API and shows what a person needs to decide the next step.
 //! This module holds what several pages show alike: times, severities, states, and the pivots: a value of an
-//! event as a link to the search for it, the only link that is ever made of log content.
+//! event as a link to the search for it and to its investigation, the only links that are ever made of log content.
 
 pub(crate) mod alert;
 pub(crate) mod alerts;
 pub(crate) mod event;
 pub(crate) mod health;
+pub(crate) mod investigate;
 pub(crate) mod layout;
 pub(crate) mod login;
+pub(crate) mod rule_text;
 pub(crate) mod rules;
+pub(crate) mod saved;
 pub(crate) mod search;
 pub(crate) mod silences;
 mod sources;
@@ -91,6 +94,41 @@ pub(crate) fn pivot(field: &str, value: &str) -> Markup {
     }
 }
 
+/// Can this value of a field be looked into?
+pub(crate) fn can_investigate(field: &str, value: &str) -> bool {
+    ::search::investigate::PIVOTS.contains(&field) && !value.is_empty() && value.len() <= 512
+}
+
+/// The address of the page of what a value of a field did around a time; without one around now, or the last event.
+pub(crate) fn investigation(field: &str, value: &str, around: Option<Time>, hours: i64) -> String {
+    let around = around.map_or_else(String::new, |time| {
+        format!("&around={}", encode(&time.to_string()))
+    });
+    format!(
+        "/investigate?field={}&value={}{around}&hours={hours}",
+        encode(field),
+        encode(value)
+    )
+}
+
+/// A value as a pivot, and where it can be looked into a second link to what it did around a time.
+pub(crate) fn pivot_at(field: &str, value: &str, around: Time) -> Markup {
+    html! {
+        (pivot(field, value))
+        @if can_investigate(field, value) {
+            " " a.look href=(investigation(field, value, Some(around), 24)) title="What it did around this time" aria-label=(format!("what this {field} did around this time")) {
+                svg viewBox="0 0 16 16" width="13" height="13" aria-hidden="true" { circle cx="7" cy="7" r="4.6" {} path d="M10.4 10.4 L14.4 14.4" {} }
+            }
+        }
+    }
+}
+
+/// The field and value by which somebody would look into this first: who it was, else from where, else which function.
+pub(crate) fn subject<'v>(fields: [(&'static str, &'v str); 4]) -> Option<(&'static str, &'v str)> {
+    let mut fields = fields.into_iter();
+    fields.find(|(field, value)| can_investigate(field, value))
+}
+
 /// An actor as a line shows it: of an ARN only what follows the account, with the whole on hover.
 pub(crate) fn actor(text: &str) -> Markup {
     let short = text
@@ -135,6 +173,33 @@ mod tests {
             query_for("a.b", "x\\\"y").as_deref(),
             Some("a.b:\"x\\\\\\\"y\"")
         );
+    }
+
+    #[test]
+    fn what_can_be_looked_into_has_a_second_link() {
+        let both = pivot_at("src_ip", "2001:db8::1", Time(0)).into_string();
+        assert!(both.contains("/search?q=src_ip%3A"), "{both}");
+        assert!(
+            both.contains("/investigate?field=src_ip&amp;value=2001%3Adb8%3A%3A1&amp;around=1970-01-01T00%3A00%3A00Z&amp;hours=24"),
+            "{both}"
+        );
+        assert!(
+            !pivot_at("region", "x", Time(0))
+                .into_string()
+                .contains("/investigate")
+        );
+        assert!(
+            !pivot_at("actor", "", Time(0))
+                .into_string()
+                .contains("href")
+        );
+        let fields = [
+            ("identity", ""),
+            ("actor", "a"),
+            ("src_ip", "b"),
+            ("function", ""),
+        ];
+        assert_eq!(subject(fields), Some(("actor", "a")));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 pub(crate) mod columns;
 pub(crate) mod fields;
-mod narrow;
+pub(crate) mod narrow;
 pub(crate) mod tail;
 
 use ::event::{Event, Time};
@@ -22,7 +22,7 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use super::layout::{self, Tab};
-use super::{actor, encode, event as event_page, ticked};
+use super::{actor, encode, event as event_page, saved, ticked};
 use crate::api;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
@@ -31,7 +31,7 @@ use crate::params::Params;
 use crate::svg::{self, short};
 
 const KNOWN: &[&str] = &[
-    "q", "range", "from", "to", "order", "cursor", "limit", "cols", "live",
+    "q", "range", "from", "to", "order", "cursor", "limit", "cols", "live", "saved",
 ];
 const BARS: usize = 60;
 const HOUR: i64 = 3_600_000_000;
@@ -105,10 +105,14 @@ pub(crate) async fn page(
     params: Params,
 ) -> Result<Markup, ApiError> {
     let now = shared.now();
+    let beside = saved::beside(&shared, &params).await;
+    let framed = |range: &str, asked: Option<&Asked>, body: Markup| {
+        frame(&client, &params, &beside, range, asked, body)
+    };
     let asked = match read(&params, now) {
         Ok(asked) => asked,
         // A range that runs backwards is shown with the form, to be put right.
-        Err(wrong) => return Ok(frame(&client, &params, "custom", None, wrong_range(&wrong))),
+        Err(wrong) => return Ok(framed("custom", None, wrong_range(&wrong))),
     };
     let columns = columns::chosen(&params)?;
     let searched =
@@ -121,17 +125,11 @@ pub(crate) async fn page(
         Ok(answer) => answer,
         Err(wrong) if wrong.offset.is_some() => {
             let shown = wrong_query(&asked.request.query, &wrong);
-            return Ok(frame(&client, &params, &asked.range, Some(&asked), shown));
+            return Ok(framed(&asked.range, Some(&asked), shown));
         }
         Err(wrong) if wrong.code == "busy" => return Err(wrong),
         Err(wrong) => {
-            return Ok(frame(
-                &client,
-                &params,
-                &asked.range,
-                Some(&asked),
-                wrong_range(&wrong),
-            ));
+            return Ok(framed(&asked.range, Some(&asked), wrong_range(&wrong)));
         }
     };
     let searcher = shared.app.searcher.clone();
@@ -142,12 +140,13 @@ pub(crate) async fn page(
     }
     let buckets = blocking(move || searcher.histogram(&over_time, BARS)).await?;
     let body = results(&params, &asked, &answer, buckets, (searched, &columns));
-    Ok(frame(&client, &params, &asked.range, Some(&asked), body))
+    Ok(framed(&asked.range, Some(&asked), body))
 }
 
 fn frame(
     client: &Client,
     params: &Params,
+    (menu, opened): &(Markup, Markup),
     range: &str,
     asked: Option<&Asked>,
     body: Markup,
@@ -160,6 +159,8 @@ fn frame(
         title,
         html! {
             h1.hidden { "Search" }
+            (opened)
+            div.searchhead {
             form.searchbar #searchbar action="/search" method="get" role="search" {
                 div.bar {
                     div.query {
@@ -172,7 +173,7 @@ fn frame(
                     button.primary type="submit" { "Search" }
                 }
                 p.hint #hint role="status" aria-live="polite" {}
-                @for kept in ["cols", "live"] { @if let Some(value) = params.text(kept) { input type="hidden" name=(kept) value=(value); } }
+                @for kept in ["cols", "live", "saved"] { @if let Some(value) = params.text(kept) { input type="hidden" name=(kept) value=(value); } }
                 div.ranges {
                     fieldset.segments { legend.hidden { "Time range" }
                         @for (name, shown, _) in RANGES {
@@ -191,6 +192,8 @@ fn frame(
                         option value="oldest" selected[params.text("order") == Some("oldest")] { "oldest first" }
                     }
                 }
+            }
+            (menu)
             }
             (body)
         },
@@ -262,6 +265,7 @@ fn above(params: &Params, asked: &Asked, answer: &Answer) -> Markup {
                 @for (format, name) in [("csv", "CSV"), ("jsonl", "JSON"), ("parquet", "Parquet")] {
                     a href=(exported(params, asked, format)) title=(format!("All that matches, as {name}")) { (name) }
                 }
+                a href=(format!("/search/rule?q={}", encode(params.or_empty("q")))) title="The query as a Sigma rule" { "Rule" }
             }
         }
     }
@@ -359,6 +363,16 @@ fn waiting(event: &Event) -> Markup {
 
 /// One event as a line that opens.
 pub(crate) fn hit(event: &Event, open: bool) -> Markup {
+    line(event, &short(event.time), open)
+}
+
+/// The same where the day stands above it.
+pub(crate) fn hit_of_day(event: &Event) -> Markup {
+    let time = short(event.time);
+    line(event, time.get(11..).unwrap_or(&time), false)
+}
+
+fn line(event: &Event, time: &str, open: bool) -> Markup {
     let who = if event.identity.is_empty() {
         &event.actor
     } else {
@@ -381,7 +395,7 @@ pub(crate) fn hit(event: &Event, open: bool) -> Markup {
     html! {
         details.hit id=(format!("e-{}", event.id)) data-row="" open[open] {
             summary {
-                span.time { time datetime=(event.time) { (short(event.time)) } }
+                span.time { time datetime=(event.time) { (time) } }
                 span.action { b { (Inert(what)) } " " span.dim { (inert::value(if event.action.is_empty() { "" } else { event.service.trim_end_matches(".amazonaws.com") })) } }
                 span.who { (actor(whom)) }
                 span.from { (inert::value(&event.src_ip)) }
@@ -471,6 +485,9 @@ fn address_of(
     };
     if !cols.is_empty() {
         out.push_str(&format!("&cols={}", encode(&cols)));
+    }
+    if let Some(saved) = params.text("saved") {
+        out.push_str(&format!("&saved={}", encode(saved)));
     }
     // A range that is over is not followed.
     if params.text("live").is_some() && range.is_none() {

@@ -1,6 +1,8 @@
 //! What a person sees: Chromium driven through WebDriver. Runs where `TRAILWARDEN_BROWSER_TESTS` is set, as `./test` does;
 //! with `TRAILWARDEN_SCREENSHOTS` a folder gets a picture of every page.
 
+mod follow_up;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -152,6 +154,8 @@ async fn in_a_browser() {
     }
     let browser = Browser::start().await;
     at_the_desk(&browser).await;
+    follow_up::from_the_alert_to_a_saved_search(&browser).await;
+    follow_up::on_a_phone(&browser).await;
     on_a_phone(&browser).await;
     hostile_texts_do_nothing(&browser).await;
     logging_in(&browser).await;
@@ -596,6 +600,10 @@ async fn hostile_texts_do_nothing(browser: &Browser) {
         "/?state=all&limit=1000".to_owned(),
         "/search?q=source_id%3Ahostile*&range=all".to_owned(),
     ];
+    paths.extend(HOSTILE.iter().map(|t| {
+        let value = t.bytes().map(|b| format!("%{b:02X}")).collect::<String>();
+        format!("/investigate?field=identity&value={value}")
+    }));
     let hostile = world
         .events
         .iter()

@@ -1,5 +1,7 @@
 //! A small installation in a temporary folder: a log, an index with a day of events, a store with alerts, rules.
 
+pub(crate) mod story;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,9 +59,7 @@ pub(crate) struct World {
 impl World {
     /// With alerts of people and an attacker.
     pub(crate) fn new() -> World {
-        let world = World::empty();
-        world.seed();
-        world
+        World::with(|_| Vec::new())
     }
 
     /// The same and alerts that consist of hostile texts.
@@ -79,7 +79,14 @@ impl World {
         world
     }
 
-    fn empty() -> World {
+    /// With other events beside those of the day.
+    fn with(more: impl FnOnce(Time) -> Vec<Event>) -> World {
+        let world = World::of(more);
+        world.seed();
+        world
+    }
+
+    fn of(more: impl FnOnce(Time) -> Vec<Event>) -> World {
         let dir = tempfile::tempdir().unwrap();
         let start = Time::parse("2026-11-22T12:00:00Z").unwrap();
         let clock = Arc::new(AtomicI64::new(start.0));
@@ -88,7 +95,8 @@ impl World {
         let bus = EmbeddedBus::open(&dir.path().join("bus"), Options::default()).unwrap();
         let policy = Policy::new(&alerting::Config::default()).unwrap();
         let store = Store::open(&dir.path().join("alerts.db"), policy).unwrap();
-        let events = events(start);
+        let mut events = events(start);
+        events.extend(more(start));
         let index = dir.path().join("index");
         let config = search::Config::default();
         let mut writer = OfflineIndex::create(&index, &config).unwrap();
@@ -150,6 +158,15 @@ impl World {
             rules: Arc::new(move || rules.clone()),
             reload: Arc::new(|| Ok("unchanged".to_owned())),
             explain: Arc::new(|_, event| vec![format!("selection: action = {}", event.action)]),
+            rule_query: Arc::new(|id, _| {
+                let rules = crate::world::rules();
+                let burst = rules.iter().find(|r| r.id == id && r.correlation.is_some());
+                burst.map(|_| "outcome:denied".to_owned())
+            }),
+            as_rule: Arc::new(|query| match query.contains('*') {
+                true => Err("a word of it is free text".to_owned()),
+                false => Ok(format!("title: Search {query}\n")),
+            }),
             stages: vec![Stage::on_bus(&bus, "match", "match", Topic::Events)],
             watched: alerting::watch::Config::default().options(),
             blind: Arc::new(|_| {

@@ -1,9 +1,9 @@
 //! Investigations over a small story: a person whose key is used from elsewhere, and assumes roles across accounts.
 
-use event::{Event, Time};
+use event::{Event, Outcome, Time};
 
 use super::{NOW, event, folder, searcher};
-use crate::investigate::{Pivot, Usual};
+use crate::investigate::{Middle, Pivot, Usual};
 use crate::{Config, SearchError};
 
 const HOUR: i64 = 3_600;
@@ -15,6 +15,10 @@ fn did(number: u128, ago: i64, action: &str, src_ip: &str) -> Event {
     event.action = action.into();
     event.src_ip = src_ip.into();
     event.access_key = "AKIABOB".into();
+    (event.user_agent, event.outcome) = match action {
+        "CreateUser" => ("curl/8 (x)".into(), Outcome::Denied),
+        _ => ("aws-cli/2".into(), Outcome::Success),
+    };
     event
 }
 
@@ -48,7 +52,8 @@ fn what_is_new_stands_out_from_what_is_usual() {
     let pivot = Pivot {
         field: "identity".into(),
         value: "BOB".into(),
-        around: NOW,
+        around: Some(NOW),
+        now: NOW,
         hours: 12,
         limit: 100,
     };
@@ -86,6 +91,39 @@ fn what_is_new_stands_out_from_what_is_usual() {
             usual("203.0.113.0/24", 1, 20, false)
         ]
     );
+    assert_eq!(
+        values("user_agent"),
+        [
+            usual("curl/8 (x)", 2, 0, true),
+            usual("aws-cli/2", 1, 20, false)
+        ]
+    );
+    assert_eq!(found.failed, 2);
+    let related: Vec<String> = found
+        .related
+        .iter()
+        .map(|r| {
+            let values = r.values.iter().map(|v| format!("{} {}", v.value, v.count));
+            format!("{}: {}", r.field, values.collect::<Vec<_>>().join(", "))
+        })
+        .collect();
+    assert_eq!(
+        related,
+        [
+            "access_key: AKIABOB 3",
+            "src_ip: 198.51.100.1 1, 2001:db8:1:2::3 1, 203.0.113.9 1"
+        ]
+    );
+    let address = searcher
+        .investigate(&Pivot {
+            field: "src_ip".into(),
+            value: "198.51.100.1".into(),
+            ..pivot.clone()
+        })
+        .unwrap();
+    let who = address.profile.iter().find(|a| a.name == "identity");
+    let who: Vec<&str> = who.unwrap().values.iter().map(|v| &*v.value).collect();
+    assert_eq!(who, ["bob", "eve"], "who used the address");
     let nobody = searcher
         .investigate(&Pivot {
             value: "eve".into(),
@@ -108,6 +146,85 @@ fn what_is_new_stands_out_from_what_is_usual() {
         searcher.investigate(&wrong),
         Err(SearchError::Pivot(_))
     ));
+}
+
+#[test]
+fn without_a_time_it_is_now_or_the_last_event() {
+    let events: Vec<Event> = (0..40)
+        .map(|i| {
+            did(
+                i + 1,
+                10 * DAY - i as i64 * 60,
+                "ListBuckets",
+                "203.0.113.7",
+            )
+        })
+        .collect();
+    let last = events.last().unwrap().time;
+    let mut late = did(100, 60, "Recent", "203.0.113.7");
+    late.identity = "eve".into();
+    let mut future = did(101, -400 * DAY, "Future", "203.0.113.7");
+    future.identity = "eve".into();
+    let dir = folder(&[events, vec![late, future]]);
+    let searcher = searcher(dir.path(), &Config::default());
+    let ask = |value: &str, around: Option<Time>, limit: usize| {
+        let pivot = Pivot {
+            field: "identity".into(),
+            value: value.into(),
+            around,
+            now: NOW,
+            hours: 1,
+            limit,
+        };
+        searcher.investigate(&pivot).unwrap()
+    };
+    let found = ask("bob", None, 100);
+    assert_eq!((found.around, found.middle), (last, Middle::LastSeen));
+    assert_eq!((found.events.len(), found.matched), (40, 40));
+    let found = ask("eve", None, 100);
+    assert_eq!((found.around, found.middle), (NOW, Middle::Now));
+    assert_eq!(
+        found.events.len(),
+        1,
+        "what lies in the future is no reason"
+    );
+    let found = ask("nobody", None, 100);
+    assert_eq!((found.around, found.middle), (NOW, Middle::Now));
+    assert_eq!((found.first_seen, found.last_seen), (None, None));
+    let found = ask("bob", Some(NOW), 100);
+    assert_eq!((found.matched, found.middle), (0, Middle::Asked));
+    assert_eq!(found.last_seen, Some(last), "told all the same");
+}
+
+#[test]
+fn of_many_events_those_nearest_to_the_middle_are_given() {
+    let events: Vec<Event> = (1..=20)
+        .map(|i| did(i, 100 - i as i64, "ListBuckets", "203.0.113.7"))
+        .collect();
+    let at = |number: usize| events[number - 1].time;
+    let dir = folder(std::slice::from_ref(&events));
+    let searcher = searcher(dir.path(), &Config::default());
+    for (around, limit, expected) in [
+        (at(10), 4, vec![8, 9, 10, 11]),
+        (at(10), 5, vec![8, 9, 10, 11, 12]),
+        (at(1), 4, vec![1, 2, 3, 4]),
+        (at(20), 4, vec![17, 18, 19, 20]),
+        (at(20).plus(1), 4, vec![17, 18, 19, 20]),
+        (at(10), 0, vec![]),
+        (at(10), 20, (1..=20).collect()),
+    ] {
+        let pivot = Pivot {
+            field: "access_key".into(),
+            value: "AKIABOB".into(),
+            around: Some(around),
+            now: NOW,
+            hours: 1,
+            limit,
+        };
+        let found = searcher.investigate(&pivot).unwrap();
+        let numbers: Vec<u128> = found.events.iter().map(|e| e.id.0).collect();
+        assert_eq!((numbers, found.matched), (expected, 20));
+    }
 }
 
 #[test]

@@ -379,7 +379,7 @@ fn many_migrate_at_once() {
             .collect();
         for node in nodes {
             let store = node.join().unwrap();
-            assert_eq!(count(&store, "migrations"), 2);
+            assert_eq!(count(&store, "migrations"), 3);
         }
     });
 }

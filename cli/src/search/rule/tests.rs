@@ -330,3 +330,58 @@ fn a_search_as_a_rule_matches_what_it_finds() {
         assert!(why.contains(words), "{text}: {why}");
     }
 }
+
+/// What each shipped rule and correlation looks at, for a group.
+#[test]
+fn what_a_rule_looks_at_can_be_searched() {
+    let set = crate::rules::RuleArgs::default().load().unwrap();
+    let group: Group = [
+        ("account".into(), Some("1".into())),
+        ("userIdentity.arn".into(), None),
+    ]
+    .into();
+    let mut correlations = 0;
+    for rule in &set.correlations {
+        let query = looks_at(&set, &rule.info.id, &group).unwrap();
+        assert!(
+            query.contains("account:\"1\""),
+            "{}: {query}",
+            rule.info.title
+        );
+        assert!(query.contains("NOT userIdentity.arn:*"), "{query}");
+        correlations += 1;
+    }
+    assert!(correlations > 3);
+    for rule in &set.rules {
+        assert!(looks_at(&set, &rule.info.id, &Group::new()).is_some());
+    }
+    assert_eq!(looks_at(&set, "no such rule", &group), None);
+}
+
+/// A group's alias is another field in each rule, and a rule that no search can say is left out.
+#[test]
+fn aliases_are_looked_for_by_each_rules_own_field() {
+    let text = "title: a\nname: a\nlogsource: {product: aws, service: cloudtrail}\ndetection: {sel: {eventName: A}, condition: sel}\n\
+                ---\ntitle: b\nname: b\nlogsource: {product: aws, service: cloudtrail}\ndetection: {sel: {eventName|cased: B}, condition: sel}\n\
+                ---\ntitle: c\nid: 7a1f7e3c-2d4b-4c55-9b2f-0a6d9c1e0001\ncorrelation:\n  type: temporal\n  rules: [a, b]\n  group-by: [who, region]\n  \
+                timespan: 1h\n  aliases:\n    who: {a: userIdentity.arn, b: requestParameters.userName}\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("c.yml");
+    std::fs::write(&file, text).unwrap();
+    let set = RuleSet::build(&read(&file).unwrap(), &Default::default()).unwrap();
+    let group: Group = [
+        ("region".into(), Some("eu".into())),
+        ("who".into(), Some("x".into())),
+    ]
+    .into();
+    let query = looks_at(&set, "7a1f7e3c-2d4b-4c55-9b2f-0a6d9c1e0001", &group).unwrap();
+    assert!(query.contains("eventName:\"a\""), "{query}");
+    assert!(
+        query.contains("region:\"eu\" AND userIdentity.arn:\"x\""),
+        "{query}"
+    );
+    assert!(
+        query.contains("(region:\"eu\" AND requestParameters.userName:\"x\")"),
+        "{query}"
+    );
+}
