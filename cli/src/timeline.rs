@@ -7,7 +7,8 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use search::investigate::{Investigation, Link, PIVOTS, Pivot, USUAL_DAYS};
+use search::Nodes;
+use search::investigate::{Chain, Investigation, PIVOTS, Pivot, USUAL_DAYS};
 
 use crate::clock;
 use crate::exit::{Outcome, Usage};
@@ -59,7 +60,7 @@ enum Format {
 
 /// Runs the command.
 pub(crate) fn run(args: &TimelineArgs) -> anyhow::Result<Outcome> {
-    let searcher = crate::search::open_index(&args.data)?;
+    let searcher = Nodes::from(crate::search::open_index(&args.data)?);
     let found = searcher.investigate(&Pivot {
         field: args.field.clone(),
         value: args.value.clone(),
@@ -67,17 +68,17 @@ pub(crate) fn run(args: &TimelineArgs) -> anyhow::Result<Outcome> {
         hours: args.hours,
         limit: args.limit,
     })?;
-    let (up, down) = match args.field.as_str() {
+    let chain = match args.field.as_str() {
         "access_key" => searcher.role_chain(&args.value)?,
-        _ => (Vec::new(), Vec::new()),
+        _ => Chain::default(),
     };
     let terminal = std::io::stdout().is_terminal();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let written = match args.format {
-        Some(Format::Text) => text(&found, &up, &down, &mut out),
-        None if terminal => text(&found, &up, &down, &mut out),
+        Some(Format::Text) => text(&found, &chain, &mut out),
+        None if terminal => text(&found, &chain, &mut out),
         _ => {
-            let body = console::investigation(&found, &up, &down);
+            let body = console::investigation(&found, &chain);
             writeln!(out, "{body}")
         }
     };
@@ -87,12 +88,7 @@ pub(crate) fn run(args: &TimelineArgs) -> anyhow::Result<Outcome> {
     }
 }
 
-fn text(
-    found: &Investigation,
-    up: &[Link],
-    down: &[Link],
-    out: &mut dyn Write,
-) -> std::io::Result<()> {
+fn text(found: &Investigation, chain: &Chain, out: &mut dyn Write) -> std::io::Result<()> {
     let inert = event::inert::text;
     let seen = |time: Option<event::Time>| time.map_or("never".to_owned(), |t| t.to_string());
     writeln!(
@@ -106,7 +102,7 @@ fn text(
         seen(found.first_seen),
         seen(found.last_seen)
     )?;
-    if let Some(why) = &found.partial {
+    if let Some(why) = found.partial.as_ref().or(chain.partial.as_ref()) {
         writeln!(out, "this is not all: {why}")?;
     }
     for aspect in &found.profile {
@@ -135,7 +131,10 @@ fn text(
             writeln!(out, "and {} more", now.len() - 20)?;
         }
     }
-    for (head, links) in [("MADE FROM", up), ("SESSIONS MADE WITH IT", down)] {
+    for (head, links) in [
+        ("MADE FROM", &chain.up),
+        ("SESSIONS MADE WITH IT", &chain.down),
+    ] {
         if !links.is_empty() {
             writeln!(out, "\n{head}")?;
         }

@@ -1,8 +1,8 @@
 //! Questions of an investigation: what somebody did around a time, what of it is new, and who stands behind a session.
 //!
-//! [`Searcher::investigate`] takes a pivot (an identity, a key, an address, …) and a time. It gives the events around it,
+//! [`Nodes::investigate`] takes a pivot (an identity, a key, an address, …) and a time. It gives the events around it,
 //! and beside them what the same pivot did in the thirty days before, aspect by aspect, so that a first use of an action
-//! or network stands out. [`Searcher::role_chain`] follows temporary credentials of AWS from session to session, in both
+//! or network stands out. [`Nodes::role_chain`] follows temporary credentials of AWS from session to session, in both
 //! directions and across accounts. Both are searches and aggregations over the index and know nothing that those do not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,9 +13,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::{Aggregate, Aggregations, parse};
+use crate::nodes::Nodes;
 use crate::query::{Field, Query, Test};
 use crate::request::{Request, SearchError};
-use crate::searcher::Searcher;
 
 /// What can be pivoted on.
 pub const PIVOTS: &[&str] = &[
@@ -114,7 +114,18 @@ pub struct Link {
     pub elsewhere: Vec<Event>,
 }
 
-impl Searcher {
+/// The sessions around an access key.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Chain {
+    /// Those that stand behind it, the nearest first.
+    pub up: Vec<Link>,
+    /// Those that were made with it.
+    pub down: Vec<Link>,
+    /// Why these are not all, where they are not.
+    pub partial: Option<String>,
+}
+
+impl Nodes {
     /// Looks into what a pivot did around a time.
     ///
     /// # Errors
@@ -151,14 +162,17 @@ impl Searcher {
         let now = self.aggregate(&window, &aggs)?;
         let earlier = request(Some(from.plus(-USUAL_DAYS * DAY)), Some(from.plus(-1)));
         let before = self.aggregate(&earlier, &aggs)?;
-        let edge = |newest_first: bool| -> Result<Option<Time>, SearchError> {
+        let edge = |newest_first: bool| -> Result<(Option<Time>, Option<String>), SearchError> {
             let one = Request {
                 limit: 1,
                 newest_first,
                 ..request(None, None)
             };
-            Ok(self.search(&one)?.hits.first().map(|event| event.time))
+            let answer = self.search(&one)?;
+            let time = answer.hits.first().map(|event| event.time);
+            Ok((time, answer.partial))
         };
+        let ((first_seen, at_first), (last_seen, at_last)) = (edge(false)?, edge(true)?);
         let mut profile = Vec::new();
         for (name, agg) in [
             ("action", "action"),
@@ -177,31 +191,34 @@ impl Searcher {
             events: answer.hits,
             matched: now.matched,
             usual: before.matched,
-            first_seen: edge(false)?,
-            last_seen: edge(true)?,
+            first_seen,
+            last_seen,
             profile,
-            partial: answer.partial.or(now.partial).or(before.partial),
+            partial: answer
+                .partial
+                .or(now.partial)
+                .or(before.partial)
+                .or(at_first)
+                .or(at_last),
             query,
         })
     }
 
-    /// The sessions that stand behind an access key (`up`: who assumed the role that it belongs to, and so on), the
-    /// nearest first, and those that were made with it (`down`).
-    pub fn role_chain(&self, access_key: &str) -> Result<(Vec<Link>, Vec<Link>), SearchError> {
-        let mut up = Vec::new();
+    /// The sessions that stand behind an access key (who assumed the role that it belongs to, and so on), and those that
+    /// were made with it.
+    pub fn role_chain(&self, access_key: &str) -> Result<Chain, SearchError> {
+        let mut chain = Chain::default();
         let mut key = access_key.to_owned();
         let mut seen = BTreeSet::new();
-        while up.len() < MAX_LINKS && !key.is_empty() && seen.insert(key.clone()) {
-            let mut found = self.assumptions(&format!(
-                "responseElements.credentials.accessKeyId:{}",
-                quoted(&key)
-            ))?;
+        while chain.up.len() < MAX_LINKS && !key.is_empty() && seen.insert(key.clone()) {
+            let query = format!("responseElements.credentials.accessKeyId:{}", quoted(&key));
+            let mut found = self.assumptions(&query, &mut chain)?;
             // The record of the account that asked knows who asked.
             found.sort_by_key(|link| link.by.is_empty());
             let Some(mut link) = found.into_iter().next() else {
                 break;
             };
-            link.elsewhere = self.elsewhere(&link.event)?;
+            link.elsewhere = self.elsewhere(&link.event, &mut chain)?;
             key = link.by.clone();
             if key.is_empty() {
                 key = link
@@ -211,9 +228,8 @@ impl Searcher {
                     .find(|k| !k.is_empty())
                     .unwrap_or_default();
             }
-            up.push(link);
+            chain.up.push(link);
         }
-        let mut down: Vec<Link> = Vec::new();
         let mut open = vec![access_key.to_owned()];
         let mut seen: BTreeSet<String> = open.iter().cloned().collect();
         while let Some(key) = open.pop() {
@@ -221,33 +237,34 @@ impl Searcher {
                 "access_key:{} AND responseElements.credentials.accessKeyId:*",
                 quoted(&key)
             );
-            for mut link in self.assumptions(&query)? {
-                if down.len() >= MAX_LINKS {
-                    return Ok((up, down));
+            for mut link in self.assumptions(&query, &mut chain)? {
+                if chain.down.len() >= MAX_LINKS {
+                    return Ok(chain);
                 }
                 if seen.insert(link.access_key.clone()) {
                     open.push(link.access_key.clone());
-                    link.elsewhere = self.elsewhere(&link.event)?;
-                    down.push(link);
+                    link.elsewhere = self.elsewhere(&link.event, &mut chain)?;
+                    chain.down.push(link);
                 }
             }
         }
-        Ok((up, down))
+        Ok(chain)
     }
 
-    fn assumptions(&self, query: &str) -> Result<Vec<Link>, SearchError> {
+    fn assumptions(&self, query: &str, chain: &mut Chain) -> Result<Vec<Link>, SearchError> {
         let request = Request {
             query: query.to_owned(),
             limit: MAX_LINKS,
             newest_first: true,
             ..Request::default()
         };
-        let hits = self.search(&request)?.hits;
-        Ok(hits.into_iter().map(link).collect())
+        let answer = self.search(&request)?;
+        chain.partial = chain.partial.take().or(answer.partial);
+        Ok(answer.hits.into_iter().map(link).collect())
     }
 
     /// What other accounts recorded of the same action.
-    fn elsewhere(&self, event: &Event) -> Result<Vec<Event>, SearchError> {
+    fn elsewhere(&self, event: &Event, chain: &mut Chain) -> Result<Vec<Event>, SearchError> {
         if event.shared_id.is_empty() {
             return Ok(Vec::new());
         }
@@ -256,7 +273,9 @@ impl Searcher {
             limit: MAX_LINKS,
             ..Request::default()
         };
-        let mut hits = self.search(&request)?.hits;
+        let answer = self.search(&request)?;
+        chain.partial = chain.partial.take().or(answer.partial);
+        let mut hits = answer.hits;
         hits.retain(|other| other.id != event.id);
         Ok(hits)
     }

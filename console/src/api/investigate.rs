@@ -1,6 +1,6 @@
 //! `/api/v1/investigate`: what somebody or something did around a time, what of it is new, and the sessions around it.
 
-use ::search::investigate::{Investigation, Link, Pivot, USUAL_DAYS};
+use ::search::investigate::{Chain, Investigation, Link, Pivot, USUAL_DAYS};
 use axum::Json;
 use axum::extract::State;
 use event::Event;
@@ -36,22 +36,22 @@ pub(crate) async fn get(
         ..::search::Request::default()
     };
     let inside = shared.clone();
-    let (found, up, down) = recorded(&shared, &client, &asked, "Search", move |searcher| {
+    let (found, chain) = recorded(&shared, &client, &asked, "Search", move |searcher| {
         let mut found = searcher.investigate(&pivot)?;
         let events = found.events.iter_mut();
         events.for_each(|e| (inside.app.integrity)(e));
-        let (up, down) = match pivot.field.as_str() {
+        let chain = match pivot.field.as_str() {
             "access_key" => searcher.role_chain(&pivot.value)?,
-            _ => (Vec::new(), Vec::new()),
+            _ => Chain::default(),
         };
-        Ok((found, up, down))
+        Ok((found, chain))
     })
     .await?;
-    Ok(Json(investigation(&found, &up, &down)))
+    Ok(Json(investigation(&found, &chain)))
 }
 
-/// An investigation as JSON: what was found, and for an access key the sessions before (`up`) and after (`down`).
-pub fn investigation(found: &Investigation, up: &[Link], down: &[Link]) -> Value {
+/// An investigation as JSON: what was found, and for an access key the sessions around it.
+pub fn investigation(found: &Investigation, chain: &Chain) -> Value {
     json!({
         "query": found.query,
         "from": found.from,
@@ -63,9 +63,9 @@ pub fn investigation(found: &Investigation, up: &[Link], down: &[Link]) -> Value
         "last_seen": found.last_seen,
         "profile": found.profile,
         "events": found.events.iter().map(Event::to_json).collect::<Vec<_>>(),
-        "assumed_by": up.iter().map(link).collect::<Vec<_>>(),
-        "assumed": down.iter().map(link).collect::<Vec<_>>(),
-        "partial": found.partial,
+        "assumed_by": chain.up.iter().map(link).collect::<Vec<_>>(),
+        "assumed": chain.down.iter().map(link).collect::<Vec<_>>(),
+        "partial": found.partial.as_ref().or(chain.partial.as_ref()),
     })
 }
 

@@ -5,6 +5,7 @@
 //! meanwhile is told as such and shows the alert as it is now.
 
 use ::event::{Event, Id, RuleInfo, Time};
+use ::search::SearchError;
 use alerting::{
     Action, Alert, Delivery, HistoryEntry, Notification, NotificationFilter, State as AlertState,
 };
@@ -31,6 +32,8 @@ struct Found {
     siblings: Vec<Alert>,
     notifications: Vec<Notification>,
     evidence: Vec<Event>,
+    /// Why some of it may be missing here.
+    partial: Option<String>,
     why: Vec<String>,
 }
 
@@ -116,10 +119,16 @@ fn find(shared: &Shared, id: Id) -> Result<Found, ApiError> {
     })?;
     siblings.retain(|a| a.id != id);
     let ids = &alert.finding.evidence;
-    let evidence = shared
-        .app
-        .searcher
-        .events(&ids[..ids.len().min(MAX_EVIDENCE)]);
+    let ids = &ids[..ids.len().min(MAX_EVIDENCE)];
+    // Whoever looks at an alert needs it all the more where an index is away.
+    let (evidence, partial) = match shared.app.searcher.events(ids) {
+        Ok(found) => found,
+        Err(SearchError::Missing(why)) => (Vec::new(), Some(why)),
+        Err(error) => {
+            let why = format!("{}; the log of this node says more", ApiError::from(error));
+            (Vec::new(), Some(why))
+        }
+    };
     // The event that fired it says best why; else any that is still there.
     let fired = evidence
         .iter()
@@ -136,6 +145,7 @@ fn find(shared: &Shared, id: Id) -> Result<Found, ApiError> {
         alert,
         siblings,
         evidence,
+        partial,
         why,
     })
 }
@@ -248,8 +258,10 @@ fn evidence(found: &Found) -> Markup {
     let alert = &found.alert;
     html! {
         section.panel { h2 { "Evidence" span.dim { " " (alert.count) @if alert.count == 1 { " event" } @else { " events" } } }
+            @if let Some(why) = &found.partial { p.wrong role="alert" { "Not all events could be looked for: " (why) } }
             @if found.evidence.is_empty() {
-                p.dim { "The events are not in the index: they are being indexed, or older than what is kept. Their ids:" }
+                @if found.partial.is_none() { p.dim { "The events are not in the index: they are being indexed, or older than what is kept." } }
+                p.dim { "Their ids:" }
                 ul.ids { @for id in alert.finding.event_ids.iter().take(20) { li { code { (Inert(id)) } } } }
             } @else {
                 @let (first, rest) = found.evidence.split_at(found.evidence.len().min(AT_ONCE));

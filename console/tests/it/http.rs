@@ -42,6 +42,7 @@ fn password_config() -> Config {
                 token("t-viewer", Role::Viewer),
                 token("t-analyst", Role::Analyst),
                 token("t-ingest", Role::Ingest),
+                token("t-node", Role::Node),
             ],
             ..AuthConfig::default()
         },
@@ -162,6 +163,7 @@ async fn nobody_gets_in_unless_the_table_says_so() {
                 false,
             ),
             ("ingest", bearer("t-ingest"), access == Access::Ingest),
+            ("node", bearer("t-node"), access == Access::Node),
             ("viewer", bearer("t-viewer"), access == Access::Viewer),
             (
                 "analyst",

@@ -145,7 +145,7 @@ impl World {
             },
         ];
         let app = App {
-            searcher: self.searcher.clone(),
+            searcher: self.searcher.clone().into(),
             store: self.store.clone(),
             rules: Arc::new(move || rules.clone()),
             reload: Arc::new(|| Ok("unchanged".to_owned())),

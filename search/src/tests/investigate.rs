@@ -3,8 +3,8 @@
 use event::{Event, Time};
 
 use super::{NOW, event, folder, searcher};
-use crate::investigate::{Pivot, Usual};
-use crate::{Config, SearchError};
+use crate::investigate::{Chain, Pivot, Usual};
+use crate::{Config, Nodes, SearchError};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -44,7 +44,7 @@ fn what_is_new_stands_out_from_what_is_usual() {
     other.identity = "eve".into();
     events.push(other);
     let dir = folder(&[events]);
-    let searcher = searcher(dir.path(), &Config::default());
+    let searcher = Nodes::from(searcher(dir.path(), &Config::default()));
     let pivot = Pivot {
         field: "identity".into(),
         value: "BOB".into(),
@@ -122,8 +122,8 @@ fn sessions_are_followed_across_accounts() {
         assumed(5, "AKIAEVE", "ASIA9", "111111111111", ""),
     ];
     let dir = folder(&[events]);
-    let searcher = searcher(dir.path(), &Config::default());
-    let (up, down) = searcher.role_chain("ASIA2").unwrap();
+    let searcher = Nodes::from(searcher(dir.path(), &Config::default()));
+    let Chain { up, down, .. } = searcher.role_chain("ASIA2").unwrap();
     let keys: Vec<(&str, &str)> = up
         .iter()
         .map(|l| (l.by.as_str(), l.access_key.as_str()))
@@ -137,7 +137,7 @@ fn sessions_are_followed_across_accounts() {
     );
     let keys: Vec<&str> = down.iter().map(|l| l.access_key.as_str()).collect();
     assert_eq!(keys, ["ASIA3"]);
-    let (up, down) = searcher.role_chain("AKIABOB").unwrap();
+    let Chain { up, down, .. } = searcher.role_chain("AKIABOB").unwrap();
     assert!(up.is_empty());
     let keys: Vec<&str> = down.iter().map(|l| l.access_key.as_str()).collect();
     assert_eq!(keys, ["ASIA1", "ASIA2", "ASIA3"]);
