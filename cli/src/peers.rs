@@ -85,7 +85,8 @@ pub(crate) fn nodes(
     searcher: &Searcher,
     metrics: search::Metrics,
 ) -> anyhow::Result<Nodes> {
-    if config.bus.kafka.is_none() {
+    let searches = roles.contains(&Role::Index) || roles.contains(&Role::Api);
+    if config.bus.kafka.is_none() || !searches {
         return Ok(searcher.clone().into());
     }
     let own = roles.contains(&Role::Index).then(|| searcher.clone());
@@ -306,34 +307,42 @@ mod tests {
         }
     }
 
-    fn ask(address: SocketAddr) -> Result<Reply, Unanswered> {
+    fn way(peer: &Peer, ms: u64) -> Way {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (client, address, token) = client(&peer(format!("http://{address}"))).unwrap();
+        let (client, address, token) = client(peer).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build();
-        let way = Way {
+        Way {
             client,
             address,
             token,
-            timeout: Duration::from_millis(700),
+            timeout: Duration::from_millis(ms),
             ways: Arc::new(Ways(Some(runtime.unwrap()))),
-        };
-        way.ask(&Question {
+        }
+    }
+
+    fn question() -> Question {
+        Question {
             version: search::nodes::VERSION,
             now: event::Time(0),
             ask: Ask::Edges {
                 request: search::Request::default(),
             },
-        })
+        }
+    }
+
+    fn ask(address: SocketAddr, ms: u64) -> Result<Reply, Unanswered> {
+        way(&peer(format!("http://{address}")), ms).ask(&question())
     }
 
     #[test]
     fn whatever_a_node_does_it_is_told_in_words() {
-        let why = |answer| ask(node(answer)).err().unwrap();
-        let whole = r#"{"version":1,"node":1,"nodes":2,"told":{"Ok":{"edges":null}}}"#;
-        assert!(ask(node(http("200 OK", whole))).is_ok());
+        let why = |answer| ask(node(answer), 20_000).err().unwrap();
+        let hurried = |answer| ask(node(answer), 700).err().unwrap();
+        let whole = r#"{"version":1,"node":1,"nodes":2,"covers":[],"told":{"Ok":{"edges":null}}}"#;
+        assert!(ask(node(http("200 OK", whole)), 20_000).is_ok());
         assert_eq!(
             why(http("200 OK", r#"{"version":2,"new":[]}"#)),
             Unanswered::Version
@@ -363,16 +372,96 @@ mod tests {
             Unanswered::Failed("HTTP 307".into())
         );
         // It is asked again, and again, until there is no time left.
-        let busy = why(http("503 later", ""));
+        let busy = hurried(http("503 later", ""));
         assert_eq!(busy, Unanswered::Busy);
-        assert_eq!(why(None), Unanswered::Slow(Duration::from_millis(700)));
+        assert_eq!(hurried(None), Unanswered::Slow(Duration::from_millis(700)));
         // The answer breaks off.
         let cut = "HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\n{\"ver";
         let why = why(Some(cut.into()));
         assert!(matches!(why, Unanswered::Unreachable(_)), "{why}");
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-        let why = ask(nobody.unwrap()).err().unwrap();
+        let why = ask(nobody.unwrap(), 20_000).err().unwrap();
         assert_eq!(why, Unanswered::Unreachable("connection refused".into()));
+    }
+
+    #[test]
+    fn a_node_is_known_by_its_own_authority_and_knows_the_token() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let ca = write("ca.pem", made.cert.pem());
+        let token = write("token", "secret-token\n".to_owned());
+        let server = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let whole = r#"{"version":1,"node":1,"nodes":2,"told":{"Ok":{"edges":null}},"covers":[]}"#;
+        let answer = move |headers: axum::http::HeaderMap| async move {
+            match headers.get("authorization").map(|v| v.as_bytes()) {
+                Some(b"Bearer secret-token") => (StatusCode::OK, whole),
+                _ => (StatusCode::UNAUTHORIZED, ""),
+            }
+        };
+        let router = axum::Router::new().route("/api/v1/index", axum::routing::post(answer));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        server.spawn(async move {
+            let keys = axum_server::tls_rustls::RustlsConfig::from_pem(cert.into(), key.into());
+            let server = axum_server::from_tcp_rustls(listener, keys.await.unwrap()).unwrap();
+            server.serve(router.into_make_service()).await.unwrap();
+        });
+        let with = |token: Option<&std::path::Path>, ca: Option<&std::path::Path>| {
+            let peer = Peer {
+                token_file: token.map(Into::into),
+                ca_file: ca.map(Into::into),
+                ..peer(format!("https://{address}"))
+            };
+            way(&peer, 20_000).ask(&question()).err()
+        };
+        assert_eq!(with(Some(&token), Some(&ca)), None);
+        assert_eq!(with(None, Some(&ca)), Some(Unanswered::Forbidden));
+        let unknown = with(Some(&token), None);
+        assert!(
+            matches!(unknown, Some(Unanswered::Unreachable(_))),
+            "{unknown:?}"
+        );
+    }
+
+    #[test]
+    fn a_start_is_refused_where_a_share_would_be_missing() {
+        let refused = |search: &str, roles: &[Role], kafka: bool| {
+            let kafka = match kafka {
+                true => "bus: {kafka: {brokers: ['b:9092']}}\n",
+                false => "",
+            };
+            let text = format!("{kafka}search: {search}\n");
+            let config = crate::config::parse(&text, &|_| None).unwrap();
+            let roles = roles.iter().copied().collect();
+            check(&config, &roles).err().map(|e| format!("{e:?}"))
+        };
+        let both = "{nodes: 2, node: 1, peers: [{node: 0, url: 'https://a'}, {node: 1, url: 'https://b'}]}";
+        let other = "{nodes: 2, node: 1, peers: [{node: 0, url: 'https://a'}]}";
+        assert_eq!(refused(both, &[Role::Api], true), None);
+        assert_eq!(refused(other, &[Role::Api, Role::Index], true), None);
+        assert_eq!(refused("{nodes: 2}", &[Role::Index], true), None);
+        assert_eq!(refused("{nodes: 2}", &[Role::Api], false), None);
+        assert_eq!(refused("{nodes: 1}", &[Role::Api], true), None);
+        let words = refused(other, &[Role::Api], true).unwrap();
+        assert!(
+            words.contains("share 1 of the index is nowhere to be asked"),
+            "{words}"
+        );
+        assert!(words.contains("hint: name every index node"), "{words}");
+        let words = refused("{nodes: 3}", &[Role::Api], true).unwrap();
+        assert!(words.contains("shares 0, 1, 2"), "{words}");
     }
 
     #[test]

@@ -215,8 +215,9 @@ impl Service {
         }
         if !parts.nodes.shares().is_empty() {
             let (nodes, ended) = (parts.nodes.clone(), self.stop.clone());
+            let bus = Arc::clone(&parts.bus);
             self.spawn("index nodes", move || {
-                watch_nodes(&nodes, &ended);
+                watch_nodes(&nodes, &*bus, &ended);
                 Ok(())
             })?;
         }
@@ -443,12 +444,13 @@ fn micros(seconds: u64) -> i64 {
     seconds.min(i64::MAX / 2_000_000) * 1_000_000
 }
 
-/// Asks the other index nodes how they are, so that people see which is missing before they search.
-fn watch_nodes(nodes: &Nodes, stop: &Stop) {
+/// Asks the other index nodes how they are, so that people see which is missing or behind before they search.
+fn watch_nodes(nodes: &Nodes, bus: &dyn Bus, stop: &Stop) {
     let mut next = Instant::now();
     while !stop.is_stopped() {
         if Instant::now() >= next {
             nodes.look();
+            nodes.measure(bus);
             next = Instant::now() + LOOK;
         }
         std::thread::sleep(Duration::from_millis(100));

@@ -24,7 +24,7 @@ use crate::searcher::Searcher;
 /// Events that are read, at most.
 pub const MAX_SAMPLE: usize = 10_000;
 /// What is read is no more than so many bytes; tests meet it with less.
-const SAMPLE_BYTES: usize = if cfg!(test) { 128 << 10 } else { 24 << 20 };
+const SAMPLE_BYTES: usize = if cfg!(test) { 512 << 10 } else { 24 << 20 };
 /// Fields that are told, at most.
 const MAX_FIELDS: usize = 5_000;
 /// Distinct values of one field that are told apart, at most, and of all fields.

@@ -62,6 +62,7 @@ pub(crate) async fn export(
         by: client.name.clone(),
         tool: evidence.tool.clone(),
         most: super::MAX_EVIDENCE,
+        share: shared.app.searcher.share(),
     };
     let mut details = json!({"query": order.query, "case": order.case, "from": from, "to": to});
     let permit = shared

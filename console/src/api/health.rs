@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use ::search::nodes::Share;
 use alerting::watch::report::{Known, Report};
 use axum::Json;
 use axum::extract::State;
@@ -99,7 +98,7 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Result<Json<Value>, 
             "checks": checks,
             "stages": lags(&shared.app, now),
             "topics": kept(&shared.app),
-            "index_nodes": index_nodes(&shared.app, now),
+            "index_nodes": shared.app.searcher.shares(),
         }))
     })
     .await
@@ -109,43 +108,6 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Result<Json<Value>, 
 pub(crate) async fn sources(State(shared): State<Shared>) -> Result<Json<Report>, ApiError> {
     let report = blocking(move || report(&shared.app, shared.now())).await??;
     Ok(Json(report))
-}
-
-/// An index node as it is seen from here.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct IndexNode {
-    /// What it answers.
-    #[serde(flatten)]
-    pub(crate) share: Share,
-    /// Records of its partitions that it has not indexed yet.
-    pub(crate) records: u64,
-    /// The age of the oldest of them, in seconds; 0 where there is none.
-    pub(crate) seconds: f64,
-}
-
-/// Every index node there should be, and how far each is behind; none where one index is all there is.
-pub(crate) fn index_nodes(app: &App, now: Time) -> Vec<IndexNode> {
-    let shares = app.searcher.shares();
-    let stage = app.stages.iter().find(|s| s.name == "index");
-    let (Some(stage), false) = (stage, shares.is_empty()) else {
-        return Vec::new();
-    };
-    let positions = (stage.positions)();
-    let behind = |share: Share| {
-        let mut node = IndexNode {
-            share,
-            records: 0,
-            seconds: 0.0,
-        };
-        let all = 0..app.bus.partitions(stage.topic);
-        for partition in all.filter(|p| p % node.share.nodes == node.share.node) {
-            let lag = behind(app, stage, partition, &positions, now);
-            node.records += lag.1;
-            node.seconds = node.seconds.max(lag.2);
-        }
-        node
-    };
-    shares.into_iter().map(behind).collect()
 }
 
 /// The next offset that a stage reads of a partition, how many records there are from there on, and the age of the first

@@ -412,6 +412,7 @@ const OPERATIONS: &[Operation] = &[
             ("checks", "object"),
             ("stages", "[]Lag"),
             ("topics", "[]Topic"),
+            ("index_nodes", "array"),
         ],
         ..operation(
             "get",

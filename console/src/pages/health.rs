@@ -1,6 +1,7 @@
 //! Is everything well: checks, how far each stage is behind, what arrives, what was not delivered.
 
 use ::event::Time;
+use ::search::nodes::Share;
 use alerting::watch::report::Report;
 use alerting::{Delivery, Notification, NotificationFilter};
 use axum::extract::{Path, State};
@@ -10,7 +11,7 @@ use maud::{Markup, html};
 use super::alert::delivery;
 use super::layout::{self, Tab};
 use super::{sources, when, when_ago};
-use crate::api::health::{IndexNode, Kept, Lag, checks, index_nodes, kept, lags, report};
+use crate::api::health::{Kept, Lag, checks, kept, lags, report};
 use crate::api::notifications::send_again;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
@@ -22,7 +23,7 @@ const SLOW: f64 = 30.0;
 struct Found {
     checks: Vec<(&'static str, Result<String, String>)>,
     lags: Vec<Lag>,
-    index_nodes: Vec<IndexNode>,
+    index_nodes: Vec<Share>,
     kept: Vec<Kept>,
     sources: Result<Report, ApiError>,
     waiting: Vec<Notification>,
@@ -97,15 +98,15 @@ pub(crate) async fn page(State(shared): State<Shared>, client: Client) -> Result
 }
 
 /// The index nodes: which share each has, and which are missing.
-fn nodes(nodes: &[IndexNode], now: Time) -> Markup {
+fn nodes(nodes: &[Share], now: Time) -> Markup {
     html! {
         section.panel #index-nodes { h2 { "Index nodes" }
-            @if nodes.iter().any(|n| !n.share.answers) {
+            @if nodes.iter().any(|n| !n.answers) {
                 p.wrong role="alert" { "Searches are answered without the share of a node that is missing, and say so. Its events are not lost: they wait on the log and on its disk." }
             }
             table.cards {
                 thead { tr { th { "Share" } th { "Node" } th { "State" } th.num { "Events" } th { "From" } th { "To" } th.num { "Behind" } th.num { "Seconds" } } }
-                tbody { @for IndexNode { share, records, seconds } in nodes { tr {
+                tbody { @for share in nodes { tr {
                     td data-label="Share" { b { (share.node) } " of " (share.nodes) }
                     td data-label="Node" { (Inert(&share.name)) }
                     td data-label="State" {
@@ -117,8 +118,8 @@ fn nodes(nodes: &[IndexNode], now: Time) -> Markup {
                     td.num data-label="Events" { @if let Some(state) = state { (state.events) } }
                     td data-label="From" { @if let Some(time) = state.and_then(|s| s.earliest) { (when(time)) } }
                     td data-label="To" { @if let Some(time) = state.and_then(|s| s.latest) { (when(time)) } }
-                    td.num data-label="Behind" { (records) }
-                    td.num data-label="Seconds" { span.wrong[*seconds > SLOW] { (format!("{seconds:.1}")) } }
+                    td.num data-label="Behind" { (share.records) }
+                    td.num data-label="Seconds" { span.wrong[share.seconds > SLOW] { (format!("{:.1}", share.seconds)) } }
                 } } }
             }
         }
@@ -143,7 +144,7 @@ fn find(shared: &Shared, now: Time) -> Result<Found, ApiError> {
     Ok(Found {
         checks: checks(&shared.app).into_iter().collect(),
         lags: lags(&shared.app, now),
-        index_nodes: index_nodes(&shared.app, now),
+        index_nodes: shared.app.searcher.shares(),
         kept: kept(&shared.app),
         sources: report(&shared.app, now),
         waiting: notifications(vec![

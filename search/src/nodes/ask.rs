@@ -102,6 +102,21 @@ pub enum Ask {
     State,
 }
 
+impl Ask {
+    /// The request that it is about, where it is about one.
+    pub(super) fn request(&self) -> Option<&Request> {
+        match self {
+            Ask::Page { request, .. }
+            | Ask::Tally { request, .. }
+            | Ask::Sample { request, .. }
+            | Ask::Edges { request }
+            | Ask::Bars { request, .. }
+            | Ask::Explain { request } => Some(request),
+            Ask::Events { .. } | Ask::State => None,
+        }
+    }
+}
+
 /// What an index node answers.
 #[derive(Serialize, Deserialize)]
 pub struct Reply {
@@ -113,6 +128,8 @@ pub struct Reply {
     pub nodes: u32,
     /// What it tells, or why not.
     pub told: Result<Told, Refusal>,
+    /// What of the log the splits cover that were asked: partition, first offset, one past the last.
+    pub covers: Vec<(u32, u64, u64)>,
 }
 
 /// What an index tells; [`super::Nodes`] reads it.
@@ -284,10 +301,15 @@ impl Searcher {
             VERSION => self.told(&question.ask, question.now).map_err(refusal),
             _ => Err(Refusal::Version),
         };
+        let covers = match told {
+            Ok(_) => self.covers(question.ask.request(), question.now),
+            Err(_) => Vec::new(),
+        };
         Reply {
             version: VERSION,
             node: self.config().node,
             nodes: self.config().nodes,
+            covers,
             told: told.map(|mut content| {
                 if let Content::Tally(tallies) = &mut content {
                     tallies.bound_for_sending();
@@ -295,6 +317,30 @@ impl Searcher {
                 Told(content)
             }),
         }
+    }
+
+    /// What of the log the splits cover that a request reaches.
+    pub(super) fn covers(&self, request: Option<&Request>, now: Time) -> Vec<(u32, u64, u64)> {
+        let Some(request) = request else {
+            return Vec::new();
+        };
+        let Ok(splits) = self.splits(&self.run(request, now)) else {
+            return Vec::new();
+        };
+        let mut all: Vec<(u32, u64, u64)> = splits
+            .iter()
+            .flat_map(|split| split.meta.offsets.iter().copied())
+            .filter(|(_, from, to)| from < to)
+            .collect();
+        all.sort_unstable();
+        let mut joined: Vec<(u32, u64, u64)> = Vec::new();
+        for (partition, from, to) in all {
+            match joined.last_mut() {
+                Some(last) if last.0 == partition && from <= last.2 => last.2 = last.2.max(to),
+                _ => joined.push((partition, from, to)),
+            }
+        }
+        joined
     }
 
     /// What this index tells.

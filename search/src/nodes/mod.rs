@@ -8,15 +8,17 @@
 //! there if all were asked ([`Nodes::event`]). No answer of a part is ever given as the whole.
 //!
 //! What is asked further of an index is made of these questions and stands beside them: `walk` and `investigate`.
-//! [`Nodes::look`] is called from time to time, so that people see which node is away before they search.
+//! [`Nodes::look`] and [`Nodes::measure`] are called from time to time, so that people see which node is away or behind
+//! before they search.
 
 mod ask;
+mod gather;
 mod part;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use event::{Clock, Event, Id, Time};
 
@@ -32,6 +34,7 @@ use crate::searcher::Searcher;
 pub use ask::{Ask, MAX_REPLY, Node, Question, Refusal, Reply, State, Told, Unanswered, VERSION};
 use ask::{Content, MAX_IDS};
 pub(crate) use ask::{Frame, PAGE_BYTES};
+use gather::{OTHER, and, said};
 pub(crate) use part::Part;
 use watch::Seen;
 pub use watch::Share;
@@ -61,51 +64,17 @@ pub struct Other {
     pub way: Arc<dyn Node>,
 }
 
-/// What nodes told, and what there is to say of those that did not.
-struct All<T> {
-    /// With the words for whose it is; empty if there is one node only.
-    parts: Vec<(String, T)>,
-    missing: Vec<String>,
-}
-
-impl<T> All<T> {
-    /// Why this is not everything, where it is not.
-    fn partial(&self) -> Option<String> {
-        (!self.missing.is_empty()).then(|| self.missing.join("; "))
-    }
-
-    /// All of it, or nothing.
-    fn whole(self) -> Result<Vec<T>, SearchError> {
-        match self.partial() {
-            None => Ok(self.parts.into_iter().map(|(_, part)| part).collect()),
-            Some(why) => Err(SearchError::Missing(why)),
-        }
-    }
-}
-
-/// Two reasons why something is not whole.
-fn and(one: Option<String>, other: Option<String>) -> Option<String> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(format!("{one}; {other}")),
-        (one, other) => one.or(other),
-    }
-}
-
-/// A reason with the node that gave it.
-fn said(name: &str, why: Option<String>) -> Option<String> {
-    why.map(|why| match name {
-        "" => why,
-        name => format!("{name}: {why}"),
-    })
-}
-
 impl From<Searcher> for Nodes {
     /// One index, whatever its share is.
     fn from(own: Searcher) -> Nodes {
         Nodes(Arc::new(Inner {
             others: Vec::new(),
             unasked: Vec::new(),
-            config: own.config().clone(),
+            config: Config {
+                nodes: 1,
+                node: 0,
+                ..own.config().clone()
+            },
             metrics: own.metrics().clone(),
             clock: own.clock(),
             own: Some(own),
@@ -162,141 +131,6 @@ impl Nodes {
         self.0.others.is_empty() && self.0.unasked.is_empty()
     }
 
-    /// Asks all nodes at the same time. `take` takes out what was asked for, or says what is wrong with it.
-    fn all<T: Send>(
-        &self,
-        ask: Ask,
-        now: Time,
-        take: impl Fn(Content) -> Result<T, &'static str> + Sync,
-    ) -> Result<All<T>, SearchError> {
-        let own = || {
-            let own = self.0.own.as_ref()?;
-            let told = own.told(&ask, now);
-            // Its own index answers what it is asked.
-            Some(told.and_then(|c| take(c).map_err(|why| SearchError::Cut(why.to_owned()))))
-        };
-        if self.is_one()
-            && let Some(told) = own()
-        {
-            return Ok(All {
-                parts: vec![(String::new(), told?)],
-                missing: Vec::new(),
-            });
-        }
-        let question = Question {
-            version: VERSION,
-            now,
-            ask: ask.clone(),
-        };
-        let (own, others) = std::thread::scope(|scope| {
-            let (question, take) = (&question, &take);
-            let ask_one = |other| scope.spawn(move || self.one(other, question, take));
-            let asked: Vec<_> = self.0.others.iter().map(ask_one).collect();
-            let own = own();
-            let others: Vec<Result<T, Missing>> = asked
-                .into_iter()
-                .map(|thread| {
-                    let failed = || Missing::Node(Unanswered::Failed("a defect".to_owned()));
-                    thread.join().unwrap_or_else(|_| Err(failed()))
-                })
-                .collect();
-            (own, others)
-        });
-        let mut all = All {
-            parts: Vec::new(),
-            missing: Vec::new(),
-        };
-        let (node, nodes) = self.share();
-        match own {
-            None => {}
-            Some(Ok(part)) => all
-                .parts
-                .push((format!("index node {node}, this one"), part)),
-            Some(Err(SearchError::Index { path, source })) => {
-                all.missing.push(format!(
-                    "index node {node}, this one, cannot read its index: look at its log"
-                ));
-                // With nothing else to tell it is what there is to say.
-                if self.0.others.is_empty() {
-                    return Err(SearchError::Index { path, source });
-                }
-            }
-            Some(Err(error)) => return Err(error),
-        }
-        for (other, told) in self.0.others.iter().zip(others) {
-            let name = format!("index node {} ({})", other.node, other.name);
-            match told {
-                Ok(part) => all.parts.push((name, part)),
-                Err(Missing::Node(why)) => all.missing.push(format!("{name} {why}")),
-                Err(Missing::Question(error)) => return Err(error),
-            }
-        }
-        for node in &self.0.unasked {
-            all.missing.push(format!(
-                "index node {node} of {nodes} is not asked: `search.peers` does not name it"
-            ));
-        }
-        if all.parts.is_empty() {
-            return Err(SearchError::Missing(all.missing.join("; ")));
-        }
-        Ok(all)
-    }
-
-    /// Asks one other node, and counts what came of it.
-    fn one<T>(
-        &self,
-        other: &Other,
-        question: &Question,
-        take: impl Fn(Content) -> Result<T, &'static str>,
-    ) -> Result<T, Missing> {
-        let start = Instant::now();
-        let told = other.way.ask(question).map_err(Missing::Node);
-        let told = told.and_then(|reply| self.read(other.node, reply, take));
-        let metrics = &self.0.metrics;
-        let node = other.node.to_string();
-        let outcome = match &told {
-            Ok(_) | Err(Missing::Question(_)) => "answered",
-            Err(Missing::Node(why)) => why.kind(),
-        };
-        metrics
-            .node_asks
-            .with_label_values(&[node.as_str(), outcome])
-            .inc();
-        let took = start.elapsed().as_secs_f64();
-        let seconds = metrics.node_seconds.with_label_values(&[node.as_str()]);
-        seconds.observe(took);
-        told
-    }
-
-    /// What a node says, if it is the right one and it makes sense.
-    fn read<T>(
-        &self,
-        node: u32,
-        reply: Reply,
-        take: impl Fn(Content) -> Result<T, &'static str>,
-    ) -> Result<T, Missing> {
-        if reply.version != VERSION {
-            return Err(Missing::Node(Unanswered::Version));
-        }
-        if (reply.node, reply.nodes) != (node, self.0.config.nodes) {
-            return Err(Missing::Node(Unanswered::Share {
-                node: reply.node,
-                nodes: reply.nodes,
-            }));
-        }
-        match reply.told {
-            Ok(Told(content)) => {
-                take(content).map_err(|why| Missing::Node(Unanswered::Wrong(why.to_owned())))
-            }
-            Err(Refusal::Timeout(ms)) => Err(Missing::Question(SearchError::Timeout(
-                Duration::from_millis(ms),
-            ))),
-            Err(Refusal::Buckets) => Err(Missing::Question(Tallies::too_many_times())),
-            Err(Refusal::Version) => Err(Missing::Node(Unanswered::Version)),
-            Err(Refusal::Failed(why)) => Err(Missing::Node(Unanswered::Failed(why))),
-        }
-    }
-
     /// Answers a request.
     ///
     /// # Errors
@@ -328,7 +162,7 @@ impl Nodes {
             Content::Page(part) => part.check(request).map(|()| part),
             _ => Err(OTHER),
         })?;
-        let missing = all.partial();
+        let (missing, twice) = (all.partial(), all.twice);
         let parts = all.parts.into_iter().map(|(name, mut part)| {
             part.partial = said(&name, part.partial);
             part
@@ -337,6 +171,10 @@ impl Nodes {
             true => parts.last().unwrap_or_default(),
             false => part::merge(parts.collect(), request),
         };
+        if twice {
+            part.total = None;
+            part.repeated = true;
+        }
         if missing.is_some() {
             part.total = None;
             // Whoever is missing may know the field.
@@ -344,6 +182,9 @@ impl Nodes {
             part.partial = and(missing, part.partial);
         }
         let mut answer = part.answer(request.kind);
+        if request.after.is_none() {
+            answer.notes.extend(self.behind());
+        }
         answer.took = start.elapsed();
         Ok(answer)
     }
@@ -368,7 +209,7 @@ impl Nodes {
             Content::Tally(tallies) if tallies.fit(aggs) => Ok(tallies),
             _ => Err(OTHER),
         })?;
-        let mut partial = all.partial();
+        let mut partial = all.miscounted();
         let mut merged: Option<Tallies> = None;
         for (name, mut tallies) in all.parts {
             partial = and(partial, said(&name, tallies.partial.take()));
@@ -399,7 +240,7 @@ impl Nodes {
             Content::Sample(sample) => Ok(sample),
             _ => Err(OTHER),
         })?;
-        let mut partial = all.partial();
+        let mut partial = all.miscounted();
         let mut samples = Vec::new();
         for (name, mut sample) in all.parts {
             partial = and(partial, said(&name, sample.partial.take()));
@@ -429,10 +270,11 @@ impl Nodes {
                 let ask = Ask::Edges {
                     request: request.clone(),
                 };
-                let all = self.all(ask, now, |content| match content {
+                let mut all = self.all(ask, now, |content| match content {
                     Content::Edges(edges) => Ok(edges),
                     _ => Err(OTHER),
                 })?;
+                all.twice = false;
                 let known = all.whole()?.into_iter().flatten();
                 known.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
             }
@@ -535,15 +377,4 @@ impl Nodes {
             (_, Some(why)) => Err(SearchError::Missing(why)),
         }
     }
-}
-
-/// What is wrong with an answer to another question.
-const OTHER: &str = "an answer to another question";
-
-/// Why there is nothing of a node.
-enum Missing {
-    /// It did not answer.
-    Node(Unanswered),
-    /// Nobody can answer this question.
-    Question(SearchError),
 }

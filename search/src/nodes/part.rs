@@ -107,7 +107,7 @@ impl Part {
         let mut notes = self.unknown.words(kind);
         if self.repeated {
             notes.push(
-                "some events stand on several index nodes: each is shown once, and the total is not known"
+                "some events stand on more than one index node: each is shown once, and how many there are is not known"
                     .to_owned(),
             );
         }

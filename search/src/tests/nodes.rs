@@ -1,6 +1,6 @@
 //! One search over several indexes: the same as over one that has it all; and never a part that looks like the whole.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::aggregate::{Aggregate, Aggregations, parse};
 use crate::investigate::Pivot;
 use crate::nodes::{Node, Other, Question, Refusal, Reply, Unanswered};
 use crate::{Answer, Config, Kind, Nodes, Request, SearchError, Searcher};
+use bus::Bus;
 
 /// A node at the other end of a wire, whose answers something may be done to.
 struct Wire {
@@ -45,8 +46,17 @@ struct World {
     _folders: Vec<tempfile::TempDir>,
 }
 
-/// One index of all parts, and one of each behind wires; the first is this node's own if `own` says so.
+/// One index of all parts, and one of each behind wires; the first is this node's own if `own` says so. What becomes of
+/// the answers of node 1 is `deed`.
 fn world(parts: &[Vec<Event>], own: bool, deed: &Deed) -> World {
+    world_of(parts, own, &|node| match node {
+        1 => deed.clone(),
+        _ => honest(),
+    })
+}
+
+/// The same with a deed for each.
+fn world_of(parts: &[Vec<Event>], own: bool, deed: &dyn Fn(usize) -> Deed) -> World {
     let whole = folder(parts);
     let one = searcher(whole.path(), &Config::default());
     let mut folders = vec![whole];
@@ -68,10 +78,7 @@ fn world(parts: &[Vec<Event>], own: bool, deed: &Deed) -> World {
         name: format!("https://index-{node}"),
         way: Arc::new(Wire {
             index: index.clone(),
-            deed: match node {
-                1 => deed.clone(),
-                _ => honest(),
-            },
+            deed: deed(node),
         }),
     });
     let config = Config {
@@ -470,7 +477,7 @@ fn what_stands_on_two_nodes_is_shown_once_and_not_counted() {
     let answer = world.nodes.search(&all("")).unwrap();
     assert_eq!(ids(&answer), [1, 2]);
     assert_eq!((answer.total, answer.partial), (None, None));
-    assert!(answer.notes[0].contains("several index nodes"));
+    assert!(answer.notes[0].contains("more than one index node"));
 }
 
 /// A count that takes too long is refused by several nodes as by one, and a slow part of an answer says whose it is.
@@ -525,6 +532,70 @@ fn shares_that_nobody_is_named_for_are_missing() {
     ));
 }
 
+/// After `search.nodes` was changed, the end of a partition stands on two nodes: counts that reach there say so.
+#[test]
+fn what_counts_twice_is_said() {
+    let three = |covers: Value| {
+        let parts = [1, 2, 3].map(|i| vec![event(i, i as i64, "{}")]);
+        world_of(&parts, true, &|node| {
+            let covers = match node {
+                1 => covers.clone(),
+                _ => serde_json::json!([[3, 200, 300], [4, 9 * node, 9 * node + 9]]),
+            };
+            Arc::new(move |reply| {
+                reply["covers"] = covers.clone();
+                Ok(())
+            })
+        })
+    };
+    let apart = three(serde_json::json!([[3, 100, 200], [5, 0, 9]]));
+    let answer = apart.nodes.search(&all("")).unwrap();
+    assert_eq!((answer.total, answer.notes.len()), (Some(3), 0));
+    let twice = three(serde_json::json!([[3, 100, 201]]));
+    let answer = twice.nodes.search(&all("")).unwrap();
+    assert_eq!((answer.total, answer.partial), (None, None));
+    assert!(answer.notes[0].contains("more than one index node"));
+    let counted = twice
+        .nodes
+        .aggregate(&all(""), &parse("count()", 1).unwrap());
+    assert!(counted.unwrap().partial.unwrap().contains("count twice"));
+    assert!(twice.nodes.histogram(&all(""), 3).is_err());
+}
+
+/// A node that has yet to index what came in long ago is no missing one, but who searches is told.
+#[test]
+fn who_is_behind_is_said() {
+    let world = two(honest());
+    let folder = tempfile::tempdir().unwrap();
+    let options = bus::config::Options::default();
+    let partitions = options.partitions.events;
+    let log = bus::embedded::EmbeddedBus::open(folder.path(), options).unwrap();
+    let old = event(1, 1, "{}");
+    // One of them falls to node 1.
+    let key = (0..1_000_u32)
+        .map(|n| n.to_string())
+        .find(|key| bus::partition_of(key.as_bytes(), partitions) % 2 == 1);
+    let record = bus::Record {
+        key: bytes::Bytes::from(key.unwrap()),
+        value: old.encode().into(),
+        time: NOW.plus(-3_600_000_000),
+    };
+    log.append(bus::Topic::Events, vec![record.clone(), record])
+        .unwrap();
+    world.nodes.measure(&log);
+    let shares = world.nodes.shares();
+    assert_eq!((shares[0].records, shares[1].records), (0, 2));
+    assert!((shares[1].seconds - 3_600.0).abs() < 1.0);
+    let answer = world.nodes.search(&all("")).unwrap();
+    assert_eq!((answer.total, answer.partial), (Some(20), None));
+    assert_eq!(
+        answer.notes,
+        [
+            "index node 1 is 60 minutes behind: of what has come in since then, 2 records of its share are not found yet"
+        ]
+    );
+}
+
 #[test]
 fn questions_of_another_version_are_answered_with_ones_own() {
     let dir = folder(&[]);
@@ -551,7 +622,7 @@ fn large_events_come_in_more_than_one_answer() {
             event(
                 i,
                 i as i64,
-                &format!(r#"{{"n":{i},"x":"{}"}}"#, "y".repeat(4_000)),
+                &format!(r#"{{"n":{i},"x":"{}"}}"#, "y".repeat(16_000)),
             )
         })
         .collect();
@@ -581,10 +652,14 @@ fn large_events_come_in_more_than_one_answer() {
 #[test]
 fn who_is_missing_is_seen_before_anybody_searches() {
     let away = Arc::new(AtomicBool::new(false));
-    let gone = Arc::clone(&away);
-    let world = two(Arc::new(move |_| match gone.load(Ordering::SeqCst) {
-        true => Err(Unanswered::Unreachable("connection refused".into())),
-        false => Ok(()),
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (gone, counted) = (Arc::clone(&away), Arc::clone(&asked));
+    let world = two(Arc::new(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        match gone.load(Ordering::SeqCst) {
+            true => Err(Unanswered::Unreachable("connection refused".into())),
+            false => Ok(()),
+        }
     }));
     let shares = world.nodes.shares();
     assert!(shares[0].answers && !shares[1].answers, "not asked yet");
@@ -594,7 +669,13 @@ fn who_is_missing_is_seen_before_anybody_searches() {
     assert_eq!(shares[1].state.as_ref().unwrap().events, 10);
     away.store(true, Ordering::SeqCst);
     world.nodes.look();
+    let count = asked.load(Ordering::SeqCst);
+    assert_says(&world.nodes, "cannot be reached (connection refused)");
+    assert!(asked.load(Ordering::SeqCst) > count, "once is no reason");
     world.nodes.look();
+    let count = asked.load(Ordering::SeqCst);
+    assert_says(&world.nodes, "cannot be reached (connection refused)");
+    assert_eq!(asked.load(Ordering::SeqCst), count, "nobody waits for it");
     let shares = world.nodes.shares();
     assert_eq!(shares[1].missing_since, Some(NOW));
     assert!(
@@ -608,6 +689,7 @@ fn who_is_missing_is_seen_before_anybody_searches() {
     away.store(false, Ordering::SeqCst);
     world.nodes.look();
     assert!(world.nodes.shares()[1].answers);
+    assert_eq!(world.nodes.search(&all("")).unwrap().total, Some(20));
     assert!(Nodes::from(world.one.clone()).shares().is_empty());
 }
 
@@ -630,7 +712,7 @@ fn findings_of_several_nodes_are_one_list() {
         .unwrap()
     };
     let page = |node: u32, findings: Vec<Value>| {
-        serde_json::json!({"version": 1, "node": node, "nodes": 2, "told": {"Ok": {"page": {
+        serde_json::json!({"version": 1, "node": node, "nodes": 2, "covers": [], "told": {"Ok": {"page": {
             "hits": [], "findings": findings, "total": 2, "partial": null,
             "unknown": {"fields": []}, "next": null,
         }}}})
