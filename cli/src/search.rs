@@ -397,7 +397,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]
 fn warn(words: &str) {
-    eprintln!("warning: this answer is not complete: {words}");
+    eprintln!(
+        "warning: this answer is not complete: {}",
+        event::inert::text(words)
+    );
 }
 
 #[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]

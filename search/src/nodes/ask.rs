@@ -296,7 +296,11 @@ impl Searcher {
     }
 
     /// Answers another node.
-    pub fn reply(&self, question: Question) -> Reply {
+    pub fn reply(&self, mut question: Question) -> Reply {
+        // Whoever asks, an answer has its bounds.
+        if let Ask::Page { bytes, .. } = &mut question.ask {
+            *bytes = (*bytes).min(PAGE_BYTES);
+        }
         let told = match question.version {
             VERSION => self.told(&question.ask, question.now).map_err(refusal),
             _ => Err(Refusal::Version),

@@ -14,6 +14,9 @@ use super::{Nodes, Other};
 use crate::aggregate::Tallies;
 use crate::request::SearchError;
 
+/// Of the words of another node no more is told, in characters.
+const MAX_WORDS: usize = 200;
+
 /// What nodes told, and what there is to say of those that did not.
 pub(super) struct All<T> {
     /// With the words for whose it is; empty if there is one node only.
@@ -213,7 +216,12 @@ impl Nodes {
             ))),
             Err(Refusal::Buckets) => Err(Missing::Question(Tallies::too_many_times())),
             Err(Refusal::Version) => Err(Missing::Node(Unanswered::Version)),
-            Err(Refusal::Failed(why)) => Err(Missing::Node(Unanswered::Failed(why))),
+            Err(Refusal::Failed(why)) => {
+                // Words from outside, which people will read.
+                let why: String = why.chars().take(MAX_WORDS).collect();
+                let why = event::inert::text(&why).to_string();
+                Err(Missing::Node(Unanswered::Failed(why)))
+            }
         }
     }
 }

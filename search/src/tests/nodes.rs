@@ -308,13 +308,13 @@ fn a_node_that_is_another_one_is_named() {
         assert_says(&world.nodes, words);
     }
     let refused = two(Arc::new(|reply| {
-        reply["told"] = serde_json::json!({"Err": {"failed": "its index cannot be read"}});
+        let words = format!("its index cannot be read\u{1b}[2J{}", "!".repeat(10_000));
+        reply["told"] = serde_json::json!({"Err": {"failed": words}});
         Ok(())
     }));
-    assert_says(
-        &refused.nodes,
-        "could not answer (its index cannot be read)",
-    );
+    assert_says(&refused.nodes, "could not answer (its index cannot be read");
+    let said = refused.nodes.search(&all("")).unwrap().partial.unwrap();
+    assert!(said.len() < 600 && !said.contains('\u{1b}'), "{said}");
     let older = two(Arc::new(|reply| {
         reply["told"] = serde_json::json!({"Err": "version"});
         Ok(())
