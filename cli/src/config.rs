@@ -260,6 +260,7 @@ impl Config {
                 .into_iter()
                 .map(|p| format!("search.{p}")),
         );
+        problems.extend(crate::peers::problems(self));
         if let Err(errors) = alerting::Policy::new(&self.alerting) {
             problems.extend(errors.iter().map(ToString::to_string));
         } else if let Err(errors) = alerting::notifier::build(&self.alerting) {

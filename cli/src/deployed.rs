@@ -8,6 +8,7 @@ use prometheus::{IntCounter, Registry};
 use serde_json::Value;
 
 use crate::config;
+use crate::role::{Role, Roles};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -175,13 +176,14 @@ fn every_alarm_is_explained() {
 }
 
 /// A configuration of `deploy/` with its secrets in another place.
-fn check_configuration(path: &str, secrets: &Path, node: &str) {
+fn check_configuration(path: &str, secrets: &Path, node: &str) -> config::Config {
     let text = read(path).replace("/run/secrets", secrets.to_str().unwrap());
     let config = config::parse(&text, &|name| {
         (name == "SEARCH_NODE").then(|| node.to_owned())
     })
     .unwrap_or_else(|e| panic!("{path}: {e}"));
     config::check(&config, Some(Path::new(path)), true).unwrap_or_else(|e| panic!("{path}: {e:#}"));
+    config
 }
 
 #[test]
@@ -194,9 +196,15 @@ fn every_configuration_starts() {
     let sha = "0123456789abcdef".repeat(4);
     write("metrics_sha256", &sha);
     write("ingest_sha256", &sha);
+    write("node_sha256", &sha);
+    write("node_token", "t\n");
     check_configuration("deploy/trailwarden.yaml", secrets.path(), "0");
     for node in ["0", "1"] {
-        check_configuration("deploy/cluster/trailwarden.yaml", secrets.path(), node);
+        let config = check_configuration("deploy/cluster/trailwarden.yaml", secrets.path(), node);
+        for role in [Role::Api, Role::Index] {
+            crate::peers::check(&config, &Roles::from([role])).unwrap();
+        }
+        assert_eq!(config.search.unasked(false), Vec::<u32>::new());
     }
 }
 

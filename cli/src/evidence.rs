@@ -202,6 +202,10 @@ fn from_folder(args: &ExportArgs) -> anyhow::Result<Vec<u8>> {
         by: user(),
         tool: tool(),
         most: args.most,
+        share: match config.bus.kafka {
+            Some(_) => (config.search.node, config.search.nodes),
+            None => (0, 1),
+        },
     };
     let beside = tempfile::tempdir().context("cannot make a folder for a moment")?;
     let log = Log::open_beside(&config, beside.path()).map_err(|error| match error.downcast_ref() {

@@ -23,6 +23,7 @@ mod inventory;
 mod live_rules;
 mod log;
 mod look;
+mod peers;
 mod reconcile;
 mod redaction;
 mod reveal;

@@ -19,7 +19,7 @@ use detect::rule_set::RuleSet;
 use prometheus::Registry;
 use search::aggregate::{self, Aggregations};
 use search::export::{self, ExportError, Writer};
-use search::{Request, SearchError, Searcher};
+use search::{Nodes, Request, SearchError, Searcher};
 
 use crate::clock;
 use crate::exit::{Outcome, Usage};
@@ -219,6 +219,7 @@ pub(crate) fn run(args: &SearchArgs) -> anyhow::Result<Outcome> {
     let source = Source::of(args)?;
     if args.explain {
         let explained = source.explain(&request)?;
+        explained.partial.iter().for_each(|why| warn(why));
         return finish(output::explanation(format, &explained, &mut out), &mut out);
     }
     if args.fields {
@@ -405,7 +406,8 @@ impl Source {
         let understood = searcher.explain(request).map_err(explained)?;
         understood.notes.iter().for_each(|words| note(words));
         let mut writer = Writer::new(format, &mut out)?;
-        let walked = searcher.walk(request, most, |event| writer.write(event));
+        let nodes = Nodes::from((**searcher).clone());
+        let walked = nodes.walk(request, most, |event| writer.write(event));
         match walked {
             Ok(_) => Ok(writer.finish()?),
             Err(ExportError::Search(error)) => Err(explain(error, &request.query)),
@@ -455,7 +457,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]
 fn warn(words: &str) {
-    eprintln!("warning: this answer is not complete: {words}");
+    eprintln!(
+        "warning: this answer is not complete: {}",
+        event::inert::text(words)
+    );
 }
 
 #[expect(clippy::print_stderr, reason = "a command talks to people on stderr")]

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alerting::watch;
 use anyhow::Context;
@@ -23,7 +23,7 @@ use detect::rule_set::RuleSet;
 use detect::{tracker, window};
 use event::Time;
 use prometheus::Registry;
-use search::Searcher;
+use search::{Nodes, Searcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock;
@@ -34,6 +34,7 @@ use crate::heartbeat::{self, Heartbeat};
 use crate::inventory::LiveInventory;
 use crate::live_rules::LiveRules;
 use crate::log::Log;
+use crate::peers;
 use crate::redaction;
 use crate::role::{Role, Roles};
 use crate::rules::RuleArgs;
@@ -41,6 +42,9 @@ use web::listen;
 
 /// How long stages get to finish what they have.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// How often other index nodes are asked how they are.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How many times it is remembered where the log ended while the match stage is behind.
 const MOST_ENDS: usize = 1_000;
@@ -64,6 +68,8 @@ struct Parts {
     bus: Arc<dyn Bus>,
     log: Log,
     searcher: Searcher,
+    /// What searches ask: this index and those of other nodes.
+    nodes: Nodes,
     search_metrics: search::Metrics,
     store: Arc<alerting::Store>,
     registry: Registry,
@@ -84,6 +90,7 @@ impl Service {
         if roles.contains(&Role::Ingest) {
             redaction::check(config)?;
         }
+        peers::check(config, roles)?;
         // The listener comes first: a second process must not even open the data.
         let listener = listen(config.listen)?;
         let address = listener
@@ -117,8 +124,8 @@ impl Service {
             std::thread::sleep(Duration::from_millis(100));
         }
         tracing::info!("stopping");
-        let deadline = std::time::Instant::now() + GRACE;
-        while self.running.load(Ordering::SeqCst) > 0 && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + GRACE;
+        while self.running.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
         let mut all = true;
@@ -205,6 +212,14 @@ impl Service {
             let (log, ended) = (parts.log.clone(), self.stop.clone());
             let every = Duration::from_secs(config.evidence.every_seconds);
             self.spawn("evidence", move || keeper.run(&log, every, &ended))?;
+        }
+        if !parts.nodes.shares().is_empty() {
+            let (nodes, ended) = (parts.nodes.clone(), self.stop.clone());
+            let bus = Arc::clone(&parts.bus);
+            self.spawn("index nodes", move || {
+                watch_nodes(&nodes, &*bus, &ended);
+                Ok(())
+            })?;
         }
         let (log, ended) = (parts.log.clone(), self.stop.clone());
         let keeper = parts.evidence.clone();
@@ -429,6 +444,19 @@ fn micros(seconds: u64) -> i64 {
     seconds.min(i64::MAX / 2_000_000) * 1_000_000
 }
 
+/// Asks the other index nodes how they are, so that people see which is missing or behind before they search.
+fn watch_nodes(nodes: &Nodes, bus: &dyn Bus, stop: &Stop) {
+    let mut next = Instant::now();
+    while !stop.is_stopped() {
+        if Instant::now() >= next {
+            nodes.look();
+            nodes.measure(bus);
+            next = Instant::now() + LOOK;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Drops what is older than its retention, tells the lag of every consumer, and ends the service when the log takes no
 /// more writes: only a new start can tell what reached the disk.
 fn keep_house(log: &Log, ledger: Option<&Ledger>, stop: &Stop) -> anyhow::Result<()> {
@@ -477,6 +505,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
             config.index_dir().display()
         )
     })?;
+    let nodes = peers::nodes(config, roles, &searcher, search_metrics.clone())?;
     let evidence = Keeper::open(config, roles, &log, &registry)?;
     if let Some(keeper) = &evidence {
         searcher.attest(keeper.shared());
@@ -503,6 +532,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         bus: log.bus(),
         log,
         searcher,
+        nodes,
         search_metrics,
         store: Arc::new(store),
         registry,

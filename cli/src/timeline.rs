@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use event::{Event, Time};
-use search::investigate::{Aspect, Middle, PIVOTS, Pivot, USUAL_DAYS};
+use search::Nodes;
+use search::investigate::{Aspect, Chain, Middle, PIVOTS, Pivot, USUAL_DAYS};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -133,13 +134,13 @@ pub(crate) fn run(args: &TimelineArgs) -> anyhow::Result<Outcome> {
 }
 
 fn of_index(data: &Path, pivot: &Pivot) -> anyhow::Result<Value> {
-    let searcher = crate::search::open_index(data)?;
+    let searcher = Nodes::from(crate::search::open_index(data)?);
     let found = searcher.investigate(pivot)?;
-    let (up, down) = match pivot.field.as_str() {
+    let chain = match pivot.field.as_str() {
         "access_key" => searcher.role_chain(&pivot.value)?,
-        _ => (Vec::new(), Vec::new()),
+        _ => Chain::default(),
     };
-    Ok(console::investigation(&found, &up, &down))
+    Ok(console::investigation(&found, &chain))
 }
 
 fn of_service(url: &str, token_file: Option<&Path>, pivot: &Pivot) -> anyhow::Result<Value> {

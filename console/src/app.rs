@@ -15,7 +15,7 @@ use bus::{Bus, Offset, Stop, Topic};
 use event::inventory::Inventory;
 use event::{Clock, Event, Integrity, Outcome, RuleInfo, Time};
 use prometheus::Registry;
-use search::Searcher;
+use search::Nodes;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -46,8 +46,8 @@ pub type AsRule = Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
 /// What the console works on.
 pub struct App {
-    /// Answers searches and finds evidence.
-    pub searcher: Searcher,
+    /// Answers searches and finds evidence, of all index nodes that are known here.
+    pub searcher: Nodes,
     /// Alerts, silences, notifications.
     pub store: Arc<Store>,
     /// The rules that are loaded now.
@@ -115,7 +115,7 @@ pub type Vouched = Arc<dyn Fn(&str) -> (Integrity, Option<serde_json::Value>) + 
 pub struct Offers {
     /// Alerts, incidents, silences, notifications and rules: the role `api`.
     pub alerts: bool,
-    /// Searches of events: the role `index`.
+    /// Searches of events: the role `index`, or `api` where it knows the index nodes.
     pub search: bool,
 }
 
@@ -187,6 +187,7 @@ pub(crate) struct Inner {
     pub(crate) app: App,
     pub(crate) auth: Auth,
     pub(crate) searches: Arc<Semaphore>,
+    pub(crate) questions: Arc<Semaphore>,
     pub(crate) streams: Arc<Semaphore>,
     pub(crate) exports: Arc<Semaphore>,
     pub(crate) logins: Semaphore,
@@ -205,6 +206,7 @@ impl Shared {
         Ok(Shared(Arc::new(Inner {
             auth: Auth::new(&app.config.auth, app.tls)?,
             searches: Arc::new(Semaphore::new(app.config.concurrent_searches)),
+            questions: Arc::new(Semaphore::new(app.config.concurrent_node_searches)),
             streams: Arc::new(Semaphore::new(app.config.live_streams)),
             // An export may take as long as its client wants it to.
             exports: Arc::new(Semaphore::new(2)),

@@ -26,6 +26,8 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// How many searches run at once; more are answered 503 with `Retry-After`.
     pub concurrent_searches: usize,
+    /// How many questions of other nodes (`/api/v1/index`) an index node answers at once; more are answered 503.
+    pub concurrent_node_searches: usize,
     /// How many live streams (`/api/v1/alerts/feed`) are open at once; more are answered 503.
     pub live_streams: usize,
     /// How many rows a CSV export has at most.
@@ -40,6 +42,7 @@ impl Default for Config {
             auth: AuthConfig::default(),
             max_body_bytes: 1024 * 1024,
             concurrent_searches: 8,
+            concurrent_node_searches: 32,
             live_streams: 256,
             export_rows: 1_000,
         }
@@ -97,6 +100,8 @@ pub enum Role {
     Analyst,
     /// Only pushes events.
     Ingest,
+    /// Only asks an index node for its share of an answer: other nodes.
+    Node,
 }
 
 /// A person who may log in.
@@ -211,6 +216,7 @@ impl Config {
             ),
             ("max_body_bytes", self.max_body_bytes),
             ("concurrent_searches", self.concurrent_searches),
+            ("concurrent_node_searches", self.concurrent_node_searches),
             ("live_streams", self.live_streams),
             ("export_rows", self.export_rows),
         ] {

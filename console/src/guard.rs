@@ -31,6 +31,8 @@ pub enum Access {
     Analyst,
     /// To push events.
     Ingest,
+    /// To ask an index node for its share of an answer.
+    Node,
 }
 
 impl Access {
@@ -41,6 +43,7 @@ impl Access {
             Access::Viewer => matches!(who.role, Role::Viewer | Role::Analyst),
             Access::Analyst => who.role == Role::Analyst,
             Access::Ingest => who.role == Role::Ingest,
+            Access::Node => who.role == Role::Node,
         }
     }
 }

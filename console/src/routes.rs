@@ -63,7 +63,7 @@ fn post<H: Handler<T, Shared>, T: 'static>(
 }
 
 fn routes() -> Vec<Route> {
-    use Access::{Analyst, Public, Viewer};
+    use Access::{Analyst, Node, Public, Viewer};
     vec![
         get(Public, "/healthz", api::health::healthz),
         get(Public, "/readyz", api::health::readyz),
@@ -75,6 +75,7 @@ fn routes() -> Vec<Route> {
         get(Viewer, "/api/v1/search/export", api::export::get),
         get(Viewer, "/api/v1/search/rule", api::search_rule::get),
         get(Viewer, "/api/v1/investigate", api::investigate::get),
+        post(Node, "/api/v1/index", api::index::post),
         get(Viewer, "/api/v1/events/{id}", api::search::event),
         post(Analyst, "/api/v1/evidence", api::evidence::export),
         get(Viewer, "/api/v1/alerts", api::alerts::list),
@@ -220,11 +221,13 @@ enum Area {
 }
 
 fn area(path: &str) -> Area {
-    const EVERYWHERE: [&str; 9] = [
+    const EVERYWHERE: [&str; 10] = [
         "/healthz",
         "/readyz",
         "/metrics",
         "/api/v1/health",
+        // Says itself that there is no index.
+        "/api/v1/index",
         "/api/v1/openapi.json",
         "/assets/{name}",
         "/login",

@@ -3,6 +3,9 @@
 //! [`Config`] is the `search` section of the one configuration file; `cli` composes and checks it. Times and sizes are
 //! whole numbers with their unit in the name. [`Config::problems`] says what a value would break before anything starts.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The `search` section.
@@ -31,6 +34,28 @@ pub struct Config {
     pub nodes: u32,
     /// Which of them this one is, from 0: it indexes every `nodes`th partition. Default 0.
     pub node: u32,
+    /// Where the index nodes are that a search asks. A node asks its own index itself, so that all may have the same
+    /// list. Default none: a search knows the node's own share.
+    pub peers: Vec<Peer>,
+}
+
+/// One index node that searches ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its number: its `search.node`.
+    pub node: u32,
+    /// Where it listens, such as `https://index-1:7171`.
+    pub url: String,
+    /// A file with the token that it knows us by; it has the role `node` there. None where it lets everybody in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// A file with the certificates, as PEM, that vouch for it; else those that the machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// May the token and what is found go over the network in clear? Default no.
+    #[serde(default)]
+    pub allow_http: bool,
 }
 
 impl Default for Config {
@@ -47,6 +72,7 @@ impl Default for Config {
             max_limit: 10_000,
             nodes: 1,
             node: 0,
+            peers: Vec::new(),
         }
     }
 }
@@ -73,7 +99,27 @@ impl Config {
         need(self.merge_splits >= 2, "merge_splits must be at least 2");
         need(self.timeout_ms > 0, "timeout_ms must be at least 1");
         need(self.max_limit > 0, "max_limit must be at least 1");
+        let mut named = BTreeSet::new();
+        for Peer { node, .. } in &self.peers {
+            if *node >= self.nodes {
+                problems.push(format!(
+                    "peers: there is no node {node}: of {} the last is {}",
+                    self.nodes,
+                    self.nodes.saturating_sub(1)
+                ));
+            } else if !named.insert(*node) {
+                problems.push(format!("peers: node {node} is there twice"));
+            }
+        }
         problems
+    }
+
+    /// The shares that nobody can be asked for: those that `peers` does not name. `own`: has this node an index?
+    pub fn unasked(&self, own: bool) -> Vec<u32> {
+        let is_asked = |node: &u32| {
+            own && *node == self.node || self.peers.iter().any(|peer| peer.node == *node)
+        };
+        (0..self.nodes).filter(|node| !is_asked(node)).collect()
     }
 }
 
@@ -87,5 +133,27 @@ mod tests {
         assert!(serde_json::from_str::<Config>(r#"{"retention_dayz": 1}"#).is_err());
         let config: Config = serde_json::from_str(r#"{"merge_splits": 1}"#).unwrap();
         assert_eq!(config.problems().len(), 1);
+    }
+
+    #[test]
+    fn peers_name_every_other_share() {
+        let config = |json: &str| serde_json::from_str::<Config>(json).unwrap();
+        let both = r#"{"nodes": 2, "node": 1, "peers": [{"node": 0, "url": "https://a"}, {"node": 1, "url": "https://b"}]}"#;
+        assert!(config(both).problems().is_empty());
+        assert!(config(both).unasked(false).is_empty());
+        let one = config(r#"{"nodes": 3, "node": 1, "peers": [{"node": 0, "url": "https://a"}]}"#);
+        assert_eq!(one.unasked(true), [2]);
+        assert_eq!(one.unasked(false), [1, 2]);
+        let wrong = config(
+            r#"{"nodes": 2, "peers": [{"node": 2, "url": "x"}, {"node": 1, "url": "x"}, {"node": 1, "url": "y"}]}"#,
+        );
+        assert_eq!(
+            wrong.problems(),
+            [
+                "peers: there is no node 2: of 2 the last is 1",
+                "peers: node 1 is there twice"
+            ]
+        );
+        assert!(Config::default().unasked(true).is_empty());
     }
 }

@@ -28,48 +28,59 @@ impl Searcher {
                 allowed: MAX_BUCKETS,
             });
         }
-        let query = self.checked(request)?;
-        let run = self.run(request);
-        let edges = self.edges(&run).map_err(|e| self.error(e))?;
-        let Some((from, to)) = edges.filter(|_| buckets > 0) else {
-            return Ok(Vec::new());
+        let now = self.now();
+        match self.edges(request, now)? {
+            Some((from, to)) if buckets > 0 => {
+                let mut bars = bars(from, to, buckets);
+                let counts = self.bars(request, now, (from, to), buckets)?;
+                for (bar, count) in bars.iter_mut().zip(counts) {
+                    bar.count = count;
+                }
+                Ok(bars)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// How many match in each bar of [`bars`].
+    pub(crate) fn bars(
+        &self,
+        request: &Request,
+        now: Time,
+        (from, to): (Time, Time),
+        buckets: usize,
+    ) -> Result<Vec<u64>, SearchError> {
+        let request = Request {
+            from: Some(from),
+            to: Some(to),
+            after: None,
+            ..request.clone()
         };
-        let span = i128::from(to) - i128::from(from) + 1;
-        let width = ((span + buckets as i128 - 1) / buckets as i128).max(1) as i64;
-        let mut bars: Vec<Bucket> = (0..buckets as i64)
-            .map(|i| Bucket {
-                from: Time(from).plus(width.saturating_mul(i)),
-                to: Time(from).plus(width.saturating_mul(i + 1)),
-                count: 0,
-            })
-            .filter(|b| b.from.0 <= to)
-            .collect();
+        let query = self.checked(&request)?;
+        let run = self.run(&request, now);
+        let mut bars = bars(from, to, buckets);
         if matches!(query, Query::All) && request.kind == Kind::Events {
-            self.all_over_time(&run, (from, to), &mut bars)
+            self.all_over_time(&run, &mut bars)
                 .map_err(|e| self.error(e))?;
             if run.budget.is_over() {
                 return Err(SearchError::Timeout(self.timeout()));
             }
-            return Ok(bars);
+        } else {
+            let width = width(from, to, buckets);
+            self.each_match(&query, &run, |_, order, doc| {
+                let time = order.time.get_val(doc);
+                if (from.0..=to.0).contains(&time)
+                    && let Some(bar) = bars.get_mut(((time - from.0) / width) as usize)
+                {
+                    bar.count += 1;
+                }
+            })?;
         }
-        self.each_match(&query, &run, |_, order, doc| {
-            let time = order.time.get_val(doc);
-            if (from..=to).contains(&time)
-                && let Some(bar) = bars.get_mut(((time - from) / width) as usize)
-            {
-                bar.count += 1;
-            }
-        })?;
-        Ok(bars)
+        Ok(bars.into_iter().map(|bar| bar.count).collect())
     }
 
     /// Counts all events, which stand in order of time in their splits: nothing is looked at but the ends of bars.
-    fn all_over_time(
-        &self,
-        run: &Run<'_>,
-        (from, to): (i64, i64),
-        bars: &mut [Bucket],
-    ) -> tantivy::Result<()> {
+    fn all_over_time(&self, run: &Run<'_>, bars: &mut [Bucket]) -> tantivy::Result<()> {
         for searcher in self.searchers(run)? {
             for reader in searcher.segment_readers() {
                 if run.budget.is_over() {
@@ -77,7 +88,7 @@ impl Searcher {
                 }
                 let order = Order::of(reader)?;
                 for bar in &mut *bars {
-                    let (first, last) = (bar.from.0.max(from), (bar.to.0 - 1).min(to));
+                    let (first, last) = (bar.from.0.max(run.from), (bar.to.0 - 1).min(run.to));
                     let (start, end) = order.within(first, last, reader.max_doc());
                     bar.count += u64::from(end.saturating_sub(start));
                 }
@@ -86,8 +97,20 @@ impl Searcher {
         Ok(())
     }
 
-    /// The time range asked for, or that of what there is.
-    fn edges(&self, run: &Run<'_>) -> tantivy::Result<Option<(i64, i64)>> {
+    /// The time range asked for, or that of what there is; none where the index has nothing to say of it.
+    pub(crate) fn edges(
+        &self,
+        request: &Request,
+        now: Time,
+    ) -> Result<Option<(Time, Time)>, SearchError> {
+        self.checked(request)?;
+        let run = self.run(request, now);
+        let known = self.known_edges(&run).map_err(|e| self.error(e))?;
+        Ok(edges(request, known))
+    }
+
+    /// The times of what there is within the range asked for.
+    fn known_edges(&self, run: &Run<'_>) -> tantivy::Result<Option<(Time, Time)>> {
         let known = match run.request.kind {
             Kind::Events => {
                 let splits = self.splits(run)?;
@@ -108,9 +131,7 @@ impl Searcher {
                 }
             },
         };
-        let from = run.request.from.map(|t| t.0).or(known.map(|k| k.0));
-        let to = run.request.to.map(|t| t.0).or(known.map(|k| k.1));
-        Ok(from.zip(to).filter(|(from, to)| from <= to))
+        Ok(known.map(|(from, to)| (Time(from), Time(to))))
     }
 
     /// Calls `each` for all that match.
@@ -120,7 +141,7 @@ impl Searcher {
         run: &Run<'_>,
         mut each: impl FnMut(&SegmentReader, &Order, DocId),
     ) -> Result<(), SearchError> {
-        let context = self.context(run.request.kind, &run.budget);
+        let context = self.context(run);
         let compiled = compile(query, &context);
         let searchers = self.searchers(run).map_err(|e| self.error(e))?;
         for searcher in searchers {
@@ -187,7 +208,7 @@ impl Searcher {
         limit: usize,
     ) -> Result<Vec<(String, u64)>, SearchError> {
         let query = self.checked(request)?;
-        let run = self.run(request);
+        let run = self.run(request, self.now());
         let field = Field::named(field);
         let columns = match request.kind {
             Kind::Events => COLUMNS,
@@ -208,7 +229,7 @@ impl Searcher {
                 docs.insert(doc);
             }
         })?;
-        let context = self.context(request.kind, &run.budget);
+        let context = self.context(&run);
         let counted = match column {
             Some(column) => count_column(&matched, &format!("column_{column}"), limit),
             None => count_terms(&matched, &context.path(&field), &context, limit),
@@ -218,6 +239,32 @@ impl Searcher {
             false => self.error(e),
         })
     }
+}
+
+/// The range that a histogram is about, where `known` are the times of what there is.
+pub(crate) fn edges(request: &Request, known: Option<(Time, Time)>) -> Option<(Time, Time)> {
+    let from = request.from.or(known.map(|k| k.0));
+    let to = request.to.or(known.map(|k| k.1));
+    from.zip(to).filter(|(from, to)| from <= to)
+}
+
+/// How long a bar is, so that `buckets` of them reach from `from` to `to`.
+fn width(from: Time, to: Time, buckets: usize) -> i64 {
+    let span = i128::from(to.0) - i128::from(from.0) + 1;
+    ((span + buckets as i128 - 1) / buckets as i128).max(1) as i64
+}
+
+/// The bars of a histogram, empty.
+pub(crate) fn bars(from: Time, to: Time, buckets: usize) -> Vec<Bucket> {
+    let width = width(from, to, buckets);
+    (0..buckets as i64)
+        .map(|i| Bucket {
+            from: from.plus(width.saturating_mul(i)),
+            to: from.plus(width.saturating_mul(i + 1)),
+            count: 0,
+        })
+        .filter(|b| b.from <= to)
+        .collect()
 }
 
 /// The `limit` most frequent, equal ones by value.

@@ -5,9 +5,11 @@
 
 use std::fmt;
 
+use event::Time;
 use serde::{Deserialize, Serialize};
 
 use crate::compile::{Context, Seek, seek};
+use crate::names::Unknown;
 use crate::query::Query;
 use crate::query::check::Check;
 use crate::request::{Request, SearchError};
@@ -28,6 +30,9 @@ pub struct Explanation {
     pub events: u64,
     /// Fields that nothing within the time range has, and what may be meant.
     pub notes: Vec<String>,
+    /// Why the numbers are not those of the whole index, where they are not.
+    #[serde(default)]
+    pub partial: Option<String>,
 }
 
 /// One clause of a query.
@@ -81,25 +86,38 @@ impl fmt::Display for Access {
 impl Searcher {
     /// Tells how a request will be understood and answered.
     pub fn explain(&self, request: &Request) -> Result<Explanation, SearchError> {
+        let (mut explanation, unknown) = self.explained(request, self.now())?;
+        explanation.notes = unknown.words(request.kind);
+        Ok(explanation)
+    }
+
+    /// The same with the unknown fields as they are, and no notes.
+    pub(crate) fn explained(
+        &self,
+        request: &Request,
+        now: Time,
+    ) -> Result<(Explanation, Unknown), SearchError> {
         let query = self.checked(request)?;
-        let mut run = self.run(request);
-        let context = self.context(request.kind, &run.budget);
-        run.narrow(&query, context.now);
+        let mut run = self.run(request, now);
+        let context = self.context(&run);
+        run.narrow(&query);
         let mut clauses = Vec::new();
         explain(&query, &context, &mut clauses);
         let splits = self.splits(&run).map_err(|e| self.error(e))?;
         let all = self.catalog().current().map_err(|e| self.error(e))?;
-        let notes = self
-            .unknown_fields(&query, &run, &run.budget)
+        let unknown = self
+            .unknown_fields(&query, &run)
             .map_err(|e| self.error(e))?;
-        Ok(Explanation {
+        let explanation = Explanation {
             query: query.to_string(),
             clauses,
             splits: splits.len(),
             of_splits: all.len(),
             events: splits.iter().map(|s| s.meta.events).sum(),
-            notes,
-        })
+            notes: Vec::new(),
+            partial: None,
+        };
+        Ok((explanation, unknown))
     }
 }
 

@@ -3,16 +3,19 @@
 //! [`Searcher::fields`] reads whole events, since people want to see the fields that they do not know of yet; so it reads
 //! a sample of what matches, and says how many it has read of how many. Every number is about the events that were read.
 //! An event is in the sample by a hash of its id: that has nothing to do with when or how often things happen, and the
-//! same question gives the same sample.
+//! same question gives the same sample. Several indexes each give what they have of it ([`Sample`]), and together the same
+//! sample as one index of all.
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use event::Event;
+use bytes::Bytes;
+use event::{Event, Time};
 use serde::{Deserialize, Serialize};
 use tantivy::{DocId, SegmentReader};
 
 use crate::compile::stored;
+use crate::nodes::Frame;
 use crate::query::Field;
 use crate::query::matches::Subject;
 use crate::request::{Kind, Request, SearchError};
@@ -20,6 +23,8 @@ use crate::searcher::Searcher;
 
 /// Events that are read, at most.
 pub const MAX_SAMPLE: usize = 10_000;
+/// What is read is no more than so many bytes; tests meet it with less.
+const SAMPLE_BYTES: usize = if cfg!(test) { 512 << 10 } else { 24 << 20 };
 /// Fields that are told, at most.
 const MAX_FIELDS: usize = 5_000;
 /// Distinct values of one field that are told apart, at most, and of all fields.
@@ -77,15 +82,39 @@ struct Seen {
     cut: bool,
 }
 
+/// A sample of what matches in one index, to be merged with that of others.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// How many match.
+    pub(crate) matched: u64,
+    /// Those with the smallest hashes: hash, and what is stored of it.
+    pub(crate) read: Vec<(u64, Frame)>,
+    /// The smallest hash of those that should be in the sample and were let go since it would have been too large.
+    pub(crate) cut: Option<u64>,
+    /// Why not everything that matches was looked at, where that is so.
+    pub(crate) partial: Option<String>,
+}
+
 impl Searcher {
     /// The fields of what matches, from a sample of at most `most` events (or findings), [`MAX_SAMPLE`] at most.
     pub fn fields(&self, request: &Request, most: usize) -> Result<FieldStats, SearchError> {
+        let sample = self.sample(request, most, self.now())?;
+        Ok(FieldStats::of(vec![sample], request.kind, most))
+    }
+
+    /// The sample that fields are told from.
+    pub(crate) fn sample(
+        &self,
+        request: &Request,
+        most: usize,
+        now: Time,
+    ) -> Result<Sample, SearchError> {
         let most = most.clamp(1, MAX_SAMPLE);
         let query = self.checked(request)?;
-        let mut run = self.run(request);
-        let context = self.context(request.kind, &run.budget);
-        run.narrow(&query, context.now);
-        let mut stats = FieldStats::default();
+        let mut run = self.run(request, now);
+        let context = self.context(&run);
+        run.narrow(&query);
+        let mut sample = Sample::default();
         let mut readers: Vec<SegmentReader> = Vec::new();
         // Those with the smallest hashes; the greatest is on top.
         let mut smallest: BinaryHeap<(u64, usize, DocId)> = BinaryHeap::new();
@@ -96,7 +125,7 @@ impl Searcher {
             {
                 readers.push(reader.clone());
             }
-            stats.matched += 1;
+            sample.matched += 1;
             let hash = mixed(order.id(doc));
             if smallest.len() < most || smallest.peek().is_some_and(|top| hash < top.0) {
                 smallest.push((hash, readers.len() - 1, doc));
@@ -106,55 +135,96 @@ impl Searcher {
             }
         });
         match walked {
-            Err(SearchError::Timeout(_)) => stats.partial = Some(self.out_of_time()),
+            Err(SearchError::Timeout(_)) => sample.partial = Some(self.out_of_time()),
             other => other?,
         }
-        let mut sample: Vec<(usize, DocId)> = smallest
+        let mut places: Vec<(usize, DocId, u64)> = smallest
             .into_iter()
-            .map(|(_, reader, doc)| (reader, doc))
+            .map(|(hash, reader, doc)| (reader, doc, hash))
             .collect();
-        sample.sort_unstable();
+        places.sort_unstable();
+        // What was read, the greatest hash on top, and how many bytes it is.
+        let mut read: BinaryHeap<(u64, Bytes)> = BinaryHeap::new();
+        let mut bytes = 0;
+        let mut store = None;
+        for (number, doc, hash) in places {
+            if !read.is_empty() && run.budget.is_over() {
+                sample.partial = Some(self.out_of_time());
+                break;
+            }
+            let store = match &store {
+                Some((open, store)) if *open == number => store,
+                _ => {
+                    let opened = readers[number].get_store_reader(4);
+                    let opened = opened.map_err(|e| self.error(e.into()))?;
+                    &store.insert((number, opened)).1
+                }
+            };
+            let Some(frame) = stored(store, doc, &context.fields).map_err(|e| self.error(e))?
+            else {
+                continue;
+            };
+            bytes += frame.len();
+            read.push((hash, frame));
+            while bytes > SAMPLE_BYTES
+                && read.len() > 1
+                && let Some((hash, frame)) = read.pop()
+            {
+                bytes -= frame.len();
+                sample.cut = Some(sample.cut.map_or(hash, |cut| cut.min(hash)));
+            }
+        }
+        let read = read.into_sorted_vec().into_iter();
+        sample.read = read.map(|(hash, frame)| (hash, Frame(frame))).collect();
+        Ok(sample)
+    }
+}
+
+impl FieldStats {
+    /// What samples of several indexes come to: the fields of those `most` events that one index of all would have read.
+    pub(crate) fn of(samples: Vec<Sample>, kind: Kind, most: usize) -> FieldStats {
+        let mut stats = FieldStats::default();
+        let mut read: Vec<(u64, Frame)> = Vec::new();
+        // Beyond this hash one of the samples lacks something.
+        let mut end: Option<u64> = None;
+        for sample in samples {
+            stats.matched += sample.matched;
+            stats.partial = stats.partial.or(sample.partial);
+            read.extend(sample.read);
+            end = match (end, sample.cut) {
+                (Some(end), Some(cut)) => Some(end.min(cut)),
+                (end, cut) => end.or(cut),
+            };
+        }
+        read.retain(|(hash, _)| end.is_none_or(|end| *hash < end));
+        read.sort_unstable_by_key(|(hash, _)| *hash);
+        read.truncate(most.clamp(1, MAX_SAMPLE));
         let mut seen: BTreeMap<(bool, String), Seen> = BTreeMap::new();
         let mut texts = 0;
         let hasher = RandomState::new();
-        let mut at = 0;
-        while at < sample.len() {
-            let number = sample[at].0;
-            let store = readers[number]
-                .get_store_reader(4)
-                .map_err(|e| self.error(e.into()))?;
-            while let Some(&(_, doc)) = sample.get(at).filter(|s| s.0 == number) {
-                at += 1;
-                if stats.read > 0 && run.budget.is_over() {
-                    stats.partial = Some(self.out_of_time());
-                    at = sample.len();
-                    break;
+        for (_, Frame(bytes)) in &read {
+            match kind {
+                Kind::Events => {
+                    let Ok(event) = Event::decode(bytes) else {
+                        continue;
+                    };
+                    take(&Subject::event(&event), &hasher, &mut seen, &mut texts);
                 }
-                let bytes = stored(&store, doc, &context.fields).map_err(|e| self.error(e))?;
-                let Some(bytes) = bytes else { continue };
-                match request.kind {
-                    Kind::Events => {
-                        let Ok(event) = Event::decode(&bytes) else {
-                            continue;
-                        };
-                        take(&Subject::event(&event), &hasher, &mut seen, &mut texts);
-                    }
-                    Kind::Findings => {
-                        take(&Subject::finding(&bytes), &hasher, &mut seen, &mut texts);
-                    }
+                Kind::Findings => {
+                    take(&Subject::finding(bytes), &hasher, &mut seen, &mut texts);
                 }
-                stats.read += 1;
             }
+            stats.read += 1;
         }
         stats.sampled = stats.read < stats.matched;
         stats.fields = seen
             .into_iter()
-            .map(|((original, name), seen)| told(Field { name, original }, seen, request.kind))
+            .map(|((original, name), seen)| told(Field { name, original }, seen, kind))
             .collect();
         stats
             .fields
             .sort_by(|a, b| b.events.cmp(&a.events).then_with(|| a.field.cmp(&b.field)));
-        Ok(stats)
+        stats
     }
 }
 

@@ -1,9 +1,9 @@
 //! Questions of an investigation: what somebody did around a time, what of it is new, and who stands behind a session.
 //!
-//! [`Searcher::investigate`] takes a pivot (an identity, a key, an address, …) and a time. It gives the events around it,
+//! [`Nodes::investigate`] takes a pivot (an identity, a key, an address, …) and a time. It gives the events around it,
 //! and beside them what the same pivot did in the thirty days before, aspect by aspect, so that a first use of an action
 //! or network stands out, and what else the events lead to. Without a time it looks around now, or where nothing is there
-//! around the last event. [`Searcher::role_chain`] follows temporary credentials of AWS from session to session, in both
+//! around the last event. [`Nodes::role_chain`] follows temporary credentials of AWS from session to session, in both
 //! directions and across accounts. Both are searches and aggregations over the index and know nothing that those do not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,9 +14,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::aggregate::{Aggregate, Aggregations, parse};
+use crate::nodes::Nodes;
 use crate::query::{Field, Query, Test};
 use crate::request::{Request, SearchError};
-use crate::searcher::Searcher;
 
 /// What can be pivoted on.
 pub const PIVOTS: &[&str] = &[
@@ -182,7 +182,18 @@ pub struct Link {
     pub elsewhere: Vec<Event>,
 }
 
-impl Searcher {
+/// The sessions around an access key.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Chain {
+    /// Those that stand behind it, the nearest first.
+    pub up: Vec<Link>,
+    /// Those that were made with it.
+    pub down: Vec<Link>,
+    /// Why these are not all, where they are not.
+    pub partial: Option<String>,
+}
+
+impl Nodes {
     /// Looks into what a pivot did around a time.
     ///
     /// # Errors
@@ -198,8 +209,9 @@ impl Searcher {
             to,
             ..Request::default()
         };
-        let first_seen = self.edge(request(None, None), false)?;
-        let last_seen = self.edge(request(None, None), true)?;
+        let mut unsure = None;
+        let first_seen = self.edge(request(None, None), false, &mut unsure)?;
+        let last_seen = self.edge(request(None, None), true, &mut unsure)?;
         let half = pivot.hours.saturating_mul(HOUR);
         let window = |around: Time| (around.plus(-half), around.plus(half));
         let (around, middle) = match (pivot.around, last_seen) {
@@ -209,7 +221,9 @@ impl Searcher {
                 let (from, to) = window(pivot.now);
                 // The last event may lie in the future, by a clock that is wrong.
                 let there = (from..=to).contains(&last)
-                    || self.edge(request(Some(from), Some(to)), true)?.is_some();
+                    || self
+                        .edge(request(Some(from), Some(to)), true, &mut unsure)?
+                        .is_some();
                 match there {
                     true => (pivot.now, Middle::Now),
                     false => (last, Middle::LastSeen),
@@ -260,19 +274,26 @@ impl Searcher {
             related: related
                 .filter_map(|field| related_to(field, now.aggs.get(field)))
                 .collect(),
-            partial: partial.or(now.partial).or(before.partial),
+            partial: partial.or(now.partial).or(before.partial).or(unsure),
             query,
         })
     }
 
-    /// The time of the first or last event.
-    fn edge(&self, request: Request, newest_first: bool) -> Result<Option<Time>, SearchError> {
+    /// The time of the first or last event. Why it may not be that is noted in `unsure`.
+    fn edge(
+        &self,
+        request: Request,
+        newest_first: bool,
+        unsure: &mut Option<String>,
+    ) -> Result<Option<Time>, SearchError> {
         let one = Request {
             limit: 1,
             newest_first,
             ..request
         };
-        Ok(self.search(&one)?.hits.first().map(|event| event.time))
+        let answer = self.search(&one)?;
+        *unsure = unsure.take().or(answer.partial);
+        Ok(answer.hits.first().map(|event| event.time))
     }
 
     /// At most `limit` of the events, the earliest first: where there are more, those nearest to a time, as many from
@@ -314,21 +335,19 @@ impl Searcher {
 
     /// The sessions that stand behind an access key (`up`: who assumed the role that it belongs to, and so on), the
     /// nearest first, and those that were made with it (`down`).
-    pub fn role_chain(&self, access_key: &str) -> Result<(Vec<Link>, Vec<Link>), SearchError> {
-        let mut up = Vec::new();
+    pub fn role_chain(&self, access_key: &str) -> Result<Chain, SearchError> {
+        let mut chain = Chain::default();
         let mut key = access_key.to_owned();
         let mut seen = BTreeSet::new();
-        while up.len() < MAX_LINKS && !key.is_empty() && seen.insert(key.clone()) {
-            let mut found = self.assumptions(&format!(
-                "responseElements.credentials.accessKeyId:{}",
-                quoted(&key)
-            ))?;
+        while chain.up.len() < MAX_LINKS && !key.is_empty() && seen.insert(key.clone()) {
+            let query = format!("responseElements.credentials.accessKeyId:{}", quoted(&key));
+            let mut found = self.assumptions(&query, &mut chain)?;
             // The record of the account that asked knows who asked.
             found.sort_by_key(|link| link.by.is_empty());
             let Some(mut link) = found.into_iter().next() else {
                 break;
             };
-            link.elsewhere = self.elsewhere(&link.event)?;
+            link.elsewhere = self.elsewhere(&link.event, &mut chain)?;
             key = link.by.clone();
             if key.is_empty() {
                 key = link
@@ -338,9 +357,8 @@ impl Searcher {
                     .find(|k| !k.is_empty())
                     .unwrap_or_default();
             }
-            up.push(link);
+            chain.up.push(link);
         }
-        let mut down: Vec<Link> = Vec::new();
         let mut open = vec![access_key.to_owned()];
         let mut seen: BTreeSet<String> = open.iter().cloned().collect();
         while let Some(key) = open.pop() {
@@ -348,33 +366,34 @@ impl Searcher {
                 "access_key:{} AND responseElements.credentials.accessKeyId:*",
                 quoted(&key)
             );
-            for mut link in self.assumptions(&query)? {
-                if down.len() >= MAX_LINKS {
-                    return Ok((up, down));
+            for mut link in self.assumptions(&query, &mut chain)? {
+                if chain.down.len() >= MAX_LINKS {
+                    return Ok(chain);
                 }
                 if seen.insert(link.access_key.clone()) {
                     open.push(link.access_key.clone());
-                    link.elsewhere = self.elsewhere(&link.event)?;
-                    down.push(link);
+                    link.elsewhere = self.elsewhere(&link.event, &mut chain)?;
+                    chain.down.push(link);
                 }
             }
         }
-        Ok((up, down))
+        Ok(chain)
     }
 
-    fn assumptions(&self, query: &str) -> Result<Vec<Link>, SearchError> {
+    fn assumptions(&self, query: &str, chain: &mut Chain) -> Result<Vec<Link>, SearchError> {
         let request = Request {
             query: query.to_owned(),
             limit: MAX_LINKS,
             newest_first: true,
             ..Request::default()
         };
-        let hits = self.search(&request)?.hits;
-        Ok(hits.into_iter().map(link).collect())
+        let answer = self.search(&request)?;
+        chain.partial = chain.partial.take().or(answer.partial);
+        Ok(answer.hits.into_iter().map(link).collect())
     }
 
     /// What other accounts recorded of the same action.
-    fn elsewhere(&self, event: &Event) -> Result<Vec<Event>, SearchError> {
+    fn elsewhere(&self, event: &Event, chain: &mut Chain) -> Result<Vec<Event>, SearchError> {
         if event.shared_id.is_empty() {
             return Ok(Vec::new());
         }
@@ -383,7 +402,9 @@ impl Searcher {
             limit: MAX_LINKS,
             ..Request::default()
         };
-        let mut hits = self.search(&request)?.hits;
+        let answer = self.search(&request)?;
+        chain.partial = chain.partial.take().or(answer.partial);
+        let mut hits = answer.hits;
         hits.retain(|other| other.id != event.id);
         Ok(hits)
     }

@@ -5,7 +5,8 @@
 //! reads the query language of DESIGN §5.4, and [`Searcher`] answers a [`Request`] over all published splits, newest
 //! first, stopping as soon as no older split can matter. What is asked about all that matches is the business of
 //! [`aggregate`] and [`fields`], of one identity or key that of [`investigate`]; [`export`] writes events out, however many,
-//! and [`explain`] tells how a query is understood. [`offline`] builds and reads the same format without a bus.
+//! and [`explain`] tells how a query is understood. [`Nodes`] asks all of this of one index or of several that have a
+//! share each. [`offline`] builds and reads the same format without a bus.
 //!
 //! The original of every event is stored with its split, so a hit is the whole [`event::Event`]. What exceeds the
 //! bounds of the index (a thousand leaves, long values) is compared with the stored original instead: slower, but
@@ -22,6 +23,7 @@ pub mod export;
 pub mod fields;
 pub mod indexer;
 pub mod investigate;
+pub mod nodes;
 pub mod offline;
 pub mod request;
 pub mod searcher;
@@ -43,6 +45,7 @@ mod walk;
 
 pub use config::Config;
 pub use metrics::Metrics;
+pub use nodes::Nodes;
 pub use request::{Answer, Bucket, Cursor, Kind, MAX_BUCKETS, Request, SearchError};
 pub use searcher::Searcher;
 

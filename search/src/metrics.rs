@@ -4,7 +4,8 @@
 //! the content of a log.
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 /// The counters of this crate.
@@ -32,6 +33,13 @@ pub struct Metrics {
     pub publish_seconds: Histogram,
     /// How long answering took.
     pub search_seconds: Histogram,
+    /// Questions to other index nodes, by node number and what came of them: `answered` or one of
+    /// [`crate::nodes::Unanswered::kind`].
+    pub node_asks: IntCounterVec,
+    /// How long other index nodes took to answer, by node number.
+    pub node_seconds: HistogramVec,
+    /// Does an index node answer? 1 or 0, by node number.
+    pub node_up: IntGaugeVec,
 }
 
 impl Metrics {
@@ -68,6 +76,31 @@ impl Metrics {
             &["partition"],
         )?;
         registry.register(Box::new(lag.clone()))?;
+        let node_asks = IntCounterVec::new(
+            Opts::new(
+                "trailwarden_search_node_asks_total",
+                "Questions to other index nodes, by what came of them",
+            ),
+            &["node", "outcome"],
+        )?;
+        registry.register(Box::new(node_asks.clone()))?;
+        let node_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "trailwarden_search_node_seconds",
+                "Time that other index nodes took to answer",
+            )
+            .buckets(prometheus::exponential_buckets(0.001, 2.0, 15)?),
+            &["node"],
+        )?;
+        registry.register(Box::new(node_seconds.clone()))?;
+        let node_up = IntGaugeVec::new(
+            Opts::new(
+                "trailwarden_search_node_up",
+                "Whether another index node answers",
+            ),
+            &["node"],
+        )?;
+        registry.register(Box::new(node_up.clone()))?;
         Ok(Metrics {
             received: counter(
                 "index_events_received_total",
@@ -94,6 +127,9 @@ impl Metrics {
             merges: counter("index_merges_total", "Merges of splits")?,
             publish_seconds: seconds("index_publish_seconds", "Time to build and publish a split")?,
             search_seconds: seconds("search_seconds", "Time to answer a search")?,
+            node_asks,
+            node_seconds,
+            node_up,
         })
     }
 }

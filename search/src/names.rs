@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use tantivy::SegmentReader;
 
-use crate::compile::{Budget, Context};
+use crate::compile::Context;
 use crate::lookup;
 use crate::query::{Field, Query};
 use crate::request::{Kind, Request, SearchError};
@@ -57,8 +58,8 @@ impl Searcher {
     /// whether these are all of them.
     pub fn paths(&self, request: &Request) -> Result<(Vec<String>, bool), SearchError> {
         self.checked(request)?;
-        let run = self.run(request);
-        let context = self.context(request.kind, &run.budget);
+        let run = self.run(request, self.now());
+        let context = self.context(&run);
         let (found, complete) = self
             .collect_paths(&run, &context)
             .map_err(|e| self.error(e))?;
@@ -82,17 +83,12 @@ impl Searcher {
         Ok((found, true))
     }
 
-    /// What there is to say of the fields of a query that nothing within the time range has: a sentence for each.
-    pub(crate) fn unknown_fields(
-        &self,
-        query: &Query,
-        run: &Run<'_>,
-        budget: &Budget,
-    ) -> tantivy::Result<Vec<String>> {
-        let context = self.context(run.request.kind, budget);
+    /// The fields of a query that nothing within the time range has.
+    pub(crate) fn unknown_fields(&self, query: &Query, run: &Run<'_>) -> tantivy::Result<Unknown> {
+        let context = self.context(run);
         let searchers = self.searchers(run)?;
         if searchers.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Unknown::Nothing);
         }
         let mut unknown = Vec::new();
         for field in query.fields().into_iter().filter(|f| !f.is_time()) {
@@ -100,45 +96,95 @@ impl Searcher {
             let mut known = false;
             for reader in searchers.iter().flat_map(|s| s.segment_readers()) {
                 known |= !lookup::postings(reader, &context.fields, &path)?.is_empty();
-                if known || budget.is_over() {
+                if known || run.budget.is_over() {
                     break;
                 }
             }
-            if !known && !budget.is_over() {
+            if !known && !run.budget.is_over() {
                 unknown.push(field);
             }
         }
         if unknown.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Unknown::default());
         }
         let (paths, _) = self.collect_paths(run, &context)?;
         let names: Vec<String> = paths
             .iter()
             .map(|p| field_of(p, run.request.kind).to_string())
             .collect();
-        let what = match run.request.kind {
+        let told = unknown.into_iter().map(|field| {
+            let asked = field.to_string();
+            // Such a field is meant, even where nothing has it.
+            let is_meant = !field.original && event::is_normalized_name(&field.name);
+            let near = match is_meant {
+                true => Vec::new(),
+                false => nearest(&asked, &names)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
+            };
+            (asked, near)
+        });
+        Ok(Unknown::Fields(told.collect()))
+    }
+}
+
+/// The fields of a query that nothing within the time range has, as far as one index knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unknown {
+    /// There is nothing within the time range that could have any.
+    Nothing,
+    /// These, each with the names that may be meant.
+    Fields(Vec<(String, Vec<String>)>),
+}
+
+impl Default for Unknown {
+    fn default() -> Unknown {
+        Unknown::Fields(Vec::new())
+    }
+}
+
+impl Unknown {
+    /// What two indexes together know: a field is unknown if neither has it. What may be meant is what is likest in both.
+    pub(crate) fn and(self, other: Unknown) -> Unknown {
+        match (self, other) {
+            (Unknown::Nothing, known) | (known, Unknown::Nothing) => known,
+            (Unknown::Fields(fields), Unknown::Fields(mut others)) => {
+                let both = fields.into_iter().filter_map(|(field, mut names)| {
+                    let at = others.iter().position(|(other, _)| *other == field)?;
+                    names.extend(std::mem::take(&mut others[at].1));
+                    names.sort();
+                    names.dedup();
+                    let near = nearest(&field, &names).into_iter().map(str::to_owned);
+                    Some((field.clone(), near.collect()))
+                });
+                Unknown::Fields(both.collect())
+            }
+        }
+    }
+
+    /// A sentence for each field.
+    pub(crate) fn words(&self, kind: Kind) -> Vec<String> {
+        let Unknown::Fields(fields) = self else {
+            return Vec::new();
+        };
+        let what = match kind {
             Kind::Events => "event",
             Kind::Findings => "finding",
         };
-        Ok(unknown
-            .into_iter()
-            .map(|field| {
-                let asked = field.to_string();
-                let near = nearest(&asked, &names);
-                let mut words = format!("no {what} in this time range has the field `{asked}`");
-                if !field.original && event::is_normalized_name(&field.name) {
-                    return words;
-                }
-                if let Some((last, rest)) = near.split_last() {
-                    let list = match rest {
-                        [] => format!("`{last}`"),
-                        rest => format!("`{}` or `{last}`", rest.join("`, `")),
-                    };
-                    words.push_str(&format!("; did you mean {list}?"));
-                }
-                words
-            })
-            .collect())
+        let words = fields.iter().map(|(asked, near)| {
+            let mut words = format!("no {what} in this time range has the field `{asked}`");
+            if let Some((last, rest)) = near.split_last() {
+                let list = match rest {
+                    [] => format!("`{last}`"),
+                    rest => format!("`{}` or `{last}`", rest.join("`, `")),
+                };
+                words.push_str(&format!("; did you mean {list}?"));
+            }
+            words
+        });
+        words.collect()
     }
 }
 

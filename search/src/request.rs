@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tantivy::TantivyError;
 
 use crate::aggregate::AggregationError;
-use crate::query::QueryError;
+use crate::query::{Query, QueryError, parse};
 
 /// What is searched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub enum Kind {
 }
 
 /// What somebody wants to know.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Request {
     /// The query, in the language of [`crate::query`]; empty for everything.
     pub query: String,
@@ -43,6 +43,22 @@ pub struct Request {
     pub after: Option<Cursor>,
     /// Count all that match, even where the page is full before; slower.
     pub count: bool,
+}
+
+impl Request {
+    /// The query, if the request is one that can be answered with pages of `allowed` events at most.
+    pub(crate) fn checked(&self, allowed: usize) -> Result<Query, SearchError> {
+        if self.limit > allowed {
+            let asked = self.limit;
+            return Err(SearchError::Limit { asked, allowed });
+        }
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from > to
+        {
+            return Err(SearchError::ReversedRange { from, to });
+        }
+        Ok(parse(&self.query)?)
+    }
 }
 
 /// A place in the order of answers: by time, then by id.
@@ -122,6 +138,9 @@ pub enum SearchError {
     /// What should be whole was cut.
     #[error("not everything could be read: {0}")]
     Cut(String),
+    /// Index nodes that would be needed did not answer; why, for each.
+    #[error("not every index node answered: {0}")]
+    Missing(String),
     /// The index cannot be read.
     #[error("cannot read index `{path}`")]
     Index {

@@ -24,12 +24,16 @@ use tantivy::{
 use crate::catalog::{Catalog, Splits};
 use crate::compile::{Budget, Context, compile, id_term};
 use crate::lookup;
+use crate::nodes::Part;
 use crate::query::matches::micros;
-use crate::query::{Query, Test, parse};
+use crate::query::{Query, Test};
 use crate::request::{Answer, Cursor, Kind, Request, SearchError};
 use crate::schema::Fields;
 use crate::split::Split;
 use crate::{Config, Metrics};
+
+/// What an envelope comes to beside its original, in bytes, where pages are bounded.
+const ENVELOPE: usize = 1_024;
 
 /// Answers searches. Cheap to clone; all clones see the same splits.
 #[derive(Clone)]
@@ -54,6 +58,8 @@ pub(crate) struct Run<'r> {
     pub(crate) request: &'r Request,
     pub(crate) from: i64,
     pub(crate) to: i64,
+    /// What `now` means in the query.
+    pub(crate) now: Time,
     pub(crate) budget: Budget,
     pub(crate) page: Page,
     count: u64,
@@ -102,16 +108,16 @@ impl Order {
 
 impl Run<'_> {
     /// Takes into account what the query itself says of `time`, so that fewer splits are asked.
-    pub(crate) fn narrow(&mut self, query: &Query, now: Time) {
+    pub(crate) fn narrow(&mut self, query: &Query) {
         if self.request.kind != Kind::Events {
             return;
         }
         match query {
-            Query::And(parts) => parts.iter().for_each(|part| self.narrow(part, now)),
+            Query::And(parts) => parts.iter().for_each(|part| self.narrow(part)),
             Query::Field(field, Test::Range(from, to))
                 if field.is_time() && field.name == "time" =>
             {
-                let (from, to) = micros(from, to, now);
+                let (from, to) = micros(from, to, self.now);
                 self.from = self.from.max(from);
                 self.to = self.to.min(to);
             }
@@ -256,10 +262,6 @@ impl Searcher {
         self.inner.catalog.attest(ledger);
     }
 
-    pub(crate) fn max_limit(&self) -> usize {
-        self.inner.config.max_limit
-    }
-
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.inner.config.timeout_ms)
     }
@@ -280,16 +282,33 @@ impl Searcher {
         }
     }
 
-    pub(crate) fn context(&self, kind: Kind, budget: &Budget) -> Context {
+    pub(crate) fn context(&self, run: &Run<'_>) -> Context {
+        let kind = run.request.kind;
         Context {
             fields: match kind {
                 Kind::Events => self.inner.events.clone(),
                 Kind::Findings => self.inner.findings.clone(),
             },
             kind,
-            now: (self.inner.clock)(),
-            budget: budget.clone(),
+            now: run.now,
+            budget: run.budget.clone(),
         }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        (self.inner.clock)()
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.inner.clock.clone()
     }
 
     fn budget(&self) -> Budget {
@@ -299,43 +318,61 @@ impl Searcher {
     /// Answers a request.
     pub fn search(&self, request: &Request) -> Result<Answer, SearchError> {
         let start = Instant::now();
+        let part = self.part(request, self.now(), usize::MAX)?;
+        let mut answer = part.answer(request.kind);
+        answer.took = start.elapsed();
+        Ok(answer)
+    }
+
+    /// What this index has of an answer. The page ends early, to be continued, where its events come to `bytes`.
+    pub(crate) fn part(
+        &self,
+        request: &Request,
+        now: Time,
+        bytes: usize,
+    ) -> Result<Part, SearchError> {
+        let start = Instant::now();
         let query = self.checked(request)?;
-        let mut run = self.run(request);
-        let context = self.context(request.kind, &run.budget);
-        run.narrow(&query, context.now);
-        let mut answer = Answer::default();
+        let mut run = self.run(request, now);
+        let context = self.context(&run);
+        run.narrow(&query);
+        let mut part = Part::default();
         let found = match request.kind {
             Kind::Events => {
                 self.find_events(&query, &context, &mut run)
                     .and_then(|(searchers, partial)| {
-                        answer.partial = partial;
-                        for_each_in_order(&run, |&(split, address)| {
-                            answer
-                                .hits
-                                .extend(load(&searchers[split], address, &context.fields)?);
-                            Ok(())
-                        })
+                        part.partial = partial;
+                        part.next = run.next();
+                        let mut left = bytes;
+                        for &(split, address) in in_order(&run) {
+                            let Some(event) = load(&searchers[split], address, &context.fields)?
+                            else {
+                                continue;
+                            };
+                            left = left.saturating_sub(event.raw.len() + ENVELOPE);
+                            let (time, id) = (event.time, event.id);
+                            part.hits.push(event);
+                            if left == 0 {
+                                part.next = Some(Cursor { time, id });
+                                break;
+                            }
+                        }
+                        Ok(())
                     })
             }
-            Kind::Findings => self
-                .find_findings(&query, &context, &mut run)
-                .map(|found| answer = found),
+            Kind::Findings => self.find_findings(&query, &context, &mut run, &mut part),
         };
         found.map_err(|e| self.error(e))?;
         if request.after.is_none() {
-            answer.notes = self
-                .unknown_fields(&query, &run, &run.budget)
+            part.unknown = self
+                .unknown_fields(&query, &run)
                 .map_err(|e| self.error(e))?;
         }
-        answer.next = run.next();
-        let complete = !run.skipped && request.after.is_none() && answer.partial.is_none();
-        answer.total = complete.then_some(run.count);
-        answer.took = start.elapsed();
-        self.inner
-            .metrics
-            .search_seconds
-            .observe(answer.took.as_secs_f64());
-        Ok(answer)
+        let complete = !run.skipped && request.after.is_none() && part.partial.is_none();
+        part.total = complete.then_some(run.count);
+        let took = start.elapsed().as_secs_f64();
+        self.inner.metrics.search_seconds.observe(took);
+        Ok(part)
     }
 
     pub(crate) fn out_of_time(&self) -> String {
@@ -346,20 +383,10 @@ impl Searcher {
     }
 
     pub(crate) fn checked(&self, request: &Request) -> Result<Query, SearchError> {
-        let allowed = self.inner.config.max_limit;
-        if request.limit > allowed {
-            let asked = request.limit;
-            return Err(SearchError::Limit { asked, allowed });
-        }
-        if let (Some(from), Some(to)) = (request.from, request.to)
-            && from > to
-        {
-            return Err(SearchError::ReversedRange { from, to });
-        }
-        Ok(parse(&request.query)?)
+        request.checked(self.inner.config.max_limit)
     }
 
-    pub(crate) fn run<'r>(&self, request: &'r Request) -> Run<'r> {
+    pub(crate) fn run<'r>(&self, request: &'r Request, now: Time) -> Run<'r> {
         let mut from = request.from.map_or(i64::MIN, |t| t.0);
         let mut to = request.to.map_or(i64::MAX, |t| t.0);
         match request.after {
@@ -371,6 +398,7 @@ impl Searcher {
             request,
             from,
             to,
+            now,
             budget: self.budget(),
             page: Page::new(),
             count: 0,
@@ -446,10 +474,10 @@ impl Searcher {
         query: &Query,
         context: &Context,
         run: &mut Run<'_>,
-    ) -> tantivy::Result<Answer> {
-        let mut answer = Answer::default();
+        part: &mut Part,
+    ) -> tantivy::Result<()> {
         let Some(findings) = self.inner.catalog.findings()? else {
-            return Ok(answer);
+            return Ok(());
         };
         let searcher = findings.searcher();
         let weight =
@@ -458,61 +486,48 @@ impl Searcher {
             let searched = run.segment(&*weight, &searcher, (0, segment), false);
             if run.budget.is_over() {
                 run.skipped = true;
-                answer.partial = Some(self.out_of_time());
+                part.partial = Some(self.out_of_time());
                 break;
             }
             searched?;
         }
-        for_each_in_order(run, |&(_, address)| {
+        part.next = run.next();
+        for &(_, address) in in_order(run) {
             let document: TantivyDocument = searcher.doc(address)?;
             let stored = document.get_first(context.fields.stored);
             let finding = stored
                 .as_ref()
                 .and_then(|v| v.as_bytes())
                 .and_then(|json| serde_json::from_slice(json).ok());
-            answer.findings.extend(finding);
-            Ok(())
-        })?;
-        Ok(answer)
-    }
-
-    /// The event with this id.
-    pub fn event(&self, id: Id) -> Option<Event> {
-        self.events(&[id]).pop()
+            part.findings.extend(finding);
+        }
+        Ok(())
     }
 
     /// The events with these ids, in their order; those that are not there are left out.
-    pub fn events(&self, ids: &[Id]) -> Vec<Event> {
-        let splits = match self.inner.catalog.current() {
-            Ok(splits) => splits,
-            Err(error) => {
-                tracing::error!(error = %self.error(error), "cannot look up events");
-                return Vec::new();
-            }
-        };
+    ///
+    /// # Errors
+    /// [`SearchError::Index`] where the index cannot be read: then nobody knows whether they are there.
+    pub fn events(&self, ids: &[Id]) -> Result<Vec<Event>, SearchError> {
         let mut found: HashMap<Id, Event> = HashMap::new();
-        for split in splits.iter().rev() {
-            if found.len() == ids.len() {
-                break;
-            }
-            let searcher = split.searcher();
-            for id in ids
-                .iter()
-                .filter(|id| !found.contains_key(*id))
-                .collect::<Vec<_>>()
-            {
-                match self.look_up(&searcher, *id) {
-                    Ok(Some(event)) => {
+        let mut search = || -> tantivy::Result<()> {
+            for split in self.inner.catalog.current()?.iter().rev() {
+                if found.len() == ids.len() {
+                    break;
+                }
+                let searcher = split.searcher();
+                for id in ids {
+                    if !found.contains_key(id)
+                        && let Some(event) = self.look_up(&searcher, *id)?
+                    {
                         found.insert(*id, event);
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::error!(error = %self.error(error), "cannot look up an event");
                     }
                 }
             }
-        }
-        ids.iter().filter_map(|id| found.get(id).cloned()).collect()
+            Ok(())
+        };
+        search().map_err(|e| self.error(e))?;
+        Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
     }
 
     fn look_up(&self, searcher: &tantivy::Searcher, id: Id) -> tantivy::Result<Option<Event>> {
@@ -528,13 +543,11 @@ impl Searcher {
     }
 }
 
-fn for_each_in_order(
-    run: &Run<'_>,
-    mut each: impl FnMut(&(usize, DocAddress)) -> tantivy::Result<()>,
-) -> tantivy::Result<()> {
+/// The places of a page in the order asked for.
+fn in_order<'p>(run: &'p Run<'_>) -> Box<dyn Iterator<Item = &'p (usize, DocAddress)> + 'p> {
     match run.request.newest_first {
-        true => run.page.values().rev().try_for_each(&mut each),
-        false => run.page.values().try_for_each(&mut each),
+        true => Box::new(run.page.values().rev()),
+        false => Box::new(run.page.values()),
     }
 }
 

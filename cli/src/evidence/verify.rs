@@ -91,7 +91,8 @@ fn text(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
             ),
             ("sha256", report.sha256.clone()),
         ];
-        for (name, words) in lines {
+        let covers = about.covers.iter().map(|words| ("covers", words.clone()));
+        for (name, words) in lines.into_iter().chain(covers) {
             writeln!(out, "{name:<10} {}", inert::text(&words))?;
         }
     }

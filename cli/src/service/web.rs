@@ -16,6 +16,7 @@ use event::json::Doc;
 use ingest::attested::{self, Attestations};
 use ingest::source::{bucket, cloudwatch, kinesis, object, queue, s3};
 use ingest::treatment::Treatment;
+use search::Nodes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Injections, Parts, Service, listen_to_signals, signals};
@@ -271,6 +272,14 @@ impl Service {
                 run: Arc::new(move || Ok(inventory.status())),
             });
         }
+        if !parts.nodes.shares().is_empty() {
+            let nodes = parts.nodes.clone();
+            // Without some of them searches answer in part and say so: the node is ready all the same.
+            checks.push(console::Check {
+                name: "index nodes",
+                run: Arc::new(move || Ok(index_nodes(&nodes))),
+            });
+        }
         let vouched = Arc::clone(&attestations);
         let keeper = parts.evidence.filter(|_| roles.contains(&Role::Index));
         let evidence = keeper.map(|keeper| console::Evidence {
@@ -279,7 +288,7 @@ impl Service {
             tool: evidence::tool(),
         });
         Ok(console::App {
-            searcher: parts.searcher,
+            searcher: parts.nodes,
             store: parts.store,
             rules: Arc::new(move || listed.infos()),
             reload: Arc::new(move || reloaded.reload()),
@@ -299,7 +308,8 @@ impl Service {
             registry: parts.registry,
             offers: console::Offers {
                 alerts: roles.contains(&Role::Api),
-                search: roles.contains(&Role::Index),
+                search: roles.contains(&Role::Index)
+                    || roles.contains(&Role::Api) && !config.search.peers.is_empty(),
             },
             config: config.console.clone(),
             tls: config.tls.is_some(),
@@ -312,6 +322,24 @@ impl Service {
             stop: self.stop.clone(),
         })
     }
+}
+
+/// Which index nodes answer, in words.
+fn index_nodes(nodes: &Nodes) -> String {
+    let shares = nodes.shares();
+    let answer = shares.iter().filter(|s| s.answers).count();
+    let mut words = format!("{answer} of {} answer", shares.len());
+    for share in shares.iter().filter(|s| !s.answers) {
+        words.push_str(&format!(
+            "; node {} {}",
+            share.node,
+            share.why.as_deref().unwrap_or("does not")
+        ));
+        if let Some(since) = share.missing_since {
+            words.push_str(&format!(" (since {since})"));
+        }
+    }
+    words
 }
 
 /// The routes by which events come in.

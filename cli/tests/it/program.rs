@@ -73,8 +73,13 @@ impl Service {
         environment: &[(&str, &str)],
     ) -> Service {
         let begin = Instant::now();
+        let listen: &[&str] = match args.contains(&"--listen") {
+            true => &[],
+            false => &["--listen", "127.0.0.1:0"],
+        };
         let mut child = command()
-            .args(["run", "--listen", "127.0.0.1:0"])
+            .arg("run")
+            .args(listen)
             .args(args)
             .arg("--config")
             .arg(config)

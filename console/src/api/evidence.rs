@@ -37,13 +37,15 @@ pub(crate) async fn export(
     request: Request,
 ) -> Result<Response, ApiError> {
     let asked: Asked = params::json(request).await?;
-    let evidence = shared.app.evidence.clone().ok_or_else(|| {
+    let evidence = shared.app.evidence.clone();
+    let own = shared.app.searcher.own().cloned();
+    let (evidence, searcher) = evidence.zip(own).ok_or_else(|| {
         ApiError::new(
             StatusCode::MISDIRECTED_REQUEST,
             "other_node",
             "this node keeps no evidence log",
         )
-        .hint("ask a node that runs with --role index")
+        .hint("ask a node that runs with --role index; of several each makes a bundle of its own share")
     })?;
     let now = shared.now();
     let (from, to) = Params::of([("from", asked.from), ("to", asked.to)]).range(now)?;
@@ -60,6 +62,7 @@ pub(crate) async fn export(
         by: client.name.clone(),
         tool: evidence.tool.clone(),
         most: super::MAX_EVIDENCE,
+        share: shared.app.searcher.share(),
     };
     let mut details = json!({"query": order.query, "case": order.case, "from": from, "to": to});
     let permit = shared
@@ -67,7 +70,6 @@ pub(crate) async fn export(
         .clone()
         .try_acquire_owned()
         .map_err(|_| busy())?;
-    let searcher = shared.app.searcher.clone();
     let made = blocking(move || {
         let _permit = permit;
         let said = |object: &str| (evidence.vouched)(object);

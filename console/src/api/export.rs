@@ -64,7 +64,7 @@ pub(crate) async fn get(
     // Set when all was sent: a stream that ends before is no whole one.
     let whole = Arc::new(AtomicBool::new(false));
     let name = format!("events.{}", format.extension());
-    let pieces = Pieces {
+    let mut pieces = Pieces {
         sender,
         handle: Handle::current(),
         piece: Vec::with_capacity(PIECE),
@@ -74,7 +74,7 @@ pub(crate) async fn get(
     let open = pieces.sender.clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
-        let written = write(&inside, &request, most, format, pieces, &done);
+        let written = write(&inside, &request, most, format, &mut pieces, &done);
         let outcome = match &written {
             Ok(_) => Outcome::Success,
             Err(_) => Outcome::Failure,
@@ -83,6 +83,8 @@ pub(crate) async fn get(
         details["format"] = format.extension().into();
         details["events"] = written.as_ref().ok().copied().into();
         inside.audit(&client, "Export", outcome, String::new(), details);
+        // Only now the stream ends: whoever has all of it is recorded.
+        drop(pieces);
         if let Err(error) = written {
             let cause: &dyn std::error::Error = &error;
             let source = cause.source().map(ToString::to_string).unwrap_or_default();
@@ -116,10 +118,10 @@ fn write(
     request: &Request,
     most: Option<u64>,
     format: Format,
-    mut pieces: Pieces,
+    pieces: &mut Pieces,
     done: &AtomicBool,
 ) -> Result<u64, ExportError> {
-    let mut writer = Writer::new(format, &mut pieces)?;
+    let mut writer = Writer::new(format, &mut *pieces)?;
     let walked = shared.app.searcher.walk(request, most, |mut event| {
         if shared.app.stop.is_stopped() {
             return Err(std::io::Error::other("the service stops").into());

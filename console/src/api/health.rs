@@ -11,13 +11,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bus::Topic;
+use bus::{Offset, Topic};
 use event::Time;
 use prometheus::TextEncoder;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::app::{App, Shared};
+use crate::app::{App, Shared, Stage};
 use crate::error::{ApiError, blocking};
 
 /// How far a stage is behind.
@@ -98,6 +98,7 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Result<Json<Value>, 
             "checks": checks,
             "stages": lags(&shared.app, now),
             "topics": kept(&shared.app),
+            "index_nodes": shared.app.searcher.shares(),
         }))
     })
     .await
@@ -107,6 +108,27 @@ pub(crate) async fn health(State(shared): State<Shared>) -> Result<Json<Value>, 
 pub(crate) async fn sources(State(shared): State<Shared>) -> Result<Json<Report>, ApiError> {
     let report = blocking(move || report(&shared.app, shared.now())).await??;
     Ok(Json(report))
+}
+
+/// The next offset that a stage reads of a partition, how many records there are from there on, and the age of the first
+/// of them in seconds.
+fn behind(
+    app: &App,
+    stage: &Stage,
+    partition: u32,
+    positions: &BTreeMap<u32, Offset>,
+    now: Time,
+) -> (u64, u64, f64) {
+    let bounds = app.bus.bounds(stage.topic, partition).unwrap_or(0..0);
+    let at = positions.get(&partition).copied().unwrap_or(bounds.start);
+    if at >= bounds.end {
+        return (at, 0, 0.0);
+    }
+    let from = at.max(bounds.start);
+    let oldest = app.bus.read(stage.topic, partition, from, 0).ok();
+    let oldest = oldest.and_then(|b| b.records.first().map(|(_, r)| r.time));
+    let age = oldest.map_or(0.0, |time| (now.0 - time.0).max(0) as f64 / 1e6);
+    (at, bounds.end - from, age)
 }
 
 /// Runs the checks of readiness.
@@ -128,19 +150,10 @@ pub(crate) fn lags(app: &App, now: Time) -> Vec<Lag> {
             };
             let positions = (stage.positions)();
             for partition in 0..app.bus.partitions(stage.topic) {
-                let bounds = app.bus.bounds(stage.topic, partition).unwrap_or(0..0);
-                let at = positions.get(&partition).copied().unwrap_or(bounds.start);
+                let (at, records, seconds) = behind(app, stage, partition, &positions, now);
                 lag.positions.push(at);
-                if at >= bounds.end {
-                    continue;
-                }
-                let from = at.max(bounds.start);
-                lag.records += bounds.end - from;
-                let oldest = app.bus.read(stage.topic, partition, from, 0).ok();
-                let oldest = oldest.and_then(|b| b.records.first().map(|(_, r)| r.time));
-                if let Some(time) = oldest {
-                    lag.seconds = lag.seconds.max((now.0 - time.0).max(0) as f64 / 1e6);
-                }
+                lag.records += records;
+                lag.seconds = lag.seconds.max(seconds);
             }
             lag
         })

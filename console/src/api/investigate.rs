@@ -1,6 +1,6 @@
 //! `/api/v1/investigate`: what somebody or something did around a time, what of it is new, and the sessions around it.
 
-use ::search::investigate::{Investigation, Link, Pivot, USUAL_DAYS};
+use ::search::investigate::{Chain, Investigation, Link, Pivot, USUAL_DAYS};
 use ::search::query::{Field, Query, Test};
 use axum::Json;
 use axum::extract::State;
@@ -22,8 +22,8 @@ pub(crate) async fn get(
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
     let pivot = pivot(&params, shared.now(), MAX_LIMIT, 100)?;
-    let (found, up, down) = look(&shared, &client, pivot).await?;
-    Ok(Json(investigation(&found, &up, &down)))
+    let (found, chain) = look(&shared, &client, pivot).await?;
+    Ok(Json(investigation(&found, &chain)))
 }
 
 /// The parameters of an investigation.
@@ -56,7 +56,7 @@ pub(crate) async fn look(
     shared: &Shared,
     client: &Client,
     pivot: Pivot,
-) -> Result<(Investigation, Vec<Link>, Vec<Link>), ApiError> {
+) -> Result<(Investigation, Chain), ApiError> {
     let asked = ::search::Request {
         query: query(&pivot),
         from: pivot.around.map(|t| t.plus(-pivot.hours * HOUR)),
@@ -69,11 +69,11 @@ pub(crate) async fn look(
         let mut found = searcher.investigate(&pivot)?;
         let events = found.events.iter_mut();
         events.for_each(|e| (inside.app.integrity)(e));
-        let (up, down) = match pivot.field.as_str() {
+        let chain = match pivot.field.as_str() {
             "access_key" => searcher.role_chain(&pivot.value)?,
-            _ => (Vec::new(), Vec::new()),
+            _ => Chain::default(),
         };
-        Ok((found, up, down))
+        Ok((found, chain))
     })
     .await
 }
@@ -87,8 +87,8 @@ fn query(pivot: &Pivot) -> String {
     .to_string()
 }
 
-/// An investigation as JSON: what was found, and for an access key the sessions before (`up`) and after (`down`).
-pub fn investigation(found: &Investigation, up: &[Link], down: &[Link]) -> Value {
+/// An investigation as JSON: what was found, and for an access key the sessions around it.
+pub fn investigation(found: &Investigation, chain: &Chain) -> Value {
     json!({
         "query": found.query,
         "around": found.around,
@@ -104,9 +104,9 @@ pub fn investigation(found: &Investigation, up: &[Link], down: &[Link]) -> Value
         "profile": found.profile,
         "related": found.related,
         "events": found.events.iter().map(Event::to_json).collect::<Vec<_>>(),
-        "assumed_by": up.iter().map(link).collect::<Vec<_>>(),
-        "assumed": down.iter().map(link).collect::<Vec<_>>(),
-        "partial": found.partial,
+        "assumed_by": chain.up.iter().map(link).collect::<Vec<_>>(),
+        "assumed": chain.down.iter().map(link).collect::<Vec<_>>(),
+        "partial": found.partial.as_ref().or(chain.partial.as_ref()),
     })
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod evidence_search;
 pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod health;
+pub(crate) mod index;
 pub(crate) mod investigate;
 pub(crate) mod notifications;
 pub(crate) mod openapi;
@@ -107,9 +108,32 @@ impl From<SearchError> for ApiError {
             SearchError::Aggregation(wrong) => {
                 ApiError::bad("bad_aggregation", wrong.message).hint(wrong.hint)
             }
+            SearchError::Missing(why) => missing(&why),
+            SearchError::Cut(why) => incomplete(&why),
             other => ApiError::internal(with_sources(&other)),
         }
     }
+}
+
+/// 503 where index nodes would be needed that do not answer.
+pub(crate) fn missing(why: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "index_node_missing",
+        format!("not every index node answered: {why}"),
+    )
+    .hint("the page Health shows which nodes are missing, and since when")
+    .retry_after(5)
+}
+
+/// 503 for what cannot be given in part.
+pub(crate) fn incomplete(why: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "incomplete",
+        format!("not everything could be read: {why}"),
+    )
+    .retry_after(10)
 }
 
 /// An error with everything that caused it, for the log.

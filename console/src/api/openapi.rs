@@ -112,6 +112,7 @@ const OPERATIONS: &[Operation] = &[
             ("of_splits", "integer"),
             ("events", "integer"),
             ("notes", "array"),
+            ("partial", "string"),
         ],
         ..operation(
             "get",
@@ -221,6 +222,11 @@ const OPERATIONS: &[Operation] = &[
             "What somebody did around a time beside what is usual for them, and for an access key the sessions before and after it.",
         )
     },
+    operation(
+        "post",
+        "/api/v1/index",
+        "Internal: what other nodes ask of this node's share of the index, with the role `node`. Its words change between versions.",
+    ),
     operation(
         "get",
         "/api/v1/events/{id}",
@@ -461,6 +467,7 @@ const OPERATIONS: &[Operation] = &[
             ("checks", "object"),
             ("stages", "[]Lag"),
             ("topics", "[]Topic"),
+            ("index_nodes", "array"),
         ],
         ..operation(
             "get",

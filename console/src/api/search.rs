@@ -5,7 +5,7 @@
 //! answer is the business of `export`.
 
 use ::search::aggregate::{self, Aggregated, Aggregations};
-use ::search::{Answer, Cursor, Kind, SearchError, Searcher};
+use ::search::{Answer, Cursor, Kind, Nodes, SearchError};
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
@@ -173,7 +173,7 @@ pub(crate) async fn recorded<T: Send + 'static>(
     client: &Client,
     asked: &::search::Request,
     action: &'static str,
-    work: impl FnOnce(&Searcher) -> Result<T, SearchError> + Send + 'static,
+    work: impl FnOnce(&Nodes) -> Result<T, SearchError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let answer = asked_of_index(shared, asked, work).await?;
     let outcome = if answer.is_ok() {
@@ -189,7 +189,7 @@ pub(crate) async fn recorded<T: Send + 'static>(
 pub(crate) async fn quietly<T: Send + 'static>(
     shared: &Shared,
     asked: &::search::Request,
-    work: impl FnOnce(&Searcher) -> Result<T, SearchError> + Send + 'static,
+    work: impl FnOnce(&Nodes) -> Result<T, SearchError> + Send + 'static,
 ) -> Result<T, ApiError> {
     Ok(asked_of_index(shared, asked, work).await??)
 }
@@ -198,7 +198,7 @@ pub(crate) async fn quietly<T: Send + 'static>(
 async fn asked_of_index<T: Send + 'static>(
     shared: &Shared,
     asked: &::search::Request,
-    work: impl FnOnce(&Searcher) -> Result<T, SearchError> + Send + 'static,
+    work: impl FnOnce(&Nodes) -> Result<T, SearchError> + Send + 'static,
 ) -> Result<Result<T, SearchError>, ApiError> {
     searchable(asked)?;
     let permit = shared
@@ -344,7 +344,7 @@ pub(crate) async fn event(
 ) -> Result<Json<Value>, ApiError> {
     let id = params::id(&id, "event")?;
     let searcher = shared.app.searcher.clone();
-    let event = blocking(move || searcher.event(id)).await?;
+    let event = blocking(move || searcher.event(id)).await??;
     let mut event = event.ok_or_else(|| ApiError::not_found("event"))?;
     (shared.app.integrity)(&mut event);
     Ok(Json(event.to_json()))

@@ -5,6 +5,7 @@
 //! meanwhile is told as such and shows the alert as it is now.
 
 use ::event::{Event, Id, RuleInfo, Time};
+use ::search::SearchError;
 use alerting::{
     Action, Alert, Delivery, HistoryEntry, Notification, NotificationFilter, State as AlertState,
 };
@@ -34,6 +35,8 @@ struct Found {
     siblings: Vec<Alert>,
     notifications: Vec<Notification>,
     evidence: Vec<Event>,
+    /// Why some of it may be missing here.
+    partial: Option<String>,
     why: Vec<String>,
     search: EvidenceSearch,
 }
@@ -120,10 +123,16 @@ fn find(shared: &Shared, id: Id) -> Result<Found, ApiError> {
     })?;
     siblings.retain(|a| a.id != id);
     let ids = &alert.finding.evidence;
-    let evidence = shared
-        .app
-        .searcher
-        .events(&ids[..ids.len().min(MAX_EVIDENCE)]);
+    let ids = &ids[..ids.len().min(MAX_EVIDENCE)];
+    // Whoever looks at an alert needs it all the more where an index is away.
+    let (evidence, partial) = match shared.app.searcher.events(ids) {
+        Ok(found) => found,
+        Err(SearchError::Missing(why)) => (Vec::new(), Some(why)),
+        Err(error) => {
+            let why = format!("{}; the log of this node says more", ApiError::from(error));
+            (Vec::new(), Some(why))
+        }
+    };
     // The event that fired it says best why; else any that is still there.
     let fired = evidence
         .iter()
@@ -141,6 +150,7 @@ fn find(shared: &Shared, id: Id) -> Result<Found, ApiError> {
         alert,
         siblings,
         evidence,
+        partial,
         why,
     })
 }
@@ -271,8 +281,10 @@ fn evidence(found: &Found) -> Markup {
                 a.button.small data-key="o" href=(found.search.address()) title="Its events as a search with fixed times (o)" { "Open as search" }
                 @if !found.search.exact { span.dim { "Not every event is named: the search finds what the rule looks at, for this group and time." } }
             }
+            @if let Some(why) = &found.partial { p.wrong role="alert" { "Not all events could be looked for: " (why) } }
             @if found.evidence.is_empty() {
-                p.dim { "The events are not in the index: they are being indexed, or older than what is kept. Their ids:" }
+                @if found.partial.is_none() { p.dim { "The events are not in the index: they are being indexed, or older than what is kept." } }
+                p.dim { "Their ids:" }
                 ul.ids { @for id in alert.finding.event_ids.iter().take(20) { li { code { (Inert(id)) } } } }
             } @else {
                 @let (first, rest) = found.evidence.split_at(found.evidence.len().min(AT_ONCE));

@@ -30,7 +30,7 @@ pub(crate) async fn page(
     params.only(&["part"])?;
     let id = params::id(&id, "event")?;
     let searcher = shared.app.searcher.clone();
-    let event = blocking(move || searcher.event(id)).await?;
+    let event = blocking(move || searcher.event(id)).await??;
     let mut event = event.ok_or_else(|| ApiError::not_found("event"))?;
     (shared.app.integrity)(&mut event);
     if params.text("part") == Some("detail") {

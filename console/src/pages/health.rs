@@ -1,6 +1,7 @@
 //! Is everything well: checks, how far each stage is behind, what arrives, what was not delivered.
 
 use ::event::Time;
+use ::search::nodes::Share;
 use alerting::watch::report::Report;
 use alerting::{Delivery, Notification, NotificationFilter};
 use axum::extract::{Path, State};
@@ -9,7 +10,7 @@ use maud::{Markup, html};
 
 use super::alert::delivery;
 use super::layout::{self, Tab};
-use super::{sources, when_ago};
+use super::{sources, when, when_ago};
 use crate::api::health::{Kept, Lag, checks, kept, lags, report};
 use crate::api::notifications::send_again;
 use crate::app::{Client, Shared};
@@ -22,6 +23,7 @@ const SLOW: f64 = 30.0;
 struct Found {
     checks: Vec<(&'static str, Result<String, String>)>,
     lags: Vec<Lag>,
+    index_nodes: Vec<Share>,
     kept: Vec<Kept>,
     sources: Result<Report, ApiError>,
     waiting: Vec<Notification>,
@@ -74,6 +76,7 @@ pub(crate) async fn page(State(shared): State<Shared>, client: Client) -> Result
                     } } }
                 }
             }
+            @if !found.index_nodes.is_empty() { (nodes(&found.index_nodes, now)) }
             @match &found.sources {
                 Err(wrong) => section.panel { h2 { "Sources" } p.wrong { (wrong.message) } },
                 Ok(report) => (sources::section(report, now)),
@@ -94,6 +97,35 @@ pub(crate) async fn page(State(shared): State<Shared>, client: Client) -> Result
     ))
 }
 
+/// The index nodes: which share each has, and which are missing.
+fn nodes(nodes: &[Share], now: Time) -> Markup {
+    html! {
+        section.panel #index-nodes { h2 { "Index nodes" }
+            @if nodes.iter().any(|n| !n.answers) {
+                p.wrong role="alert" { "Searches are answered without the share of a node that is missing, and say so. Its events are not lost: they wait on the log and on its disk." }
+            }
+            table.cards {
+                thead { tr { th { "Share" } th { "Node" } th { "State" } th.num { "Events" } th { "From" } th { "To" } th.num { "Behind" } th.num { "Seconds" } } }
+                tbody { @for share in nodes { tr {
+                    td data-label="Share" { b { (share.node) } " of " (share.nodes) }
+                    td data-label="Node" { (Inert(&share.name)) }
+                    td data-label="State" {
+                        @if share.answers { span.outcome.good { "answers" } } @else { span.outcome.bad { "missing" } }
+                        @if let Some(since) = share.missing_since { " since " (when_ago(since, now)) }
+                        @if let Some(why) = &share.why { p.dim { (Inert(why)) } }
+                    }
+                    @let state = share.state.as_ref();
+                    td.num data-label="Events" { @if let Some(state) = state { (state.events) } }
+                    td data-label="From" { @if let Some(time) = state.and_then(|s| s.earliest) { (when(time)) } }
+                    td data-label="To" { @if let Some(time) = state.and_then(|s| s.latest) { (when(time)) } }
+                    td.num data-label="Behind" { (share.records) }
+                    td.num data-label="Seconds" { span.wrong[share.seconds > SLOW] { (format!("{:.1}", share.seconds)) } }
+                } } }
+            }
+        }
+    }
+}
+
 fn rate(kept: &[Kept]) -> u64 {
     kept.iter()
         .find(|k| k.topic == "events")
@@ -112,6 +144,7 @@ fn find(shared: &Shared, now: Time) -> Result<Found, ApiError> {
     Ok(Found {
         checks: checks(&shared.app).into_iter().collect(),
         lags: lags(&shared.app, now),
+        index_nodes: shared.app.searcher.shares(),
         kept: kept(&shared.app),
         sources: report(&shared.app, now),
         waiting: notifications(vec![

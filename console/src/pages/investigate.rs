@@ -13,8 +13,8 @@ mod usual;
 use std::collections::BTreeSet;
 
 use ::event::{Id, Time};
-use ::search::investigate::{Investigation, Link, Middle, USUAL_DAYS};
-use ::search::{Bucket, Request};
+use ::search::investigate::{Chain, Investigation, Middle, USUAL_DAYS};
+use ::search::{Bucket, Request, SearchError};
 use alerting::Alert;
 use axum::extract::State;
 use maud::{Markup, html};
@@ -51,8 +51,7 @@ struct Shown {
     hours: i64,
     now: Time,
     found: Investigation,
-    up: Vec<Link>,
-    down: Vec<Link>,
+    chain: Chain,
     buckets: Vec<Bucket>,
     alerts: Vec<Alert>,
     /// Why there are no alerts, where that has a reason.
@@ -68,7 +67,7 @@ pub(crate) async fn page(
     let now = shared.now();
     let pivot = api::investigate::pivot(&params, now, api::MAX_LIMIT, SHOWN)?;
     let (field, value, hours) = (pivot.field.clone(), pivot.value.clone(), pivot.hours);
-    let (found, up, down) = api::investigate::look(&shared, &client, pivot).await?;
+    let (found, chain) = api::investigate::look(&shared, &client, pivot).await?;
     let over_time = Request {
         query: found.query.clone(),
         from: Some(found.from),
@@ -77,7 +76,11 @@ pub(crate) async fn page(
     };
     let asked = over_time.clone();
     let buckets = api::search::quietly(&shared, &over_time, move |searcher| {
-        searcher.histogram(&asked, BARS)
+        match searcher.histogram(&asked, BARS) {
+            // A part of it would mislead. That this is not all is said above.
+            Err(SearchError::Missing(_) | SearchError::Timeout(_)) => Ok(Vec::new()),
+            counted => counted,
+        }
     })
     .await?;
     let (alerts, no_alerts) = alerts(&shared, &field, &value, &found).await?;
@@ -87,8 +90,7 @@ pub(crate) async fn page(
         hours,
         now,
         found,
-        up,
-        down,
+        chain,
         buckets,
         alerts,
         no_alerts,
@@ -209,7 +211,7 @@ fn body(shown: &Shown) -> Markup {
             (facts(shown))
         }
         (steer(shown))
-        @if let Some(why) = &found.partial { p.wrong role="alert" { "This is not all: " (why) } }
+        @if let Some(why) = found.partial.as_ref().or(shown.chain.partial.as_ref()) { p.wrong role="alert" { "This is not all: " (why) } }
         @if found.first_seen.is_none() {
             (never(shown))
         } @else if found.matched == 0 {
@@ -383,8 +385,7 @@ mod tests {
                 to: Time(1),
                 ..Investigation::default()
             },
-            up: Vec::new(),
-            down: Vec::new(),
+            chain: Chain::default(),
             buckets: Vec::new(),
             alerts: Vec::new(),
             no_alerts: None,

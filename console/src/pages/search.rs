@@ -258,7 +258,7 @@ fn above(params: &Params, asked: &Asked, answer: &Answer) -> Markup {
         div.found {
             span { b { (total) } @if answer.total.is_none() { " or more" } @if total == 1 { " event" } @else { " events" } span.dim { " in " (format!("{:.0}", answer.took.as_secs_f64() * 1e3)) " ms" } }
             span.exports {
-                @if live { (tail::poll(params, false)) a.button.small data-key="t" href=(without(&whole, "live")) { "Stop following" } }
+                @if live { (tail::poll(params, false, None)) a.button.small data-key="t" href=(without(&whole, "live")) { "Stop following" } }
                 @else { a.button.small data-key="t" href=(format!("{whole}&live=1")) title="Show events as they come in" { "Follow" } }
                 a.button.small data-share="" data-key="l" href=(address(params, Some(fixed), None)) title="The address of this search with its times fixed" { "Link" }
                 // Streams of all that matches, however much that is.
@@ -555,6 +555,10 @@ pub(crate) async fn csv(
     params: Params,
 ) -> Result<Response, ApiError> {
     let answer = export(&shared, &client, &params).await?;
+    // A table has no place to say that it is a part.
+    if let Some(why) = answer.partial {
+        return Err(api::incomplete(&why));
+    }
     let headers = [
         (header::CONTENT_TYPE, "text/csv; charset=utf-8"),
         (

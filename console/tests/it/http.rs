@@ -45,6 +45,7 @@ fn password_config() -> Config {
                 token("t-viewer", Role::Viewer),
                 token("t-analyst", Role::Analyst),
                 token("t-ingest", Role::Ingest),
+                token("t-node", Role::Node),
             ],
             ..AuthConfig::default()
         },
@@ -165,6 +166,7 @@ async fn nobody_gets_in_unless_the_table_says_so() {
                 false,
             ),
             ("ingest", bearer("t-ingest"), access == Access::Ingest),
+            ("node", bearer("t-node"), access == Access::Node),
             ("viewer", bearer("t-viewer"), access == Access::Viewer),
             (
                 "analyst",
@@ -1013,4 +1015,154 @@ async fn a_page_that_follows_asks_for_what_came_in() {
         .store(latest.0 + 120_000_000, std::sync::atomic::Ordering::SeqCst);
     let (_, part) = send(&router, get("/search/tail?q=&range=1h&live=1")).await;
     assert!(!part.contains("id=\"e-"), "{part}");
+}
+
+/// Other nodes ask this one's index, which is no search of anybody's here.
+#[tokio::test]
+async fn other_nodes_ask_the_index() {
+    let world = World::new();
+    let router = world.router(password_config());
+    let token = |request, token: &str| with(request, header::AUTHORIZATION, token);
+    let ask = |body| token(post("/api/v1/index", body), "Bearer t-node");
+    let request = json!({
+        "query": "action:*", "from": null, "to": null, "limit": 3, "newest_first": true, "kind": "events",
+        "after": null, "count": true,
+    });
+    let question = json!({
+        "version": 1, "now": world.now(), "ask": {"page": {"request": request, "bytes": 1_000_000}},
+    });
+    let reply = json_of(&router, ask(question.clone()), 200).await;
+    assert_eq!(
+        (&reply["version"], &reply["node"], &reply["nodes"]),
+        (&json!(1), &json!(0), &json!(1))
+    );
+    let page = &reply["told"]["Ok"]["page"];
+    assert_eq!(page["hits"].as_array().unwrap().len(), 3, "{reply}");
+    assert!(page["total"].as_u64().unwrap() > 3);
+    assert_eq!(
+        world.audit.lock().unwrap().len(),
+        0,
+        "who asked is recorded where they asked"
+    );
+    let other = json!({"version": 9, "now": 7});
+    assert_eq!(
+        json_of(&router, ask(other), 200).await["told"]["Err"],
+        "version"
+    );
+    for wrong in [json!({}), json!({"version": 1, "ask": "all"}), json!([1])] {
+        json_of(&router, ask(wrong), 400).await;
+    }
+    // The token is good for this and nothing else.
+    json_of(&router, token(get("/api/v1/search"), "Bearer t-node"), 403).await;
+    json_of(
+        &router,
+        token(post("/api/v1/index", question), "Bearer t-analyst"),
+        403,
+    )
+    .await;
+    let none = Config {
+        concurrent_node_searches: 0,
+        ..Config::default()
+    };
+    let (response, _) = send(&world.router(none), post("/api/v1/index", json!({}))).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+}
+
+/// Without one of two index nodes everything says so, and what cannot be given in part is refused.
+#[tokio::test]
+async fn a_part_is_never_shown_as_the_whole() {
+    let world = World::new();
+    let router = world.router_of_a_part(Config::default());
+    let words = "index node 1 (https://index-1:7171) cannot be reached";
+    let answer = json_of(
+        &router,
+        get("/api/v1/search?q=&count=true&agg=action:3"),
+        200,
+    )
+    .await;
+    assert!(
+        answer["partial"].as_str().unwrap().contains(words),
+        "{answer}"
+    );
+    assert!(answer["total"].is_null() && !answer["hits"].as_array().unwrap().is_empty());
+    for path in [
+        "/api/v1/search/fields",
+        "/api/v1/search/explain",
+        "/api/v1/investigate?field=identity&value=mallory",
+    ] {
+        let answer = json_of(&router, get(path), 200).await;
+        assert!(
+            answer["partial"].as_str().unwrap().contains(words),
+            "{path}: {answer}"
+        );
+    }
+    // There or not there: of one that was not found nobody knows.
+    let known = format!("/api/v1/events/{}", world.events[0].id);
+    json_of(&router, get(&known), 200).await;
+    let unknown = "/api/v1/events/0123456789abcdef0123456789abcdef";
+    let away = json_of(&router, get(unknown), 503).await;
+    assert_eq!(away["error"]["code"], "index_node_missing");
+    json_of(&world.router(Config::default()), get(unknown), 404).await;
+    let (response, page) = send(&router, get("/events/0123456789abcdef0123456789abcdef")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(
+        page.contains("index node 1") && !page.contains("<b>"),
+        "{page}"
+    );
+    // The export breaks off.
+    let response = router
+        .clone()
+        .oneshot(get("/api/v1/search/export?q="))
+        .await
+        .unwrap();
+    let body = Bytes::from_request(Request::new(response.into_body()), &()).await;
+    assert!(body.is_err(), "{body:?}");
+    let (response, _) = send(&router, get("/search.csv?q=&range=all")).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let file = json_of(&router, get("/search.json?q=&range=all"), 200).await;
+    assert_eq!(file["complete"], false);
+    // People see it.
+    let alert = world.store.alerts(&alerting::Filter::default()).unwrap()[0].id;
+    for (path, said) in [
+        (
+            "/search?q=&range=all".to_owned(),
+            "The answer is not complete: ",
+        ),
+        (
+            "/search/tail?q=&range=all".to_owned(),
+            "Not all events come in here: ",
+        ),
+        (
+            "/search/fields?q=&range=all".to_owned(),
+            "Not all was looked at: ",
+        ),
+        ("/health".to_owned(), "cannot be reached"),
+    ] {
+        let (_, page) = send(&router, get(&path)).await;
+        assert!(
+            page.contains(said) && page.contains("connection refused &lt;b&gt;"),
+            "{path}: {page}"
+        );
+    }
+    let (_, page) = send(&router, get(&format!("/alerts/{alert}"))).await;
+    let evidence = world.store.alert(alert).unwrap().unwrap().finding.evidence;
+    assert_eq!(
+        page.contains("Not all events could be looked for: "),
+        evidence
+            .iter()
+            .any(|id| !world.events.iter().any(|e| e.id == *id))
+    );
+    let health = json_of(&router, get("/api/v1/health"), 200).await;
+    let nodes = health["index_nodes"].as_array().unwrap();
+    assert_eq!(
+        (&nodes[0]["answers"], &nodes[1]["answers"]),
+        (&json!(true), &json!(false))
+    );
+    assert!(
+        nodes[1]["missing_since"].is_string() && nodes[0]["state"]["events"].as_u64() > Some(0)
+    );
+    json_of(&router, get("/readyz"), 200).await;
+    let whole = json_of(&world.router(Config::default()), get("/api/v1/health"), 200).await;
+    assert_eq!(whole["index_nodes"], json!([]));
 }

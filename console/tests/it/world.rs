@@ -56,6 +56,19 @@ pub(crate) struct World {
     _dir: tempfile::TempDir,
 }
 
+/// A node that cannot be reached.
+struct Away;
+
+impl search::nodes::Node for Away {
+    fn ask(
+        &self,
+        _: &search::nodes::Question,
+    ) -> Result<search::nodes::Reply, search::nodes::Unanswered> {
+        let why = "connection refused <b>".to_owned();
+        Err(search::nodes::Unanswered::Unreachable(why))
+    }
+}
+
 impl World {
     /// With alerts of people and an attacker.
     pub(crate) fn new() -> World {
@@ -128,6 +141,30 @@ impl World {
     }
 
     pub(crate) fn router(&self, config: Config) -> Router {
+        self.router_over(self.searcher.clone().into(), config)
+    }
+
+    /// The same where this is one index node of two, and the other is not there.
+    pub(crate) fn router_of_a_part(&self, config: Config) -> Router {
+        let search = search::Config {
+            nodes: 2,
+            ..search::Config::default()
+        };
+        let metrics = search::Metrics::new(&prometheus::Registry::new()).unwrap();
+        let clock = self.clock.clone();
+        let clock: event::Clock = Arc::new(move || Time(clock.load(Ordering::SeqCst)));
+        let away = search::nodes::Other {
+            node: 1,
+            name: "https://index-1:7171".into(),
+            way: Arc::new(Away),
+        };
+        let own = Some(self.searcher.clone());
+        let nodes = search::Nodes::new(own, vec![away], &search, metrics, clock);
+        nodes.look();
+        self.router_over(nodes, config)
+    }
+
+    fn router_over(&self, nodes: search::Nodes, config: Config) -> Router {
         let clock = self.clock.clone();
         let (audit, rules) = (self.audit.clone(), Arc::new(rules()));
         let bus = self.bus.clone();
@@ -153,7 +190,7 @@ impl World {
             },
         ];
         let app = App {
-            searcher: self.searcher.clone(),
+            searcher: nodes,
             store: self.store.clone(),
             rules: Arc::new(move || rules.clone()),
             reload: Arc::new(|| Ok("unchanged".to_owned())),

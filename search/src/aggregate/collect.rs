@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use event::Time;
 use tantivy::query::EnableScoring;
 use tantivy::{DocId, DocSet, SegmentReader, TERMINATED};
 
@@ -17,7 +18,7 @@ use super::{Aggregated, Aggregation, Aggregations, Operation};
 use crate::compile::{Context, compile, stored};
 use crate::counting::as_written;
 use crate::query::Field;
-use crate::request::{MAX_BUCKETS, Request, SearchError};
+use crate::request::{Request, SearchError};
 use crate::searcher::{Order, Run, Searcher};
 
 /// Events that are read to tell how values are written, at most.
@@ -54,11 +55,23 @@ impl Searcher {
 
     /// The same, to be merged with what others have counted before it is finished.
     pub fn tally(&self, request: &Request, aggs: &Aggregations) -> Result<Tallies, SearchError> {
+        self.tally_at(request, aggs, self.now(), |size| size)
+    }
+
+    /// The same at a given time. `written` says of how many values of a `terms` that tells so many it is found out how
+    /// they are written: more than are told, where others may have counted more of them.
+    pub(crate) fn tally_at(
+        &self,
+        request: &Request,
+        aggs: &Aggregations,
+        now: Time,
+        written: fn(usize) -> usize,
+    ) -> Result<Tallies, SearchError> {
         super::check(aggs).map_err(SearchError::Aggregation)?;
         let query = self.checked(request)?;
-        let mut run = self.run(request);
-        let context = self.context(request.kind, &run.budget);
-        run.narrow(&query, context.now);
+        let mut run = self.run(request, now);
+        let context = self.context(&run);
+        run.narrow(&query);
         let compiled = compile(&query, &context);
         let mut fields = BTreeMap::new();
         collect_fields(aggs, &mut fields);
@@ -87,14 +100,9 @@ impl Searcher {
             }
             searched.map_err(|e| self.error(e))?;
             tallies.merge(part);
-            if too_many_times(&tallies.tallies) {
-                return Err(SearchError::Aggregation(super::wrong(
-                    format!("`date_histogram` has more than {MAX_BUCKETS} buckets"),
-                    "take a longer interval or a shorter range of time",
-                )));
-            }
+            tallies.check_times()?;
         }
-        self.write_out(&mut tallies, aggs, &searchers, &context)
+        self.write_out(&mut tallies, (aggs, written), &searchers, &context)
             .map_err(|e| self.error(e))?;
         Ok(tallies)
     }
@@ -103,7 +111,7 @@ impl Searcher {
     fn write_out(
         &self,
         tallies: &mut Tallies,
-        aggs: &Aggregations,
+        (aggs, written): (&Aggregations, fn(usize) -> usize),
         searchers: &[tantivy::Searcher],
         context: &Context,
     ) -> tantivy::Result<()> {
@@ -125,25 +133,30 @@ impl Searcher {
             let bytes = stored(store, doc, &context.fields)?;
             Ok(bytes.and_then(|bytes| as_written(key, &bytes, context.kind)))
         };
-        each_told(&mut tallies.tallies, aggs, &mut look)
+        each_told(&mut tallies.tallies, aggs, written, &mut look)
     }
 }
 
 type Look<'l> = &'l mut dyn FnMut(&str, (usize, u32, u32)) -> tantivy::Result<Option<String>>;
 
 /// Goes through the groups that will be told, the outermost first.
-fn each_told(tallies: &mut [Tally], aggs: &Aggregations, look: Look<'_>) -> tantivy::Result<()> {
+fn each_told(
+    tallies: &mut [Tally],
+    aggs: &Aggregations,
+    written: fn(usize) -> usize,
+    look: Look<'_>,
+) -> tantivy::Result<()> {
     for (tally, agg) in tallies.iter_mut().zip(aggs.values()) {
         let told: Vec<(&String, &mut Group)> = match (tally, &agg.operation) {
             (Tally::Terms { groups, .. }, Operation::Terms { size, .. }) => {
                 let mut all: Vec<_> = groups.iter_mut().collect();
                 all.sort_by(|a, b| b.1.count.cmp(&a.1.count).then_with(|| a.0.cmp(b.0)));
-                all.truncate(*size);
+                all.truncate(written(*size));
                 all
             }
             (Tally::Times(groups), _) => {
                 for group in groups.values_mut() {
-                    each_told(&mut group.tallies, &agg.aggs, look)?;
+                    each_told(&mut group.tallies, &agg.aggs, written, look)?;
                 }
                 continue;
             }
@@ -153,7 +166,7 @@ fn each_told(tallies: &mut [Tally], aggs: &Aggregations, look: Look<'_>) -> tant
             if let Some(example) = group.example.take() {
                 group.written = look(key, example)?;
             }
-            each_told(&mut group.tallies, &agg.aggs, look)?;
+            each_told(&mut group.tallies, &agg.aggs, written, look)?;
         }
     }
     Ok(())
@@ -177,15 +190,6 @@ fn name(operation: &Operation) -> &str {
         | Operation::Percentiles { field, .. } => field,
         Operation::Count => "",
     }
-}
-
-fn too_many_times(tallies: &[Tally]) -> bool {
-    let inner = |group: &Group| too_many_times(&group.tallies);
-    tallies.iter().any(|tally| match tally {
-        Tally::Times(groups) => groups.len() > MAX_BUCKETS || groups.values().any(inner),
-        Tally::Terms { groups, .. } => groups.values().any(inner),
-        _ => false,
-    })
 }
 
 /// Counts one segment.

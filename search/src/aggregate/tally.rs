@@ -14,6 +14,7 @@ use sketches_ddsketch::DDSketch;
 use super::{
     Aggregate, Aggregated, Aggregation, Aggregations, Bucket, Operation, Percentile, interval_text,
 };
+use crate::request::{MAX_BUCKETS, SearchError};
 
 /// So many hashes of distinct values are kept at the outermost level, and so many in buckets.
 const DISTINCT: [usize; 2] = [8_192, 1_024];
@@ -23,6 +24,8 @@ const NUMBERS: usize = 1_000;
 const VALUES: [usize; 2] = [100_000, 2_000];
 /// So many things are kept in all.
 pub(super) const MAX_CELLS: usize = 2_000_000;
+/// So many things are sent to another node in one answer: some 25 MB.
+const MAX_SENT: usize = 250_000;
 
 /// What was counted for some aggregations.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -475,6 +478,62 @@ impl Tallies {
         self.bound();
     }
 
+    /// Refuses a `date_histogram` with more buckets than anybody looks at.
+    pub(crate) fn check_times(&self) -> Result<(), SearchError> {
+        fn too_many(tallies: &[Tally]) -> bool {
+            let inner = |group: &Group| too_many(&group.tallies);
+            tallies.iter().any(|tally| match tally {
+                Tally::Times(groups) => groups.len() > MAX_BUCKETS || groups.values().any(inner),
+                Tally::Terms { groups, .. } => groups.values().any(inner),
+                _ => false,
+            })
+        }
+        match too_many(&self.tallies) {
+            false => Ok(()),
+            true => Err(Tallies::too_many_times()),
+        }
+    }
+
+    /// What a `date_histogram` with too many buckets is answered.
+    pub(crate) fn too_many_times() -> SearchError {
+        SearchError::Aggregation(super::wrong(
+            format!("`date_histogram` has more than {MAX_BUCKETS} buckets"),
+            "take a longer interval or a shorter range of time",
+        ))
+    }
+
+    /// Is this what counting for these aggregations comes to?
+    pub(crate) fn fit(&self, aggs: &Aggregations) -> bool {
+        fn fit(tallies: &[Tally], aggs: &Aggregations) -> bool {
+            let group = |group: &Group, agg: &Aggregation| fit(&group.tallies, &agg.aggs);
+            tallies.len() == aggs.len()
+                && tallies.iter().zip(aggs.values()).all(|(tally, agg)| {
+                    match (tally, &agg.operation) {
+                        (Tally::Terms { groups, .. }, Operation::Terms { .. }) => {
+                            groups.values().all(|g| group(g, agg))
+                        }
+                        (Tally::Times(groups), Operation::DateHistogram { .. }) => {
+                            groups.values().all(|g| group(g, agg))
+                        }
+                        (Tally::Numbers { many, .. }, Operation::Percentiles { .. }) => {
+                            // Sketches of another kind cannot be merged.
+                            many.as_ref()
+                                .is_none_or(|m| DDSketch::default().merge(m).is_ok())
+                        }
+                        (Tally::Distinct { .. }, Operation::Cardinality { .. })
+                        | (Tally::Count(_), Operation::Count) => true,
+                        _ => false,
+                    }
+                })
+        }
+        fit(&self.tallies, aggs)
+    }
+
+    /// Lets go of the rarest values until what is kept can be sent.
+    pub(crate) fn bound_for_sending(&mut self) {
+        self.bound_to(MAX_SENT, VALUES[0]);
+    }
+
     /// Lets go of what is too much.
     pub(super) fn bound(&mut self) {
         for tally in &mut self.tallies {
@@ -484,8 +543,11 @@ impl Tallies {
                 tally.prune(VALUES[0]);
             }
         }
-        let mut most = VALUES[1];
-        while self.tallies.iter().map(Tally::cells).sum::<usize>() > MAX_CELLS && most > 0 {
+        self.bound_to(MAX_CELLS, VALUES[1]);
+    }
+
+    fn bound_to(&mut self, cells: usize, mut most: usize) {
+        while self.tallies.iter().map(Tally::cells).sum::<usize>() > cells && most > 0 {
             for tally in &mut self.tallies {
                 tally.prune(most);
             }

@@ -43,6 +43,8 @@ pub struct Order {
     pub tool: String,
     /// More events than this are refused.
     pub most: usize,
+    /// Which share of the index it is made of, and of how many: number and count.
+    pub share: (u32, u32),
 }
 
 /// What is known of an object: whether digests vouch for it, and whose.
@@ -131,6 +133,7 @@ pub fn export(
         made: now,
         tool: order.tool.clone(),
         events: events.len() as u64,
+        covers: covers(order.share),
         key: ledger.public().to_string(),
     };
     let contents = [
@@ -148,6 +151,15 @@ pub fn export(
         bytes,
         about,
         proven,
+    })
+}
+
+/// What a bundle of one of several index nodes says of the others.
+fn covers((node, nodes): (u32, u32)) -> Option<String> {
+    (nodes > 1).then(|| {
+        format!(
+            "only what index node {node} of {nodes} has: each makes a bundle of its own share of the partitions, and all {nodes} together are everything"
+        )
     })
 }
 

@@ -73,6 +73,9 @@ pub struct About {
     pub tool: String,
     /// How many events the query had found: all are here.
     pub events: u64,
+    /// What part of the store was searched, where that is not all of it; in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<String>,
     /// What checks the signatures, as the bundle says itself.
     pub key: String,
 }

@@ -12,7 +12,7 @@ use crate::query::matches::Subject;
 use crate::query::{Field, parse as query};
 use crate::schema::value_term_into;
 use crate::text::fold;
-use crate::{Config, Request, SearchError};
+use crate::{Config, Nodes, Request, SearchError};
 
 /// The values of a field as terms have them, each once.
 fn values(event: &Event, field: &str) -> BTreeSet<String> {
@@ -27,7 +27,7 @@ fn as_term(value: &str) -> String {
 }
 
 /// What a `terms` told, by value without regard to case, and how many events had none.
-fn counts(result: &Aggregate) -> (BTreeMap<String, u64>, u64) {
+pub(super) fn counts(result: &Aggregate) -> (BTreeMap<String, u64>, u64) {
     let Aggregate::Terms {
         buckets,
         missing,
@@ -371,7 +371,7 @@ fn a_walk_gives_every_event_once_and_stops_where_it_is_told() {
         };
         let walk = |most| {
             let mut found = Vec::new();
-            let count = small.walk(&request, most, |event| {
+            let count = Nodes::from(small.clone()).walk(&request, most, |event| {
                 found.push((event.time, event.id.0));
                 Ok::<_, SearchError>(())
             });
@@ -389,7 +389,7 @@ fn a_walk_gives_every_event_once_and_stops_where_it_is_told() {
             ..Config::default()
         },
     );
-    let cut = hurried.walk(&Request::default(), None, |_| Ok::<_, SearchError>(()));
+    let cut = Nodes::from(hurried).walk(&Request::default(), None, |_| Ok::<_, SearchError>(()));
     assert!(matches!(cut, Err(SearchError::Cut(_))));
 }
 

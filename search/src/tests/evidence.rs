@@ -461,6 +461,30 @@ fn a_bundle_proves_its_events() {
 }
 
 #[test]
+fn a_bundle_of_one_of_several_nodes_says_so() {
+    let world = grown();
+    let said = |_: &str| (Integrity::Received, None);
+    for (share, words) in [
+        ((0, 1), None),
+        ((1, 3), Some("only what index node 1 of 3 has")),
+    ] {
+        let order = Order {
+            most: 10_000,
+            share,
+            ..Order::default()
+        };
+        let made = export(&world.searcher(), &world.ledger, &order, &said, NOW).unwrap();
+        let report = verify::verify(&made.bytes, None);
+        assert_eq!(report.problems, Vec::<String>::new());
+        let covers = report.about.unwrap().covers;
+        match words {
+            None => assert_eq!(covers, None),
+            Some(words) => assert!(covers.as_ref().unwrap().contains(words), "{covers:?}"),
+        }
+    }
+}
+
+#[test]
 fn half_an_answer_is_no_evidence() {
     let world = grown();
     let said = |_: &str| (Integrity::Received, None);

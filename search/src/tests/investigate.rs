@@ -3,8 +3,8 @@
 use event::{Event, Outcome, Time};
 
 use super::{NOW, event, folder, searcher};
-use crate::investigate::{Middle, Pivot, Usual};
-use crate::{Config, SearchError};
+use crate::investigate::{Chain, Middle, Pivot, Usual};
+use crate::{Config, Nodes, SearchError};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -48,7 +48,7 @@ fn what_is_new_stands_out_from_what_is_usual() {
     other.identity = "eve".into();
     events.push(other);
     let dir = folder(&[events]);
-    let searcher = searcher(dir.path(), &Config::default());
+    let searcher = Nodes::from(searcher(dir.path(), &Config::default()));
     let pivot = Pivot {
         field: "identity".into(),
         value: "BOB".into(),
@@ -166,7 +166,7 @@ fn without_a_time_it_is_now_or_the_last_event() {
     let mut future = did(101, -400 * DAY, "Future", "203.0.113.7");
     future.identity = "eve".into();
     let dir = folder(&[events, vec![late, future]]);
-    let searcher = searcher(dir.path(), &Config::default());
+    let searcher = Nodes::from(searcher(dir.path(), &Config::default()));
     let ask = |value: &str, around: Option<Time>, limit: usize| {
         let pivot = Pivot {
             field: "identity".into(),
@@ -203,7 +203,7 @@ fn of_many_events_those_nearest_to_the_middle_are_given() {
         .collect();
     let at = |number: usize| events[number - 1].time;
     let dir = folder(std::slice::from_ref(&events));
-    let searcher = searcher(dir.path(), &Config::default());
+    let searcher = Nodes::from(searcher(dir.path(), &Config::default()));
     for (around, limit, expected) in [
         (at(10), 4, vec![8, 9, 10, 11]),
         (at(10), 5, vec![8, 9, 10, 11, 12]),
@@ -239,8 +239,8 @@ fn sessions_are_followed_across_accounts() {
         assumed(5, "AKIAEVE", "ASIA9", "111111111111", ""),
     ];
     let dir = folder(&[events]);
-    let searcher = searcher(dir.path(), &Config::default());
-    let (up, down) = searcher.role_chain("ASIA2").unwrap();
+    let searcher = Nodes::from(searcher(dir.path(), &Config::default()));
+    let Chain { up, down, .. } = searcher.role_chain("ASIA2").unwrap();
     let keys: Vec<(&str, &str)> = up
         .iter()
         .map(|l| (l.by.as_str(), l.access_key.as_str()))
@@ -254,7 +254,7 @@ fn sessions_are_followed_across_accounts() {
     );
     let keys: Vec<&str> = down.iter().map(|l| l.access_key.as_str()).collect();
     assert_eq!(keys, ["ASIA3"]);
-    let (up, down) = searcher.role_chain("AKIABOB").unwrap();
+    let Chain { up, down, .. } = searcher.role_chain("AKIABOB").unwrap();
     assert!(up.is_empty());
     let keys: Vec<&str> = down.iter().map(|l| l.access_key.as_str()).collect();
     assert_eq!(keys, ["ASIA1", "ASIA2", "ASIA3"]);

@@ -6,6 +6,7 @@
 mod aggregate;
 mod evidence;
 mod investigate;
+mod nodes;
 mod property;
 mod stage;
 
@@ -354,7 +355,7 @@ fn no_index_is_an_empty_one() {
     let dir = tempfile::tempdir().unwrap();
     let searcher = searcher(&dir.path().join("none"), &Config::default());
     check(&searcher, "", &[]);
-    assert_eq!(searcher.event(Id(1)), None);
+    assert_eq!(searcher.events(&[Id(1)]).unwrap(), []);
     assert_eq!(searcher.histogram(&all(""), 10).unwrap(), []);
     assert_eq!(
         searcher
@@ -375,7 +376,7 @@ fn events_by_id() {
         vec![event(3, 9, "not json")],
     ]);
     let searcher = searcher(dir.path(), &Config::default());
-    let found = searcher.events(&[Id(3), Id(4), Id(1)]);
+    let found = searcher.events(&[Id(3), Id(4), Id(1)]).unwrap();
     assert_eq!(found, [event(3, 9, "not json"), event(1, 0, "{}")]);
 }
 
@@ -506,7 +507,7 @@ fn what_comes_often_is_found_by_value_and_by_word() {
         assert_eq!(top("text"), [(longest.clone(), 12)]);
         let shared = "7B72A207-9b9e-40e1-bcec-b4ba06bc343b".to_owned();
         assert_eq!(top("sharedEventID"), [(shared, 12)]);
-        assert_eq!(searcher.event(Id(5)).map(|e| e.id), Some(Id(5)));
+        assert_eq!(searcher.events(&[Id(5)]).unwrap()[0].id, Id(5));
     }
 }
 

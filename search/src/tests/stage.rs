@@ -197,8 +197,8 @@ fn repeats_are_dropped_and_conflicts_are_kept() {
     assert_eq!(conflicts.len(), 1);
     assert!(conflicts[0].flags.has(Flag::IdConflict) && conflicts[0].id != Id(3));
     assert_eq!(
-        shelf.searcher.event(conflicts[0].id).as_ref(),
-        Some(&conflicts[0])
+        shelf.searcher.events(&[conflicts[0].id]).unwrap(),
+        conflicts
     );
     assert_eq!(shelf.metas().len(), 2);
 }

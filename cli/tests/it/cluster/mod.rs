@@ -13,6 +13,8 @@ mod steady;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::program::{self, count};
 use load::Load;
 use nodes::Cluster;
@@ -35,7 +37,7 @@ fn untold<T>(group_wait: u64, run: impl Fn(u64) -> Option<T>) -> Option<T> {
 fn alone(load: &Load, group_wait: u64) -> (Outcome, Duration) {
     let folder = tempfile::tempdir().unwrap();
     let (address, received) = program::receiver();
-    let config = nodes::config(folder.path(), "alone", address, group_wait, "");
+    let config = nodes::config(folder.path(), "alone", address, group_wait, "", &[]);
     let data = folder.path().join("data");
     let service = program::Service::start(&config, &data);
     let begin = std::time::Instant::now();
@@ -88,6 +90,86 @@ const NODES: &[(&str, &str)] = &[
     ("api-0", "api"),
 ];
 
+/// An index node that is killed is named, and nothing without it looks whole; started again, all is there again.
+fn lose_an_index_node(cluster: &mut Cluster, events: u64) {
+    let api = cluster.with_role("api")[0];
+    let search = || {
+        let path = "/api/v1/search?q=source:aws.*&limit=40&count=true&agg=account:5";
+        nodes::get(api, path).unwrap()
+    };
+    let folder = cluster.folder.path().to_owned();
+    let export = |name: &str| {
+        let file = folder.join(name);
+        let (url, path) = (format!("http://{api}"), file.to_str().unwrap().to_owned());
+        let done = program::run(&[
+            "search",
+            "source:aws.*",
+            "--url",
+            &url,
+            "--format",
+            "jsonl",
+            "--output",
+            &path,
+        ]);
+        let lines = std::fs::read_to_string(&file).map_or(0, |text| text.lines().count() as u64);
+        (done.status.success(), lines)
+    };
+    let by_id = |answer: &Value| -> Vec<u16> {
+        let hits = answer["hits"].as_array().unwrap();
+        let one = |hit: &Value| {
+            let path = format!("/api/v1/events/{}", hit["id"].as_str().unwrap());
+            program::request(api, "GET", &path, &[], b"").unwrap().0
+        };
+        hits.iter().map(one).collect()
+    };
+    let whole = search();
+    assert!(whole["partial"].is_null(), "{whole}");
+    assert_eq!(whole["total"], events);
+    assert_eq!(by_id(&whole), [200; 40]);
+    assert_eq!(export("whole.jsonl"), (true, events));
+
+    cluster.kill("index-1");
+    let part = search();
+    let why = part["partial"].as_str().unwrap();
+    assert!(why.contains("index node 1 (http://127.0.0.1:"), "{why}");
+    assert!(part["total"].is_null(), "{}", part["total"]);
+    // What is with the missing node is not called absent.
+    let found = by_id(&whole);
+    assert!(
+        found.contains(&200) && found.contains(&503) && !found.contains(&404),
+        "{found:?}"
+    );
+    assert_eq!(export("part.jsonl"), (false, 0));
+    let ready = program::request(api, "GET", "/readyz", &[], b"").unwrap();
+    assert_eq!(ready.0, 200, "{}", program::text(&ready.1));
+    let begin = std::time::Instant::now();
+    let missing = || {
+        let health = nodes::get(api, "/api/v1/health").unwrap();
+        assert_eq!(health["index_nodes"][0]["answers"], true);
+        health["index_nodes"][1]["missing_since"].is_string()
+    };
+    while !missing() {
+        assert!(
+            begin.elapsed() < program::PATIENCE,
+            "nobody sees that it is missing"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+
+    cluster.run_again("index-1");
+    // It is asked again as soon as it has been seen.
+    let begin = std::time::Instant::now();
+    let mut again = search();
+    while !again["partial"].is_null() {
+        assert!(begin.elapsed() < program::PATIENCE, "{again}");
+        std::thread::sleep(Duration::from_millis(200));
+        again = search();
+    }
+    for key in ["total", "hits", "aggs"] {
+        assert_eq!(again[key], whole[key], "{key}");
+    }
+}
+
 #[test]
 fn a_cluster_ends_as_one_process_does() {
     let events = count("TRAILWARDEN_CLUSTER_EVENTS", 12_000);
@@ -113,6 +195,8 @@ fn a_cluster_ends_as_one_process_does() {
     );
     alone.assert_same(&together, outcome::Told::Exactly);
     eprintln!("{}", together.counts());
+
+    lose_an_index_node(&mut cluster, load.events);
 
     // One node that begins with nothing makes of the same log what three of them did.
     let ids = outcome::finding_ids(&*cluster.bus());

@@ -41,6 +41,7 @@ fn pages(address: SocketAddr, path: &str, list: &str) -> Vec<Value> {
     let (mut all, mut cursor) = (Vec::new(), String::new());
     loop {
         let answer = get(address, &format!("{path}{cursor}")).unwrap();
+        assert!(answer["partial"].is_null(), "{}", answer["partial"]);
         all.extend(answer[list].as_array().unwrap().iter().cloned());
         match answer["next"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -50,9 +51,9 @@ fn pages(address: SocketAddr, path: &str, list: &str) -> Vec<Value> {
 }
 
 impl Outcome {
-    /// The events of one index.
-    pub(super) fn take_events(&mut self, index: SocketAddr) {
-        for hit in pages(index, "/api/v1/search?q=source:aws.*&limit=1000", "hits") {
+    /// The events that a node finds, its own and those of other index nodes.
+    pub(super) fn take_events(&mut self, node: SocketAddr) {
+        for hit in pages(node, "/api/v1/search?q=source:aws.*&limit=1000", "hits") {
             let id = format!("{} {}", hit["account"], hit["id"]);
             let raw = hit["raw"].to_string();
             assert!(

@@ -10,20 +10,20 @@ use crate::pages::{actor, can_investigate, when};
 
 /// The chain, where the page is about an access key and there is one.
 pub(super) fn chain(shown: &Shown) -> Markup {
-    if shown.up.is_empty() && shown.down.is_empty() {
+    if shown.chain.up.is_empty() && shown.chain.down.is_empty() {
         return html! {};
     }
     html! {
         section.panel.chain-panel { h2 { "Role chain" }
             ol.chain {
-                @for (i, link) in shown.up.iter().rev().enumerate() {
+                @for (i, link) in shown.chain.up.iter().rev().enumerate() {
                     @if i == 0 { li.origin { (who(shown, &link.by, &link.actor)) } }
                     (step(shown, link, link.access_key == shown.value))
                 }
-                @if shown.up.is_empty() { li.here { (key(shown, &shown.value)) " " span.badge { "this key" } } }
-                @for link in &shown.down { (made(shown, link)) }
+                @if shown.chain.up.is_empty() { li.here { (key(shown, &shown.value)) " " span.badge { "this key" } } }
+                @for link in &shown.chain.down { (made(shown, link)) }
             }
-            @if shown.up.is_empty() { p.dim { "Nothing that is kept says that it was made by another key: it is a user's own, or older." } }
+            @if shown.chain.up.is_empty() { p.dim { "Nothing that is kept says that it was made by another key: it is a user's own, or older." } }
         }
     }
 }

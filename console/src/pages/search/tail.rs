@@ -27,7 +27,7 @@ pub(crate) async fn part(State(shared): State<Shared>, params: Params) -> Result
         api::search::quietly(&shared, &request, move |searcher| searcher.search(&inside)).await?;
     let columns = columns::chosen(&params)?;
     Ok(html! {
-        (poll(&params, answer.hits.len() >= MOST))
+        (poll(&params, answer.hits.len() >= MOST, answer.partial.as_deref()))
         div hx-swap-oob="afterbegin:#hits-rows" { (hits(&answer.hits, &columns)) }
     })
 }
@@ -51,11 +51,12 @@ fn recent(asked: &Request) -> Request {
 }
 
 /// Asks again in two seconds.
-pub(crate) fn poll(params: &Params, full: bool) -> Markup {
+pub(crate) fn poll(params: &Params, full: bool, partial: Option<&str>) -> Markup {
     let address = address_of(params, None, None, None).replacen("/search?", "/search/tail?", 1);
     html! {
         div.tail #tail hx-get=(address) hx-trigger="every 2s" hx-swap="outerHTML" {
             span.livedot #live { "live" }
+            @if let Some(why) = partial { " " span.wrong role="alert" { "Not all events come in here: " (why) } }
             @if full { " " span.dim { "more than " (MOST) " a minute: only the newest are shown" } }
         }
     }
