@@ -13,13 +13,12 @@ use alerting::{Store, watch};
 use bus::ledger::Ledger;
 use bus::{Bus, Offset, Stop, Topic};
 use event::inventory::Inventory;
-use event::{Clock, Event, Integrity, Outcome, RuleInfo, Time};
+use event::{AuditEvent, Clock, Event, Integrity, Outcome, RuleInfo, Time};
 use prometheus::Registry;
 use search::Searcher;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::audit::AuditEvent;
 use crate::auth::{Auth, Kind, Principal};
 use crate::config::{Config, ConfigError};
 use crate::error::REQUEST;
