@@ -15,21 +15,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bus::ledger::Why;
 use bus::seen::{self, Seen};
 use bus::{Bus, BusError, Commit, Offset, Position, StateChange, Stop, Topic};
 use event::{Clock, Event, Flag, Id, Time};
 use tantivy::TantivyError;
 
-use crate::evidence::seal::{self, SealError};
+use crate::evidence::seal::{self, Change, SealError};
+use crate::hold::Holds;
 use crate::manifest::Manifest;
 use crate::split::{Meta, Writer};
-use crate::{Config, Metrics, Searcher, maintain};
+use crate::{Config, Metrics, Searcher, maintain, removal};
 
 /// The consumer's name on the bus.
 pub const CONSUMER: &str = "index";
 
 /// How much is read of one partition at a time.
 const READ_BYTES: usize = 1 << 20;
+/// How many classes besides that of `search.retention_days` are kept apart, as the configuration allows it.
+const MOST_CLASSES: usize = 8;
 /// How long a wait for new records lasts at most, so that a stop is seen.
 const WAIT: Duration = Duration::from_millis(200);
 
@@ -73,16 +77,17 @@ impl IndexError {
     }
 }
 
-/// Runs the stage until it is told to stop. What it publishes is visible through `searcher` at once.
+/// Runs the stage until it is told to stop. What it publishes is visible through `searcher` at once; what `holds` cover
+/// it does not remove.
 pub fn run(
     bus: Arc<dyn Bus>,
-    searcher: Searcher,
+    (searcher, holds): (Searcher, Arc<Holds>),
     config: &Config,
     metrics: Metrics,
     clock: Clock,
     stop: Stop,
 ) -> Result<(), IndexError> {
-    let shelf = Shelf::open(bus, searcher, config, metrics, clock)?;
+    let shelf = Shelf::open(bus, (searcher, holds), config, metrics, clock)?;
     let failed = AtomicBool::new(false);
     let ended = || stop.is_stopped() || failed.load(Ordering::SeqCst);
     let guard = |result: Result<(), IndexError>| {
@@ -172,9 +177,12 @@ pub(crate) fn retry(
 pub(crate) struct Shelf {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) searcher: Searcher,
+    pub(crate) holds: Arc<Holds>,
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
+    /// May there be records of removals that are not on the log yet?
+    unsaid: AtomicBool,
     metas: Mutex<Vec<Meta>>,
     next: AtomicU64,
 }
@@ -183,7 +191,7 @@ impl Shelf {
     /// Takes over an index folder: opens what is published, deletes what is not.
     pub(crate) fn open(
         bus: Arc<dyn Bus>,
-        searcher: Searcher,
+        (searcher, holds): (Searcher, Arc<Holds>),
         config: &Config,
         metrics: Metrics,
         clock: Clock,
@@ -198,9 +206,11 @@ impl Shelf {
         let shelf = Shelf {
             bus,
             searcher,
+            holds,
             config: config.clone(),
             metrics,
             clock,
+            unsaid: AtomicBool::new(true),
             next: AtomicU64::new(metas.iter().map(|m| m.number + 1).max().unwrap_or(1)),
             metas: Mutex::new(metas.clone()),
         };
@@ -263,25 +273,35 @@ impl Shelf {
             .clone()
     }
 
-    /// Publishes `added` in place of `removed`, together with what else is in the commit.
+    /// May there be records of removals that are not on the log yet?
+    pub(crate) fn unsaid(&self) -> bool {
+        self.unsaid.load(Ordering::SeqCst)
+    }
+
+    /// There are none.
+    pub(crate) fn said(&self) {
+        self.unsaid.store(false, Ordering::SeqCst);
+    }
+
+    /// Makes a change of what is published, together with what else is in the commit.
     pub(crate) fn publish(
         &self,
-        added: Option<Meta>,
-        removed: &[Meta],
+        change: &Change<'_>,
         mut commit: Commit,
     ) -> Result<(), IndexError> {
+        let Change { added, removed, .. } = *change;
         let mut metas = self.metas.lock().unwrap_or_else(PoisonError::into_inner);
         let key = |meta: &Meta| format!("split/{:016x}", meta.number).into_bytes();
-        let change = |meta: &Meta, value| StateChange {
+        let put = |meta: &Meta, value| StateChange {
             partition: 0,
             key: key(meta),
             value,
             expires: None,
         };
         commit.consumer = CONSUMER.to_owned();
-        commit.state.extend(removed.iter().map(|m| change(m, None)));
+        commit.state.extend(removed.iter().map(|m| put(m, None)));
         commit.state.extend(added.iter().map(|m| {
-            change(
+            put(
                 m,
                 Some(serde_json::to_vec(m).expect("numbers and times are JSON")),
             )
@@ -290,11 +310,16 @@ impl Shelf {
             let now = (self.clock)();
             // A commit that failed may have been written down before.
             seal::reconcile(ledger, &self.folder(), &metas, now)?;
-            seal::write_down(ledger, &self.folder(), added.as_ref(), removed, now)?;
+            if !added.is_empty() || !removed.is_empty() {
+                seal::write_down(ledger, &self.folder(), change, now)?;
+            }
+        }
+        if added.is_empty() && !removed.is_empty() {
+            self.unsaid.store(true, Ordering::SeqCst);
         }
         self.bus.commit(commit)?;
         metas.retain(|m| !removed.iter().any(|r| r.number == m.number));
-        metas.extend(added);
+        metas.extend(added.iter().cloned());
         metas.sort_by_key(|m| m.order);
         self.show(&metas)
     }
@@ -322,6 +347,9 @@ impl Shelf {
         self.metrics
             .events
             .set(metas.iter().map(|m| m.events as i64).sum());
+        self.metrics
+            .bytes
+            .set(metas.iter().map(|m| m.bytes as i64).sum());
         Ok(())
     }
 }
@@ -337,7 +365,8 @@ struct Reading {
 pub(crate) struct Indexer<'s> {
     shelf: &'s Shelf,
     partitions: Vec<Reading>,
-    writer: Option<Writer>,
+    /// The splits that are being built, one for each class of which events came.
+    writers: Vec<Writer>,
     /// When the first record that is not committed yet was read.
     since: Option<Time>,
     /// Ids of this split, which the seen-set does not have yet.
@@ -363,7 +392,7 @@ impl<'s> Indexer<'s> {
         Ok(Indexer {
             shelf,
             partitions,
-            writer: None,
+            writers: Vec::new(),
             since: None,
             pending: HashMap::new(),
             changes: Vec::new(),
@@ -390,9 +419,11 @@ impl<'s> Indexer<'s> {
 
     fn is_full(&self) -> bool {
         let config = &self.shelf.config;
-        self.writer.as_ref().is_some_and(|w| {
-            w.events() >= config.split_events as u64 || w.memory() >= config.writer_memory_mib << 20
-        })
+        let events: u64 = self.writers.iter().map(Writer::events).sum();
+        // A writer begins with tables of some 10 MiB; more classes must not mean fewer events in a split.
+        let taken: usize = self.writers.iter().map(Writer::taken).sum();
+        let first = self.writers.first().map_or(0, |w| w.memory() - w.taken());
+        events >= config.split_events as u64 || taken + first >= config.writer_memory_mib << 20
     }
 
     /// Waits until there is something to read or to publish.
@@ -516,18 +547,39 @@ impl<'s> Indexer<'s> {
         Ok(verdicts)
     }
 
+    /// The split in which an event of this class goes, if it is being built. A configuration has at most
+    /// [`MOST_CLASSES`] classes; events that come from more, after several changes of it, are searchable for longer than
+    /// was said rather than in ever more splits.
+    fn writer_of(&self, class: u32) -> Option<usize> {
+        let same = self.writers.iter().position(|w| w.class() == class);
+        if same.is_some() || self.writers.len() <= MOST_CLASSES {
+            return same;
+        }
+        let days = |class| removal::days(&self.shelf.config, class);
+        let writers = self.writers.iter().enumerate();
+        let longer = writers.filter(|(_, w)| days(w.class()) >= days(class));
+        longer.min_by_key(|(_, w)| days(w.class())).map(|(n, _)| n)
+    }
+
     fn add(&mut self, event: &Event) -> Result<(), IndexError> {
         let shelf = self.shelf;
         let failed = |e| shelf.error("build a split", e);
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
+        let place = match self.writer_of(event.search_days) {
+            Some(place) => place,
             None => {
                 let memory = shelf.config.writer_memory_mib << 20;
+                // The tables that a writer begins with are as large as what it is told that it may take.
+                let memory = match event.search_days {
+                    0 => memory,
+                    _ => memory / MOST_CLASSES,
+                };
                 let writer =
                     Writer::create(&shelf.folder(), shelf.number(), memory).map_err(failed)?;
-                self.writer.insert(writer)
+                self.writers.push(writer.of_class(event.search_days));
+                self.writers.len() - 1
             }
         };
+        let writer = &mut self.writers[place];
         if writer.add(event, &event.encode()).map_err(failed)? {
             shelf.metrics.overflow.inc();
         }
@@ -545,7 +597,7 @@ impl<'s> Indexer<'s> {
             return Ok(());
         }
         let timer = self.shelf.metrics.publish_seconds.start_timer();
-        let offsets = moved
+        let offsets: Vec<(u32, u64, u64)> = moved
             .iter()
             .map(|p| (p.partition, p.committed, p.next))
             .collect();
@@ -558,21 +610,24 @@ impl<'s> Indexer<'s> {
                 to: p.next,
             })
             .collect();
-        let meta = match self.writer.take() {
-            Some(writer) => Some(
-                writer
-                    .finish(offsets)
-                    .map_err(|e| self.shelf.error("write a split", e))?,
-            ),
-            None => None,
-        };
-        let events = meta.as_ref().map_or(0, |m| m.events);
+        let mut added = Vec::with_capacity(self.writers.len());
+        for writer in std::mem::take(&mut self.writers) {
+            let finished = writer.finish(Vec::clone(&offsets));
+            added.push(finished.map_err(|e| self.shelf.error("write a split", e))?);
+        }
+        let events = added.iter().map(|m| m.events).sum();
         let commit = Commit {
             positions,
             state: std::mem::take(&mut self.changes),
             ..Commit::default()
         };
-        self.shelf.publish(meta, &[], commit)?;
+        let change = Change {
+            why: Why::Index,
+            added: &added,
+            removed: &[],
+            reason: "",
+        };
+        self.shelf.publish(&change, commit)?;
         timer.observe_duration();
         self.shelf.metrics.sent.inc_by(events);
         for reading in &mut self.partitions {

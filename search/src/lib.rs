@@ -14,6 +14,7 @@
 pub mod aggregate;
 pub mod config;
 pub mod evidence;
+pub mod hold;
 pub mod metrics;
 pub mod query;
 
@@ -36,6 +37,7 @@ mod lookup;
 mod maintain;
 mod manifest;
 mod names;
+pub mod removal;
 mod schema;
 mod split;
 mod text;

@@ -1,26 +1,30 @@
-//! What is done to published splits and findings beside indexing: merging, retention, findings.
+//! What is done to published splits and findings beside indexing: merging, removing, findings.
 //!
 //! Small splits make searches slow, so [`plan`] picks neighbours of like size to be made into one; the merge is built
-//! beside the old splits and published in their place by one commit. A split goes when its last event was taken in
-//! longer ago than the retention: time of intake and not of the event, so that old logs which are loaded today stay, and
-//! events from the future do not stay for ever. The findings' index has its own position and is committed every few
-//! seconds.
+//! beside the old splits and published in their place by one commit. Only splits of one class are merged, since they go
+//! together. What goes and when is decided in [`crate::removal`]: by the time of intake and not of the event, so that old
+//! logs which are loaded today stay, and events from the future do not stay for ever. The findings' index has its own
+//! position and is committed every few seconds.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bus::ledger::Why;
 use bus::{BusError, Commit, Offset, Position, Topic};
 use event::{Finding, Time};
 
 use crate::Config;
+use crate::evidence::seal::Change;
 use crate::findings::FindingWriter;
 use crate::indexer::{CONSUMER, IndexError, Shelf, open, retry};
+use crate::removal::{days, expire, oldest};
 use crate::split::{Meta, merge};
 
 const DAY: i64 = 86_400_000_000;
 /// How long the thread rests when there is nothing to merge.
 const REST: Duration = Duration::from_millis(200);
 
-/// Merges and expires splits until `ended`.
+/// Merges and removes splits until `ended`.
 pub(crate) fn run(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
     let mut failures = 0;
     while !ended() {
@@ -33,34 +37,11 @@ pub(crate) fn run(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexEr
     Ok(())
 }
 
-/// Drops splits that are older than the retention.
-pub(crate) fn expire(shelf: &Shelf) -> Result<(), IndexError> {
-    let limit = oldest(&shelf.config, (shelf.clock)());
-    let expired: Vec<Meta> = shelf
-        .metas()
-        .into_iter()
-        .filter(|m| m.last_ingested < limit)
-        .collect();
-    if expired.is_empty() {
-        return Ok(());
-    }
-    for meta in &expired {
-        tracing::info!(split = meta.number, events = meta.events, latest = %meta.latest, "split expired");
-    }
-    shelf.publish(None, &expired, Commit::default())
-}
-
-fn oldest(config: &Config, now: Time) -> Time {
-    now.plus(-(i64::from(config.retention_days) * DAY))
-}
-
 /// Does one merge, if one is due. Tells whether it did.
 pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
-    let metas = shelf.metas();
-    let Some(range) = plan(&metas, &shelf.config) else {
+    let Some(old) = plan(&shelf.metas(), &shelf.config) else {
         return Ok(false);
     };
-    let old = &metas[range];
     let failed = |e| shelf.error("merge splits", e);
     let current = shelf.searcher.catalog().current().map_err(failed)?;
     let splits: Vec<_> = current
@@ -71,7 +52,15 @@ pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
     let number = shelf.number();
     let merged = merge(&shelf.folder(), &splits, number)
         .map_err(failed)
-        .and_then(|meta| shelf.publish(Some(meta), old, Commit::default()));
+        .and_then(|meta| {
+            let change = Change {
+                why: Why::Merge,
+                added: &[meta],
+                removed: &old,
+                reason: "",
+            };
+            shelf.publish(&change, Commit::default())
+        });
     match merged {
         Ok(()) => shelf.metrics.merges.inc(),
         Err(error) => {
@@ -82,14 +71,25 @@ pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
     Ok(true)
 }
 
+/// The splits to merge next, neighbours among those of their class.
+pub(crate) fn plan(metas: &[Meta], config: &Config) -> Option<Vec<Meta>> {
+    let classes: BTreeSet<u32> = metas.iter().map(|m| m.days).collect();
+    classes.into_iter().find_map(|class| {
+        let of_class = metas.iter().filter(|m| m.days == class);
+        let of_class: Vec<Meta> = of_class.cloned().collect();
+        let range = plan_class(&of_class, days(config, class), config)?;
+        Some(of_class[range].to_vec())
+    })
+}
+
 /// The neighbours to merge next: as many as the configuration says, none much larger than the smallest, and all of one
-/// format.
-pub(crate) fn plan(metas: &[Meta], config: &Config) -> Option<std::ops::Range<usize>> {
+/// format. `days`: for how long their class is searchable.
+fn plan_class(metas: &[Meta], days: u32, config: &Config) -> Option<std::ops::Range<usize>> {
     let width = config.merge_splits.max(2);
     let level = |events: u64| events.max(1).ilog(width as u64);
     let top = level(config.merged_events.max(1));
     // Merged splits should expire together: they span a thirtieth of the retention at most.
-    let span = (i64::from(config.retention_days) * DAY / 30).max(DAY);
+    let span = (i64::from(days) * DAY / 30).max(DAY / 24);
     (0..=top).find_map(|limit| {
         let mut start = 0;
         (0..metas.len()).find_map(|end| {
@@ -229,8 +229,9 @@ impl<'s> FindingIndexer<'s> {
             return Ok(());
         }
         let failed = |e| shelf.error("commit findings", e);
-        let limit = oldest(&shelf.config, (shelf.clock)());
-        if limit > self.expired.plus(DAY / 24) {
+        let limit = oldest(&shelf.config, 0, (shelf.clock)());
+        // What a finding speaks of may lie anywhere in time: while there is a hold, none goes.
+        if limit > self.expired.plus(DAY / 24) && shelf.holds.count() == 0 {
             self.writer.drop_before(limit).map_err(failed)?;
             self.expired = limit;
         }

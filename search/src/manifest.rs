@@ -4,13 +4,12 @@
 //! replaced as a whole by a rename, so that a reader sees either the old list or the new one. An index without a bus
 //! ([`crate::offline`]) has nothing but the manifest.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::split::{Meta, sync_folder};
+use crate::split::{Meta, write_beside};
 
 /// The version of the index folder. Splits of version 1 are read as well; a newer folder is refused.
 pub(crate) const FORMAT: u32 = 2;
@@ -51,13 +50,7 @@ impl Manifest {
             format: FORMAT,
             splits,
         };
-        let new = dir.join("manifest.json.new");
-        let mut file = std::fs::File::create(&new)?;
-        serde_json::to_writer(&mut file, &manifest)?;
-        file.flush()?;
-        file.sync_all()?;
-        std::fs::rename(&new, dir.join("manifest.json"))?;
-        sync_folder(dir)
+        write_beside(dir, "manifest.json", &serde_json::to_vec(&manifest)?)
     }
 
     pub(crate) fn stamp(dir: &Path) -> Option<Stamp> {

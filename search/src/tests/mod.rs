@@ -7,6 +7,7 @@ mod aggregate;
 mod evidence;
 mod investigate;
 mod property;
+mod retention;
 mod stage;
 
 use std::path::Path;
