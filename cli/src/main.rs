@@ -18,6 +18,7 @@ mod evidence;
 mod exit;
 mod fingerprint;
 mod heartbeat;
+mod hold;
 mod hunt;
 mod inventory;
 mod live_rules;
@@ -86,6 +87,7 @@ enum Command {
     /// Makes bundles of events that prove themselves, and verifies them
     #[command(subcommand)]
     Evidence(evidence::EvidenceCommand),
+    Hold(hold::HoldArgs),
     DeadLetters(dead_letters::DeadLetterArgs),
     Reconcile(reconcile::ReconcileArgs),
     Reveal(reveal::RevealArgs),
@@ -149,6 +151,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         }
         Command::Inventory(command) => inventory::run(command),
         Command::Evidence(command) => evidence::run(command),
+        Command::Hold(args) => hold::run(args),
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Reveal(args) => reveal::run(args),

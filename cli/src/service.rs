@@ -39,6 +39,7 @@ use crate::redaction;
 use crate::role::{Role, Roles};
 use crate::rules::RuleArgs;
 use web::listen;
+pub(crate) use web::retention;
 
 /// How long stages get to finish what they have.
 const GRACE: Duration = Duration::from_secs(20);
@@ -479,7 +480,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
     )
     .with_context(|| {
         format!(
-            "cannot open the index in `{}`",
+            "cannot open the index in `{}`; if it is damaged, `trailwarden index rebuild` mends it",
             config.index_dir().display()
         )
     })?;

@@ -16,6 +16,7 @@ use event::inventory::Inventory;
 use event::{AuditEvent, Clock, Event, Integrity, Outcome, RuleInfo, Time};
 use prometheus::Registry;
 use search::Searcher;
+use search::hold::Holds;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
@@ -53,6 +54,8 @@ pub struct App {
     pub integrity: Arc<dyn Fn(&mut Event) + Send + Sync>,
     /// What evidence bundles are made with; none where this node keeps no index.
     pub evidence: Option<Evidence>,
+    /// The index of this node; none on a node without.
+    pub index: Option<Index>,
     /// What is expected.
     pub inventory: Arc<dyn Fn() -> Arc<Inventory> + Send + Sync>,
     /// The log, for its bounds.
@@ -79,6 +82,19 @@ pub struct App {
     pub audit: Arc<dyn Fn(AuditEvent) + Send + Sync>,
     /// Ends live streams when the program stops.
     pub stop: Stop,
+}
+
+/// The index of this node, for what concerns only its own part.
+#[derive(Clone)]
+pub struct Index {
+    /// What must not leave it.
+    pub holds: Arc<Holds>,
+    /// Reads it.
+    pub searcher: Searcher,
+    /// Which of the index nodes this one is, from 0.
+    pub node: u32,
+    /// How many there are.
+    pub nodes: u32,
 }
 
 /// What evidence bundles are made with.

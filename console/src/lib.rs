@@ -23,7 +23,9 @@ mod svg;
 
 pub use ::event::AuditEvent;
 pub use api::investigate::investigation;
-pub use app::{App, Check, Evidence, Explain, Injection, Offers, Reload, Rules, Stage, Vouched};
+pub use app::{
+    App, Check, Evidence, Explain, Index, Injection, Offers, Reload, Rules, Stage, Vouched,
+};
 pub use auth::{Kind, Principal, hash_password};
 pub use config::{AuthConfig, Config, ConfigError, Hidden, Mode, Role, Token, User};
 pub use error::ApiError;

@@ -133,8 +133,8 @@ pub enum HoldError {
     /// The query cannot be read.
     #[error("the query of the hold cannot be read")]
     Query(#[from] QueryError),
-    /// The name is taken.
-    #[error("there is a hold `{0}` already: release it first, or choose another name")]
+    /// The name is taken by one that covers something else.
+    #[error("there is another hold `{0}`: release it first, or choose another name")]
     Exists(String),
     /// There are too many.
     #[error("there are {MOST} holds, and there may be no more: let one hold cover several cases")]
@@ -296,15 +296,19 @@ impl Holds {
         self.lock().kept.holds.len()
     }
 
-    /// Adds a hold, durably. Nothing that it covers is removed any more.
+    /// Adds a hold, durably. Nothing that it covers is removed any more. One of the same name that covers the same is
+    /// given back as it is, so that whoever sets a hold on several nodes may do so again.
     ///
     /// # Errors
     /// It is not sound, its name is taken, or it cannot be stored: then it does not hold.
     pub fn add(&self, new: &NewHold, by: &str, now: Time) -> Result<Hold, HoldError> {
         new.check()?;
         let mut inner = self.lock();
-        if inner.kept.holds.iter().any(|h| h.name == new.name) {
-            return Err(HoldError::Exists(new.name.clone()));
+        if let Some(old) = inner.kept.holds.iter().find(|h| h.name == new.name) {
+            return match (old.from, old.to, &old.query) == (new.from, new.to, &new.query) {
+                true => Ok(old.clone()),
+                false => Err(HoldError::Exists(new.name.clone())),
+            };
         }
         if inner.kept.holds.len() >= MOST {
             return Err(HoldError::Many);

@@ -10,6 +10,7 @@ pub(crate) mod evidence;
 pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod health;
+pub(crate) mod holds;
 pub(crate) mod investigate;
 pub(crate) mod notifications;
 pub(crate) mod openapi;

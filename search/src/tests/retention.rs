@@ -270,10 +270,10 @@ fn what_is_on_hold_stays_until_it_is_released() {
         let new = hold("IR-7", hour(2), hour(1), "account:444455556666");
         let made = holds.add(&new, "ada", NOW).unwrap();
         assert_eq!((made.by.as_str(), made.made), ("ada", NOW));
-        assert!(matches!(
-            holds.add(&new, "bob", NOW),
-            Err(HoldError::Exists(_))
-        ));
+        assert_eq!(holds.add(&new, "bob", NOW).unwrap(), made);
+        let other = hold("IR-7", hour(3), hour(1), "");
+        let refused = holds.add(&other, "bob", NOW);
+        assert!(matches!(refused, Err(HoldError::Exists(_))));
         let covered = holds.covered(&shelf.searcher);
         assert_eq!((covered[0].splits, covered[0].events), (1, 1));
     }
