@@ -293,7 +293,7 @@ fn locally(
         anyhow::anyhow!("on Kafka holds are kept by the index nodes: ask each of them with --url")
             .context(Usage)
     );
-    let (log, _beside) = stopped(&config, "holds")?;
+    let (log, _beside) = stopped(&config)?;
     let holds = Holds::open(Arc::clone(&log.bus), &config.index_dir())?;
     let local = Local { log, holds, config };
     let holds = work(&local)?;
@@ -305,7 +305,7 @@ fn locally(
 }
 
 /// The log of a service that is stopped.
-pub(crate) fn stopped(config: &Config, what: &str) -> anyhow::Result<(Beside, tempfile::TempDir)> {
+fn stopped(config: &Config) -> anyhow::Result<(Beside, tempfile::TempDir)> {
     anyhow::ensure!(
         config.bus_dir().is_dir(),
         anyhow::anyhow!(
@@ -318,7 +318,7 @@ pub(crate) fn stopped(config: &Config, what: &str) -> anyhow::Result<(Beside, te
     let log =
         Log::open_beside(config, beside.path()).map_err(|error| match error.downcast_ref() {
             Some(BusError::Locked(_)) => anyhow::anyhow!(
-                "the service is running on `{}`: for {what}, ask it with --url, or stop it first",
+                "the service is running on `{}`: ask it with --url, or stop it first",
                 config.data_dir.display()
             )
             .context(Usage),
@@ -328,7 +328,7 @@ pub(crate) fn stopped(config: &Config, what: &str) -> anyhow::Result<(Beside, te
 }
 
 /// Puts an event of the audit trail on the log.
-pub(crate) fn record(
+fn record(
     bus: &dyn Bus,
     action: &'static str,
     outcome: Became,
@@ -406,7 +406,7 @@ impl Local {
 }
 
 /// Reads the index of a stopped service.
-pub(crate) fn searcher(config: &Config) -> anyhow::Result<Searcher> {
+fn searcher(config: &Config) -> anyhow::Result<Searcher> {
     let dir = config.index_dir();
     let metrics = search::Metrics::new(&prometheus::Registry::new())?;
     Searcher::open(&dir, &config.search, metrics, clock::clock()).with_context(|| {
@@ -415,4 +415,46 @@ pub(crate) fn searcher(config: &Config) -> anyhow::Result<Searcher> {
             dir.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_left_out_is_said() {
+        let answer = |node, nodes, names: &[&str]| Answer {
+            node,
+            nodes,
+            holds: names.iter().map(|name| json!({"name": name})).collect(),
+        };
+        let check = |answers: &[Answer], listed, clean| {
+            let outcome = missing(answers, listed).unwrap();
+            assert_eq!(matches!(outcome, Outcome::Clean), clean);
+        };
+        check(&[answer(0, 1, &["a"])], false, true);
+        check(&[answer(0, 2, &["a"]), answer(1, 2, &["a"])], true, true);
+        check(&[answer(1, 2, &["a"])], false, false);
+        // The same node twice is not two.
+        check(&[answer(0, 2, &["a"]), answer(0, 2, &["a"])], false, false);
+        check(&[answer(0, 2, &["a"]), answer(1, 2, &[])], true, false);
+    }
+
+    #[test]
+    fn an_account_is_a_query_and_times_are_absolute() {
+        let args = AddArgs {
+            name: "a".into(),
+            from: Some("-1d".into()),
+            to: None,
+            account: Some("111122223333".into()),
+            source: Some("aws.lambda".into()),
+            query: "a OR b".into(),
+            reason: "x".into(),
+        };
+        let hold = args.hold(Time::from_seconds(86_400)).unwrap();
+        assert_eq!(hold.from, Some(Time::from_seconds(0)));
+        let words = "account:\"111122223333\" AND source:\"aws.lambda\" AND (a OR b)";
+        assert_eq!(hold.query, words);
+        assert!(search::query::parse(&hold.query).is_ok());
+    }
 }

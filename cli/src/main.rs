@@ -20,6 +20,7 @@ mod fingerprint;
 mod heartbeat;
 mod hold;
 mod hunt;
+mod index;
 mod inventory;
 mod live_rules;
 mod log;
@@ -88,6 +89,7 @@ enum Command {
     #[command(subcommand)]
     Evidence(evidence::EvidenceCommand),
     Hold(hold::HoldArgs),
+    Index(index::IndexArgs),
     DeadLetters(dead_letters::DeadLetterArgs),
     Reconcile(reconcile::ReconcileArgs),
     Reveal(reveal::RevealArgs),
@@ -152,6 +154,7 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Inventory(command) => inventory::run(command),
         Command::Evidence(command) => evidence::run(command),
         Command::Hold(args) => hold::run(args),
+        Command::Index(args) => index::run(args),
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Reveal(args) => reveal::run(args),

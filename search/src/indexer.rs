@@ -22,8 +22,9 @@ use event::{Clock, Event, Flag, Id, Time};
 use tantivy::TantivyError;
 
 use crate::evidence::seal::{self, Change, SealError};
-use crate::hold::Holds;
+use crate::hold::{HoldError, Holds};
 use crate::manifest::Manifest;
+use crate::rebuild::MARK;
 use crate::split::{Meta, Writer};
 use crate::{Config, Metrics, Searcher, maintain, removal};
 
@@ -57,6 +58,12 @@ pub enum IndexError {
     /// A publication could not be written down in the evidence log, and was not made.
     #[error("index stage cannot write down what it publishes")]
     Seal(#[from] SealError),
+    /// The legal holds cannot be read: without them nothing may be removed.
+    #[error("index stage cannot read the legal holds")]
+    Hold(#[from] HoldError),
+    /// A rebuild was begun and not finished.
+    #[error("building the index anew was cut off: do it again with `trailwarden index rebuild`")]
+    Rebuilding,
     /// The consumer's state has something that is no split.
     #[error("state key `{0}` of the index cannot be read")]
     State(String),
@@ -64,7 +71,7 @@ pub enum IndexError {
 
 impl IndexError {
     /// Can it be tried again?
-    fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             IndexError::Bus(error) => matches!(error, BusError::Io { .. }) || error.is_transient(),
             IndexError::Split { source, .. } => matches!(
@@ -72,7 +79,7 @@ impl IndexError {
                 TantivyError::IoError(_) | TantivyError::OpenWriteError(_)
             ),
             IndexError::Seal(error) => error.is_transient(),
-            IndexError::State(_) => false,
+            IndexError::Hold(_) | IndexError::Rebuilding | IndexError::State(_) => false,
         }
     }
 }
@@ -123,9 +130,10 @@ fn index(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
                 }
             }
             Err(error) => {
-                // What was built goes with it. Its folder stays until the next start: after a failed commit nobody knows
-                // yet whether the log names it.
+                // What was built goes with it: on a full disk it would else take what others make free.
+                let built = indexer.built();
                 drop(indexer);
+                shelf.sweep(&built);
                 retry(shelf, error, &mut failures, ended)?;
                 indexer = open(shelf, Indexer::open, &mut failures, ended)?;
             }
@@ -196,27 +204,13 @@ impl Shelf {
         metrics: Metrics,
         clock: Clock,
     ) -> Result<Shelf, IndexError> {
-        let mut metas = Vec::new();
-        for (key, value) in bus.state_scan(CONSUMER, 0, b"split/")? {
-            let meta: Meta = serde_json::from_slice(&value)
-                .map_err(|_| IndexError::State(String::from_utf8_lossy(&key).into_owned()))?;
-            metas.push(meta);
+        let shelf = Shelf::load(bus, (searcher, holds), config, metrics, clock)?;
+        let marked = shelf.bus.state_get(CONSUMER, 0, &[MARK.to_vec()])?;
+        if marked.iter().any(Option::is_some) {
+            return Err(IndexError::Rebuilding);
         }
-        metas.sort_by_key(|m| m.order);
-        let shelf = Shelf {
-            bus,
-            searcher,
-            holds,
-            config: config.clone(),
-            metrics,
-            clock,
-            unsaid: AtomicBool::new(true),
-            next: AtomicU64::new(metas.iter().map(|m| m.number + 1).max().unwrap_or(1)),
-            metas: Mutex::new(metas.clone()),
-        };
-        shelf
-            .clean(&metas)
-            .map_err(|e| shelf.error("delete unpublished splits", e.into()))?;
+        let metas = shelf.metas();
+        shelf.clear()?;
         shelf.searcher.catalog().own();
         if let Some(ledger) = shelf.searcher.catalog().ledger()
             && !seal::reconcile(ledger, &shelf.folder(), &metas, (shelf.clock)())?
@@ -228,6 +222,51 @@ impl Shelf {
         }
         shelf.show(&metas)?;
         Ok(shelf)
+    }
+
+    /// Reads what is published, and touches nothing.
+    pub(crate) fn load(
+        bus: Arc<dyn Bus>,
+        (searcher, holds): (Searcher, Arc<Holds>),
+        config: &Config,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Result<Shelf, IndexError> {
+        let mut metas = Vec::new();
+        for (key, value) in bus.state_scan(CONSUMER, 0, b"split/")? {
+            let meta: Meta = serde_json::from_slice(&value)
+                .map_err(|_| IndexError::State(String::from_utf8_lossy(&key).into_owned()))?;
+            metas.push(meta);
+        }
+        metas.sort_by_key(|m| m.order);
+        Ok(Shelf {
+            bus,
+            searcher,
+            holds,
+            config: config.clone(),
+            metrics,
+            clock,
+            unsaid: AtomicBool::new(true),
+            next: AtomicU64::new(metas.iter().map(|m| m.number + 1).max().unwrap_or(1)),
+            metas: Mutex::new(metas),
+        })
+    }
+
+    /// Deletes the folders of what is not published.
+    pub(crate) fn clear(&self) -> Result<(), IndexError> {
+        self.clean(&self.metas())
+            .map_err(|e| self.error("delete unpublished splits", e.into()))
+    }
+
+    /// Deletes the index of findings, which is then built anew from the log.
+    pub(crate) fn drop_findings(&self) -> Result<(), IndexError> {
+        let folder = self.searcher.catalog().dir().join("findings");
+        match std::fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.error("delete the index of findings", e.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn clean(&self, metas: &[Meta]) -> std::io::Result<()> {
@@ -291,10 +330,9 @@ impl Shelf {
     ) -> Result<(), IndexError> {
         let Change { added, removed, .. } = *change;
         let mut metas = self.metas.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |meta: &Meta| format!("split/{:016x}", meta.number).into_bytes();
         let put = |meta: &Meta, value| StateChange {
             partition: 0,
-            key: key(meta),
+            key: split_key(meta.number),
             value,
             expires: None,
         };
@@ -324,13 +362,28 @@ impl Shelf {
         self.show(&metas)
     }
 
+    /// Deletes the folders of splits that were built in vain, as the state says: a commit that failed may have been made.
+    pub(crate) fn sweep(&self, numbers: &[u64]) {
+        let Ok(published) = self.bus.state_scan(CONSUMER, 0, b"split/") else {
+            return;
+        };
+        for number in numbers {
+            let key = split_key(*number);
+            if !published.iter().any(|(published, _)| *published == key) {
+                self.discard(*number);
+            }
+        }
+    }
+
     /// Deletes the folder of a split that could not be published.
     pub(crate) fn discard(&self, number: u64) {
         if self.metas().iter().any(|m| m.number == number) {
             return;
         }
         let folder = Meta::folder(&self.folder(), number);
-        if let Err(error) = std::fs::remove_dir_all(&folder) {
+        if let Err(error) = std::fs::remove_dir_all(&folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(folder = %folder.display(), %error, "cannot delete an unpublished split");
         }
     }
@@ -354,6 +407,11 @@ impl Shelf {
     }
 }
 
+/// Under which key a split stands in the state.
+fn split_key(number: u64) -> Vec<u8> {
+    format!("split/{number:016x}").into_bytes()
+}
+
 /// How far one partition was read.
 struct Reading {
     partition: u32,
@@ -367,6 +425,8 @@ pub(crate) struct Indexer<'s> {
     partitions: Vec<Reading>,
     /// The splits that are being built, one for each class of which events came.
     writers: Vec<Writer>,
+    /// The numbers of all splits that were begun.
+    built: Vec<u64>,
     /// When the first record that is not committed yet was read.
     since: Option<Time>,
     /// Ids of this split, which the seen-set does not have yet.
@@ -393,6 +453,7 @@ impl<'s> Indexer<'s> {
             shelf,
             partitions,
             writers: Vec::new(),
+            built: Vec::new(),
             since: None,
             pending: HashMap::new(),
             changes: Vec::new(),
@@ -424,6 +485,11 @@ impl<'s> Indexer<'s> {
         let taken: usize = self.writers.iter().map(Writer::taken).sum();
         let first = self.writers.first().map_or(0, |w| w.memory() - w.taken());
         events >= config.split_events as u64 || taken + first >= config.writer_memory_mib << 20
+    }
+
+    /// The numbers of the splits that were begun and are not published.
+    pub(crate) fn built(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.built)
     }
 
     /// Waits until there is something to read or to publish.
@@ -573,8 +639,9 @@ impl<'s> Indexer<'s> {
                     0 => memory,
                     _ => memory / MOST_CLASSES,
                 };
-                let writer =
-                    Writer::create(&shelf.folder(), shelf.number(), memory).map_err(failed)?;
+                let number = shelf.number();
+                self.built.push(number);
+                let writer = Writer::create(&shelf.folder(), number, memory).map_err(failed)?;
                 self.writers.push(writer.of_class(event.search_days));
                 self.writers.len() - 1
             }
@@ -634,6 +701,7 @@ impl<'s> Indexer<'s> {
             reading.committed = reading.next;
         }
         self.pending.clear();
+        self.built.clear();
         self.since = None;
         Ok(())
     }

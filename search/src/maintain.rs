@@ -18,23 +18,48 @@ use crate::evidence::seal::Change;
 use crate::findings::FindingWriter;
 use crate::indexer::{CONSUMER, IndexError, Shelf, open, retry};
 use crate::removal::{days, expire, oldest};
+use crate::reserve::Reserve;
 use crate::split::{Meta, merge};
 
 const DAY: i64 = 86_400_000_000;
+/// How often the reserve is made again, in milliseconds.
+const KEEP_EVERY_MS: i64 = 60_000;
 /// How long the thread rests when there is nothing to merge.
 const REST: Duration = Duration::from_millis(200);
 
 /// Merges and removes splits until `ended`.
 pub(crate) fn run(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
     let mut failures = 0;
+    let reserve = Reserve::of(shelf.searcher.catalog().dir());
+    let mut kept = Time::MIN;
     while !ended() {
-        match expire(shelf).and_then(|()| merge_once(shelf)) {
+        let now = (shelf.clock)();
+        // Made again at leisure: on a full disk every attempt is in vain.
+        if now.millis() - kept.millis() >= KEEP_EVERY_MS {
+            reserve.keep();
+            kept = now;
+        }
+        match make_room(shelf, &reserve).and_then(|()| merge_once(shelf)) {
             Ok(true) => failures = 0,
             Ok(false) => std::thread::sleep(REST),
             Err(error) => retry(shelf, error, &mut failures, ended)?,
         }
     }
     Ok(())
+}
+
+/// Removes what is due; on a full disk with what was kept back for it.
+pub(crate) fn make_room(shelf: &Shelf, reserve: &Reserve) -> Result<(), IndexError> {
+    match expire(shelf) {
+        Err(error) if error.is_transient() && reserve.give() => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the index cannot be made smaller: trying with the space that was kept back for it"
+            );
+            expire(shelf)
+        }
+        done => done,
+    }
 }
 
 /// Does one merge, if one is due. Tells whether it did.

@@ -265,6 +265,17 @@ impl Split {
         self.reader.searcher()
     }
 
+    /// What is wrong with its files, as far as their own checksums say.
+    pub(crate) fn damage(&self) -> tantivy::Result<Option<String>> {
+        let damaged = self.index.validate_checksum()?;
+        if let Some(file) = damaged.iter().next() {
+            return Ok(Some(format!("`{}` is damaged", file.display())));
+        }
+        let events = self.searcher().num_docs();
+        Ok((events != self.meta.events)
+            .then(|| format!("it has {events} events, not {}", self.meta.events)))
+    }
+
     /// Deletes it from the disk as soon as nobody reads it.
     pub(crate) fn doom(&self) {
         self.doomed.store(true, Ordering::SeqCst);

@@ -5,8 +5,10 @@
 
 mod aggregate;
 mod evidence;
+mod full_disk;
 mod investigate;
 mod property;
+mod rebuild;
 mod retention;
 mod stage;
 

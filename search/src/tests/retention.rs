@@ -495,13 +495,13 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("TRAILWARDEN_LONG").is_some() { 200 } else { 12 }))]
+    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("TRAILWARDEN_LONG").is_some() { 200 } else { 5 }))]
 
     /// Whatever is taken in, merged and killed: an event is there, once, as long as its class is searchable, and gone when
     /// nothing in its class is younger.
     #[test]
     fn every_event_lives_as_long_as_its_class(
-        rounds in prop::collection::vec((prop::collection::vec(prop::sample::select(vec![0_u32, 2, 30]), 1..8), 0..6_i64, any::<bool>()), 1..12),
+        rounds in prop::collection::vec((prop::collection::vec(prop::sample::select(vec![0_u32, 2, 30]), 1..8), 0..6_i64, any::<bool>()), 1..8),
     ) {
         let config = Config { retention_days: 9, merge_splits: 2, ..Config::default() };
         let stage = Stage::new(config);
