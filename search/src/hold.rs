@@ -3,8 +3,8 @@
 //! A [`Hold`] names a range of event time and perhaps a query. A split that has an event within both is kept as a whole:
 //! events are never taken out of the middle of a split. [`Holds`] keeps them in the state of the consumer `index` under
 //! `hold/` + name, so that they survive everything that the published splits survive; it is shared by the index stage,
-//! which asks before it removes anything, and by whoever adds and releases holds. Asking and removing happen under the
-//! lock of [`Holds`]: once [`Holds::add`] has returned, nothing that it covers goes any more.
+//! which asks before it removes anything, and by whoever adds and releases holds. Asking and removing happen under one
+//! lock: once [`Holds::add`] has returned, nothing that it covers goes any more.
 //!
 //! Beside the splits lies `holds.json`, a copy for readers in other processes ([`Kept::read`]). A node holds what it has
 //! itself: with several index nodes a hold is set on each (docs/retention.md).
@@ -154,14 +154,15 @@ pub enum HoldError {
 pub struct Holds {
     bus: Arc<dyn Bus>,
     dir: PathBuf,
-    inner: Mutex<Inner>,
+    /// Taken for as long as splits are removed, or a hold comes or goes. The other locks are taken for a moment only, so
+    /// that nobody who only wants to know waits for a search.
+    turn: Mutex<()>,
+    kept: Mutex<Kept>,
+    known: Known,
 }
 
-struct Inner {
-    kept: Kept,
-    /// Whether a hold with a query covers a split, which never changes: by name and number.
-    known: HashMap<(String, u64), bool>,
-}
+/// Whether a hold with a query covers a split, which never changes: by name of the hold, when it was made, and number.
+type Known = Mutex<HashMap<(String, Time, u64), bool>>;
 
 impl Kept {
     /// Reads the copy in an index folder; nothing where there is none.
@@ -256,24 +257,23 @@ impl Holds {
         let cut = bus.state_get(CONSUMER, 0, &[CUT.to_vec()])?;
         let cut = cut.into_iter().flatten().next();
         let cut = cut.and_then(|value| serde_json::from_slice(&value).ok());
+        let kept = Kept { holds, cut };
         let holds = Holds {
             bus,
             dir: dir.to_owned(),
-            inner: Mutex::new(Inner {
-                kept: Kept { holds, cut },
-                known: HashMap::new(),
-            }),
+            turn: Mutex::new(()),
+            kept: Mutex::new(kept),
+            known: Mutex::default(),
         };
-        let inner = holds.lock();
-        if inner.kept != Kept::default() {
-            holds.copy(&inner.kept);
+        let kept = holds.kept();
+        if kept != Kept::default() {
+            holds.copy(&kept);
         }
-        drop(inner);
         Ok(holds)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.kept)
     }
 
     /// Writes the copy for readers in other processes.
@@ -288,12 +288,12 @@ impl Holds {
 
     /// The holds and the last cut, as they are now.
     pub fn kept(&self) -> Kept {
-        self.lock().kept.clone()
+        self.lock().clone()
     }
 
     /// How many holds there are.
     pub(crate) fn count(&self) -> usize {
-        self.lock().kept.holds.len()
+        self.lock().holds.len()
     }
 
     /// Adds a hold, durably. Nothing that it covers is removed any more. One of the same name that covers the same is
@@ -303,14 +303,15 @@ impl Holds {
     /// It is not sound, its name is taken, or it cannot be stored: then it does not hold.
     pub fn add(&self, new: &NewHold, by: &str, now: Time) -> Result<Hold, HoldError> {
         new.check()?;
-        let mut inner = self.lock();
-        if let Some(old) = inner.kept.holds.iter().find(|h| h.name == new.name) {
+        let _turn = lock(&self.turn);
+        let mut kept = self.kept();
+        if let Some(old) = kept.holds.iter().find(|h| h.name == new.name) {
             return match (old.from, old.to, &old.query) == (new.from, new.to, &new.query) {
                 true => Ok(old.clone()),
                 false => Err(HoldError::Exists(new.name.clone())),
             };
         }
-        if inner.kept.holds.len() >= MOST {
+        if kept.holds.len() >= MOST {
             return Err(HoldError::Many);
         }
         let hold = Hold {
@@ -324,9 +325,10 @@ impl Holds {
         };
         let value = serde_json::to_vec(&hold).expect("texts and times are JSON");
         self.store(&hold.name, Some(value))?;
-        inner.kept.holds.push(hold.clone());
-        inner.kept.holds.sort_by(|a, b| a.name.cmp(&b.name));
-        self.copy(&inner.kept);
+        kept.holds.push(hold.clone());
+        kept.holds.sort_by(|a, b| a.name.cmp(&b.name));
+        self.copy(&kept);
+        *self.lock() = kept;
         Ok(hold)
     }
 
@@ -338,13 +340,15 @@ impl Holds {
         if reason.trim().is_empty() {
             return Err(HoldError::Reason);
         }
-        let mut inner = self.lock();
-        let place = inner.kept.holds.iter().position(|h| h.name == name);
+        let _turn = lock(&self.turn);
+        let mut kept = self.kept();
+        let place = kept.holds.iter().position(|h| h.name == name);
         let place = place.ok_or_else(|| HoldError::Unknown(name.to_owned()))?;
         self.store(name, None)?;
-        let hold = inner.kept.holds.remove(place);
-        inner.known.retain(|(held, _), _| *held != hold.name);
-        self.copy(&inner.kept);
+        let hold = kept.holds.remove(place);
+        lock(&self.known).retain(|(held, ..), _| *held != hold.name);
+        self.copy(&kept);
+        *self.lock() = kept;
         Ok(hold)
     }
 
@@ -364,12 +368,11 @@ impl Holds {
     /// What each hold keeps of the index that `searcher` reads, in the order of [`Holds::kept`].
     pub fn covered(&self, searcher: &Searcher) -> Vec<Covered> {
         let current = searcher.catalog().current().unwrap_or_default();
-        let inner = &mut *self.lock();
-        let known = &mut inner.known;
-        let covered = inner.kept.holds.iter().map(|hold| {
+        let holds = self.kept().holds;
+        let covered = holds.iter().map(|hold| {
             let mut covered = Covered::default();
             for split in current.iter() {
-                if covers(hold, &split.meta, searcher, known) {
+                if covers(hold, &split.meta, searcher, &self.known) {
                     covered.splits += 1;
                     covered.events += split.meta.events;
                     covered.bytes += split.meta.bytes;
@@ -386,10 +389,11 @@ impl Holds {
         searcher: &Searcher,
         work: impl FnOnce(&mut dyn FnMut(&Meta) -> Option<String>) -> T,
     ) -> T {
-        let inner = &mut *self.lock();
-        let (holds, known) = (&inner.kept.holds, &mut inner.known);
+        let _turn = lock(&self.turn);
+        let holds = self.kept().holds;
         let mut holder = |meta: &Meta| {
-            let hold = holds.iter().find(|h| covers(h, meta, searcher, known));
+            let mut holds = holds.iter();
+            let hold = holds.find(|h| covers(h, meta, searcher, &self.known));
             hold.map(|h| h.name.clone())
         };
         work(&mut holder)
@@ -397,38 +401,40 @@ impl Holds {
 
     /// Remembers a removal because of size that the state has.
     pub(crate) fn set_cut(&self, cut: Cut) {
-        let mut inner = self.lock();
-        inner.kept.cut = Some(cut);
-        self.copy(&inner.kept);
+        let _turn = lock(&self.turn);
+        let mut kept = self.kept();
+        kept.cut = Some(cut);
+        self.copy(&kept);
+        *self.lock() = kept;
     }
 }
 
-fn covers(
-    hold: &Hold,
-    meta: &Meta,
-    searcher: &Searcher,
-    known: &mut HashMap<(String, u64), bool>,
-) -> bool {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn covers(hold: &Hold, meta: &Meta, searcher: &Searcher, known: &Known) -> bool {
     if !hold.reaches(meta) {
         return false;
     }
     if hold.query.trim().is_empty() {
         return true;
     }
-    let key = (hold.name.clone(), meta.number);
-    if let Some(found) = known.get(&key) {
+    let key = (hold.name.clone(), hold.made, meta.number);
+    if let Some(found) = lock(known).get(&key) {
         return *found;
     }
     let current = searcher.catalog().current().unwrap_or_default();
-    // Splits that are gone are not asked for again.
-    if known.len() > 10_000 {
-        known.retain(|(_, number), _| current.iter().any(|s| s.meta.number == *number));
-    }
     let Some(split) = current.iter().find(|s| s.meta.number == meta.number) else {
         return true;
     };
     match hold.is_in(split, searcher) {
         Ok(found) => {
+            let mut known = lock(known);
+            // Splits that are gone are not asked for again.
+            if known.len() > 10_000 {
+                known.retain(|key, _| current.iter().any(|s| s.meta.number == key.2));
+            }
             known.insert(key, found);
             found
         }

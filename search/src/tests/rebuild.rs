@@ -165,14 +165,10 @@ pub(super) fn events(range: std::ops::Range<u128>, days_ago: i64) -> Vec<Event> 
 }
 
 fn damage(folder: &Path) {
-    let store = std::fs::read_dir(folder)
-        .unwrap()
-        .flatten()
-        .map(|e| e.path());
-    let store = store
-        .filter(|p| p.extension().is_some_and(|e| e == "store"))
-        .next()
-        .unwrap();
+    let files = std::fs::read_dir(folder).unwrap().flatten();
+    let mut files = files.map(|e| e.path());
+    let store = files.find(|p| p.extension().is_some_and(|e| e == "store"));
+    let store = store.unwrap();
     let mut bytes = std::fs::read(&store).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x55;
