@@ -1,8 +1,8 @@
 //! The index of a stopped service by hand: what it has, removing what is old, building it anew from the log.
 //!
 //! [`Closed`] is an index with nobody writing to it. [`Closed::rebuild`] takes out what the log can give again and lets
-//! the stage read from there: splits that cannot be read, and all others that lie wholly within what the log still has.
-//! What holds something that the log has lost, or is on hold, stays. The ids that the stage remembers are made anew from
+//! the stage read from there: splits that cannot be read, and all others that lie wholly within what the log still has,
+//! and has for another day. What holds something that the log has lost, or is on hold, stays. The ids that the stage remembers are made anew from
 //! the splits that stay, so that nothing of them comes twice and nothing else is taken for a repeat. A mark in the state
 //! says that this is under way: cut off, the stage does not start, and doing it again does it all.
 
@@ -28,6 +28,8 @@ pub(crate) const MARK: &[u8] = b"rebuilding";
 /// So many ids are remembered in one commit.
 const IDS: usize = 5_000;
 const DAY: u64 = 86_400;
+/// What the log drops within this time is not counted on, in microseconds: a day.
+const MARGIN: i64 = 86_400_000_000;
 
 /// A split as people are shown it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -218,6 +220,8 @@ impl Closed {
             let within = |o: &(u32, u64, u64)| o.1 >= start(o.0);
             !meta.offsets.is_empty() && meta.offsets.iter().all(within)
         };
+        // Retention goes on when the service starts, at once: what is about to be dropped is as good as gone.
+        let safe = (self.clock)().plus(MARGIN - self.bus.keeps(Topic::Events));
         let folder = self.shelf.folder();
         let (mut plan, mut kept) = (Plan::default(), Vec::new());
         let mut from: BTreeMap<u32, Offset> = BTreeMap::new();
@@ -229,7 +233,7 @@ impl Closed {
             });
             let on_log = is_on_log(&meta);
             match split {
-                Ok(split) if listed.hold.is_some() || !on_log => {
+                Ok(split) if listed.hold.is_some() || !on_log || meta.first_ingested < safe => {
                     plan.kept.push(listed);
                     kept.push(split);
                     continue;
@@ -285,7 +289,7 @@ impl Closed {
         remove(&self.shelf, &metas, Cause::Rebuild, (reason, by))?;
         self.bus.forget(CONSUMER, b"seen/")?;
         for split in &kept {
-            self.remember(split)?;
+            self.remember(split, &from)?;
         }
         if plan.findings {
             self.shelf.drop_findings()?;
@@ -346,12 +350,14 @@ impl Closed {
     }
 
     /// Remembers the ids of a split that stays, as the stage did when it indexed it.
-    fn remember(&self, split: &Split) -> Result<(), RebuildError> {
+    fn remember(&self, split: &Split, from: &[(u32, Offset)]) -> Result<(), RebuildError> {
         let failed = |e| RebuildError::Index(self.shelf.error("read a split", e));
         let keep = Duration::from_secs(u64::from(self.shelf.config.seen_days) * DAY);
         let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
         let now = (self.clock)();
-        if split.meta.last_ingested < now.plus(-keep) {
+        let mut offsets = split.meta.offsets.iter();
+        let is_read_again = offsets.any(|o| from.iter().any(|f| f.0 == o.0 && f.1 < o.2));
+        if !is_read_again && split.meta.last_ingested < now.plus(-keep) {
             return Ok(());
         }
         let partitions = self.bus.partitions(Topic::Events);

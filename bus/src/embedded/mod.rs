@@ -111,6 +111,11 @@ impl EmbeddedBus {
         self.log.chunks(partition, from)
     }
 
+    /// For how long a topic keeps its records at least, in microseconds.
+    pub fn keeps(&self, topic: Topic) -> i64 {
+        self.options.retention_hours.micros(topic)
+    }
+
     /// Moves a consumer back, so that it reads again from these offsets: topic, partition, offset. One that stands before
     /// such an offset stays where it is. Only while the consumer does not run: nothing else tells it.
     ///
