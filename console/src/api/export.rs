@@ -64,6 +64,8 @@ pub(crate) async fn get(
     // Set when all was sent: a stream that ends before is no whole one.
     let whole = Arc::new(AtomicBool::new(false));
     let name = format!("events.{}", format.extension());
+    // The stream does not end before it is recorded who had it.
+    let open = sender.clone();
     let pieces = Pieces {
         sender,
         handle: Handle::current(),
@@ -81,6 +83,7 @@ pub(crate) async fn get(
         details["format"] = format.extension().into();
         details["events"] = written.as_ref().ok().copied().into();
         inside.audit(&client, "Export", outcome, String::new(), details);
+        drop(open);
         if let Err(error) = written {
             let cause: &dyn std::error::Error = &error;
             let source = cause.source().map(ToString::to_string).unwrap_or_default();
