@@ -41,6 +41,7 @@ pub mod rebuild;
 pub mod removal;
 mod reserve;
 mod schema;
+mod shelf;
 mod split;
 mod text;
 mod walk;
