@@ -344,6 +344,15 @@ pub(crate) fn load(path: Option<&Path>, insecure: bool) -> anyhow::Result<Config
     Ok(config)
 }
 
+/// The same for a command that may be given the data folder besides.
+pub(crate) fn load_of(path: Option<&Path>, data: Option<&Path>) -> anyhow::Result<Config> {
+    let mut config = load(path, true)?;
+    if let Some(data) = data {
+        data.clone_into(&mut config.data_dir);
+    }
+    Ok(config)
+}
+
 /// All that is wrong with the values, as one error. `path` is where they came from.
 pub(crate) fn check(config: &Config, path: Option<&Path>, insecure: bool) -> anyhow::Result<()> {
     let problems = config.problems(insecure);

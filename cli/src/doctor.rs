@@ -179,7 +179,7 @@ fn index(config: &Config) -> Verdict {
     let failed = |e: String| {
         (
             e,
-            "stop the service and remove the index folder: it is rebuilt from the log".to_owned(),
+            "stop the service and run `trailwarden index rebuild`: it takes out what is damaged and lets the log be read again".to_owned(),
         )
     };
     let metrics =
@@ -199,8 +199,10 @@ fn index(config: &Config) -> Verdict {
         .hits
         .first()
         .map_or(String::new(), |e| format!(", the latest of {}", e.time));
+    let kept = search::hold::Kept::read(&dir).map_err(|e| failed(e.to_string()))?;
+    let kept = crate::service::retention(&kept, config.search.retention_days, crate::clock::now());
     Ok(format!(
-        "{} events{latest}",
+        "{} events{latest}; searchable for {kept}",
         answer.total.unwrap_or_default()
     ))
 }

@@ -60,11 +60,7 @@ pub(crate) struct StoreArgs {
 
 impl StoreArgs {
     fn config(&self) -> anyhow::Result<Config> {
-        let mut config = config::load(self.config.as_deref(), true)?;
-        if let Some(data) = &self.data {
-            config.data_dir.clone_from(data);
-        }
-        Ok(config)
+        config::load_of(self.config.as_deref(), self.data.as_deref())
     }
 
     fn history(&self) -> anyhow::Result<History> {
@@ -273,7 +269,7 @@ fn recorded(order: &Order, bundle: Option<&Bundle>, now: Time) -> Event {
 }
 
 /// Who runs the command, as the system says.
-fn user() -> String {
+pub(crate) fn user() -> String {
     let named = ["USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok());

@@ -37,19 +37,41 @@ pub(crate) struct Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        if let Some(evidence) = self.evidence.take()
-            && let Err(error) = evidence.end()
-        {
-            tracing::error!(error = %format!("{error:#}"), "cannot write down in the evidence log what was appended");
-        }
+        end(self.evidence.take());
     }
 }
 
 struct Bookkeeping {
     bus: Arc<EmbeddedBus>,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
     found: Vec<String>,
     ends: Vec<bus::Offset>,
+    /// Does the evidence log say already that writing has begun?
+    begun: bool,
+}
+
+/// The log and the evidence log for a command that changes the index of a service that is stopped. The evidence log is
+/// closed again when this is dropped.
+pub(crate) struct Shut {
+    /// The log.
+    pub(crate) bus: Arc<EmbeddedBus>,
+    /// The evidence log, if the service has one.
+    pub(crate) ledger: Option<Arc<Ledger>>,
+    evidence: Option<Bookkeeping>,
+}
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        end(self.evidence.take());
+    }
+}
+
+fn end(evidence: Option<Bookkeeping>) {
+    if let Some(evidence) = evidence
+        && let Err(error) = evidence.end()
+    {
+        tracing::error!(error = %format!("{error:#}"), "cannot write down in the evidence log what was appended");
+    }
 }
 
 impl Bookkeeping {
@@ -59,10 +81,15 @@ impl Bookkeeping {
             return Ok(None);
         }
         let ledger = Ledger::open(&config.data_dir, config.evidence.key_file.as_deref())?;
+        Bookkeeping::of(Arc::new(ledger), bus)
+    }
+
+    fn of(ledger: Arc<Ledger>, bus: &Arc<EmbeddedBus>) -> anyhow::Result<Option<Bookkeeping>> {
         if !ledger.state(|state| state.stopped) {
             return Ok(None);
         }
         Ok(Some(Bookkeeping {
+            begun: false,
             found: ledger::log::at_start(bus, &ledger)?,
             ends: bus.ends(Topic::Events)?,
             bus: Arc::clone(bus),
@@ -71,12 +98,14 @@ impl Bookkeeping {
     }
 
     fn end(self) -> anyhow::Result<()> {
-        if self.bus.ends(Topic::Events)? == self.ends {
+        if !self.begun && self.bus.ends(Topic::Events)? == self.ends {
             return Ok(());
         }
         let now = clock::now();
-        self.ledger
-            .start(now, env!("CARGO_PKG_VERSION"), self.found)?;
+        if !self.begun {
+            self.ledger
+                .start(now, env!("CARGO_PKG_VERSION"), self.found)?;
+        }
         ledger::log::attest(&self.bus, &self.ledger, now)?;
         Ok(self.ledger.stop(now)?)
     }
@@ -143,6 +172,29 @@ impl Log {
                 evidence: None,
             },
         })
+    }
+
+    /// The log of one machine while the service is stopped, for changing its index.
+    pub(crate) fn open_shut(config: &Config) -> anyhow::Result<Shut> {
+        let bus = Arc::new(EmbeddedBus::open(&config.bus_dir(), config.bus.clone())?);
+        let mut shut = Shut {
+            bus,
+            ledger: None,
+            evidence: None,
+        };
+        if !config.evidence_path().exists() {
+            return Ok(shut);
+        }
+        let ledger = Ledger::open(&config.data_dir, config.evidence.key_file.as_deref())?;
+        let ledger = Arc::new(ledger);
+        shut.ledger = Some(Arc::clone(&ledger));
+        if let Some(mut books) = Bookkeeping::of(Arc::clone(&ledger), &shut.bus)? {
+            let found = std::mem::take(&mut books.found);
+            ledger.start(clock::now(), env!("CARGO_PKG_VERSION"), found)?;
+            books.begun = true;
+            shut.evidence = Some(books);
+        }
+        Ok(shut)
     }
 
     /// Drops what is older than its retention, and writes down first which files of the event log go.

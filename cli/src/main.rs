@@ -18,7 +18,9 @@ mod evidence;
 mod exit;
 mod fingerprint;
 mod heartbeat;
+mod hold;
 mod hunt;
+mod index;
 mod inventory;
 mod live_rules;
 mod log;
@@ -91,6 +93,8 @@ enum Command {
     /// Makes bundles of events that prove themselves, and verifies them
     #[command(subcommand)]
     Evidence(evidence::EvidenceCommand),
+    Hold(hold::HoldArgs),
+    Index(index::IndexArgs),
     DeadLetters(dead_letters::DeadLetterArgs),
     Reconcile(reconcile::ReconcileArgs),
     Reveal(reveal::RevealArgs),
@@ -154,6 +158,8 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         }
         Command::Inventory(command) => inventory::run(command),
         Command::Evidence(command) => evidence::run(command),
+        Command::Hold(args) => hold::run(args),
+        Command::Index(args) => index::run(args),
         Command::DeadLetters(args) => dead_letters::run(args),
         Command::Reconcile(args) => reconcile::run(args),
         Command::Reveal(args) => reveal::run(args),

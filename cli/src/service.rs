@@ -23,6 +23,7 @@ use detect::rule_set::RuleSet;
 use detect::{tracker, window};
 use event::Time;
 use prometheus::Registry;
+use search::hold::Holds;
 use search::{Nodes, Searcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -39,6 +40,7 @@ use crate::redaction;
 use crate::role::{Role, Roles};
 use crate::rules::RuleArgs;
 use web::listen;
+pub(crate) use web::retention;
 
 /// How long stages get to finish what they have.
 const GRACE: Duration = Duration::from_secs(20);
@@ -76,6 +78,8 @@ struct Parts {
     rules: Arc<LiveRules>,
     inventory: Arc<LiveInventory>,
     evidence: Option<Keeper>,
+    /// What must not leave the index, where this node has one.
+    holds: Option<Arc<Holds>>,
 }
 
 impl Service {
@@ -353,13 +357,16 @@ impl Service {
     }
 
     fn index(&mut self, config: &Config, parts: &Parts) -> anyhow::Result<()> {
+        let Some(holds) = parts.holds.clone() else {
+            return Ok(());
+        };
         let ended = self.stop.clone();
         let (bus, searcher) = (Arc::clone(&parts.bus), parts.searcher.clone());
         let (search_config, metrics) = (config.search.clone(), parts.search_metrics.clone());
         self.spawn("index", move || {
             Ok(search::indexer::run(
                 bus,
-                searcher,
+                (searcher, holds),
                 &search_config,
                 metrics,
                 clock::clock(),
@@ -501,7 +508,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
     )
     .with_context(|| {
         format!(
-            "cannot open the index in `{}`",
+            "cannot open the index in `{}`; if it is damaged, `trailwarden index rebuild` mends it",
             config.index_dir().display()
         )
     })?;
@@ -510,6 +517,13 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
     if let Some(keeper) = &evidence {
         searcher.attest(keeper.shared());
     }
+    let holds = match roles.contains(&Role::Index) {
+        true => {
+            let holds = Holds::open(log.bus(), &config.index_dir());
+            Some(Arc::new(holds.context("cannot read the legal holds")?))
+        }
+        false => None,
+    };
     let policy = alerting::Policy::new(&config.alerting)
         .map_err(|e| anyhow::anyhow!("alerting: {} mistakes", e.len()).context(Usage))?;
     // A node that has nothing to do with alerts must not wait for their database.
@@ -539,6 +553,7 @@ fn open(config: &Config, set: &RuleSet, roles: &Roles, accept_gap: bool) -> anyh
         rules: Arc::new(rules),
         inventory: Arc::new(inventory),
         evidence,
+        holds,
     })
 }
 

@@ -13,13 +13,13 @@ use alerting::{Store, watch};
 use bus::ledger::Ledger;
 use bus::{Bus, Offset, Stop, Topic};
 use event::inventory::Inventory;
-use event::{Clock, Event, Integrity, Outcome, RuleInfo, Time};
+use event::{AuditEvent, Clock, Event, Integrity, Outcome, RuleInfo, Time};
 use prometheus::Registry;
-use search::Nodes;
+use search::hold::Holds;
+use search::{Nodes, Searcher};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use crate::audit::AuditEvent;
 use crate::auth::{Auth, Kind, Principal};
 use crate::config::{Config, ConfigError};
 use crate::error::REQUEST;
@@ -68,6 +68,8 @@ pub struct App {
     pub integrity: Arc<dyn Fn(&mut Event) + Send + Sync>,
     /// What evidence bundles are made with; none where this node keeps no index.
     pub evidence: Option<Evidence>,
+    /// The index of this node; none on a node without.
+    pub index: Option<Index>,
     /// What is expected.
     pub inventory: Arc<dyn Fn() -> Arc<Inventory> + Send + Sync>,
     /// The log, for its bounds.
@@ -94,6 +96,19 @@ pub struct App {
     pub audit: Arc<dyn Fn(AuditEvent) + Send + Sync>,
     /// Ends live streams when the program stops.
     pub stop: Stop,
+}
+
+/// The index of this node, for what concerns only its own part.
+#[derive(Clone)]
+pub struct Index {
+    /// What must not leave it.
+    pub holds: Arc<Holds>,
+    /// Reads it.
+    pub searcher: Searcher,
+    /// Which of the index nodes this one is, from 0.
+    pub node: u32,
+    /// How many there are.
+    pub nodes: u32,
 }
 
 /// What evidence bundles are made with.

@@ -10,7 +10,6 @@
 mod api;
 mod app;
 mod assets;
-mod audit;
 mod auth;
 mod config;
 mod error;
@@ -22,12 +21,12 @@ mod params;
 mod routes;
 mod svg;
 
+pub use ::event::AuditEvent;
 pub use api::investigate::investigation;
 pub use app::{
-    App, AsRule, Check, Evidence, Explain, Group, Injection, Offers, Reload, RuleQuery, Rules,
-    Stage, Vouched,
+    App, AsRule, Check, Evidence, Explain, Group, Index, Injection, Offers, Reload, RuleQuery,
+    Rules, Stage, Vouched,
 };
-pub use audit::AuditEvent;
 pub use auth::{Kind, Principal, hash_password};
 pub use config::{AuthConfig, Config, ConfigError, Hidden, Mode, Role, Token, User};
 pub use error::ApiError;

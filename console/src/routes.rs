@@ -78,6 +78,9 @@ fn routes() -> Vec<Route> {
         post(Node, "/api/v1/index", api::index::post),
         get(Viewer, "/api/v1/events/{id}", api::search::event),
         post(Analyst, "/api/v1/evidence", api::evidence::export),
+        get(Viewer, "/api/v1/holds", api::holds::list),
+        post(Analyst, "/api/v1/holds", api::holds::add),
+        post(Analyst, "/api/v1/holds/{name}/release", api::holds::release),
         get(Viewer, "/api/v1/alerts", api::alerts::list),
         get(Viewer, "/api/v1/alerts/feed", api::feed::feed),
         get(Viewer, "/api/v1/alerts/{id}", api::alerts::get),
@@ -234,8 +237,10 @@ fn area(path: &str) -> Area {
         "/logout",
         "/health",
     ];
-    const SEARCH: [&str; 17] = [
+    const SEARCH: [&str; 19] = [
         "/api/v1/evidence",
+        "/api/v1/holds",
+        "/api/v1/holds/{name}/release",
         "/api/v1/investigate",
         "/api/v1/search",
         "/api/v1/search/explain",

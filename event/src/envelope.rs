@@ -338,6 +338,9 @@ pub struct Event {
     /// What a reader should know about the record.
     #[serde(skip_serializing_if = "Flags::is_empty")]
     pub flags: Flags,
+    /// For how many days it is searchable from when it was taken in, where its tier says so; 0: as long as all others.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub search_days: u32,
     /// Did it come after the allowed lateness?
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
@@ -348,6 +351,10 @@ pub struct Event {
     /// The original record; where it has the flag `redacted`, with the fingerprints of its secrets in their place.
     #[serde(skip)]
     pub raw: Bytes,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A framed event that cannot be read.

@@ -13,6 +13,7 @@ pub mod json;
 pub mod path;
 pub mod wildcard;
 
+mod audit;
 mod envelope;
 mod finding;
 mod id;
@@ -21,6 +22,7 @@ mod severity;
 pub mod source;
 mod time;
 
+pub use audit::AuditEvent;
 pub use compact_str::{CompactString as Str, format_compact};
 pub use envelope::{
     CodecError, Event, Flag, Flags, Integrity, Invocation, Normalized, Origin, Outcome,

@@ -2,14 +2,23 @@
 //!
 //! The configuration lists [`Entry`]s; the first that fits an event decides its [`Tier`], and one that none fits is
 //! searched. It is decided once, here, and goes with the event as a flag, so that every node agrees and a change of the
-//! configuration concerns only what comes from then on. What each stage makes of it stands in decision 19: an event of
+//! configuration concerns only what comes from then on. So is for how many days it is searchable, if not for as long as
+//! all others. What each stage makes of it stands in decision 19: an event of
 //! the tier `rules` is indexed only if a rule matches it, one of the tier `archive` is kept on the log and nothing else.
+
+use std::collections::BTreeSet;
 
 use event::{Event, Flag, wildcard};
 use serde::{Deserialize, Serialize};
 
 /// The sources of events that pass here, for telling a slip of the pen. What people do at the console is always searched.
 const SOURCES: [&str; 4] = ["aws.cloudtrail", "aws.lambda", "aws.cloudwatch", "unknown"];
+
+/// How many numbers of days may stand in a list: the index keeps events of each apart.
+pub const MOST_CLASSES: usize = 8;
+
+/// A hundred years.
+const MOST_DAYS: u32 = 36_500;
 
 /// The sources that have log groups.
 const LOGS: [&str; 2] = ["aws.lambda", "aws.cloudwatch"];
@@ -78,7 +87,8 @@ pub struct Entry {
     pub log_groups: Vec<String>,
     /// What is done with them.
     pub tier: Tier,
-    /// Refused: how long events are searchable is said by `search.retention_days`, for all of them alike.
+    /// For how many days they are searchable, from when they were taken in; as long as `search.retention_days` says
+    /// where nothing stands here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search_days: Option<u32>,
 }
@@ -88,6 +98,7 @@ pub(crate) fn decide(entries: &[Entry], event: &mut Event, log_group: &str) {
     let fitting = entries.iter().find(|e| e.fits(event, log_group));
     if let Some(entry) = fitting {
         entry.tier.give(event);
+        event.search_days = entry.search_days.unwrap_or(0);
     }
 }
 
@@ -116,13 +127,29 @@ impl Entry {
 /// Everything that is wrong with a list of entries, each with its key.
 pub fn check(entries: &[Entry]) -> Vec<String> {
     let mut problems = Vec::new();
+    let classes: BTreeSet<u32> = entries.iter().filter_map(|e| e.search_days).collect();
+    if classes.len() > MOST_CLASSES {
+        problems.push(format!(
+            ": {} numbers stand in search_days, and the index keeps at most {MOST_CLASSES} apart: give entries the same number",
+            classes.len()
+        ));
+    }
     for (number, entry) in entries.iter().enumerate() {
         let mut bad = |key: &str, words: String| problems.push(format!("[{number}]{key}: {words}"));
-        if entry.search_days.is_some() {
-            bad(
+        match (entry.search_days, entry.tier) {
+            (Some(0), _) => bad(
                 ".search_days",
-                "it is not there yet that some events are searchable for longer than others; search.retention_days holds for all".to_owned(),
-            );
+                "must be at least 1; the tiers `rules` and `archive` keep events out of the index"
+                    .to_owned(),
+            ),
+            (Some(days), _) if days > MOST_DAYS => {
+                bad(".search_days", format!("must be at most {MOST_DAYS}"));
+            }
+            (Some(_), Tier::Archive) => bad(
+                ".search_days",
+                "events of the tier `archive` are not searched".to_owned(),
+            ),
+            _ => {}
         }
         let lists = [
             (".sources", &entry.sources),
@@ -196,6 +223,7 @@ mod tests {
             r#"[
             {"sources": ["aws.lambda"], "functions": ["pay*", "audit"], "tier": "search"},
             {"log_groups": ["/aws/lambda/debug-*"], "tier": "archive"},
+            {"sources": ["aws.lambda"], "functions": ["brief"], "tier": "rules", "search_days": 7},
             {"sources": ["aws.lambda"], "accounts": ["111122223333"], "tier": "archive"},
             {"sources": ["aws.lambda", "aws.cloudwatch"], "tier": "rules"}
         ]"#,
@@ -241,8 +269,18 @@ mod tests {
         );
         check("aws.cloudwatch", prod, "", "/ecs/web", Tier::Rules);
         check("unknown", "", "", "", Tier::Search);
+        let mut event = Event {
+            source: "aws.lambda".into(),
+            function: "brief".into(),
+            ..Event::default()
+        };
+        decide(&entries, &mut event, "");
+        assert_eq!((Tier::of(&event), event.search_days), (Tier::Rules, 7));
+        let read = Event::decode(&event.encode().into()).unwrap();
+        assert_eq!(read.search_days, 7, "it goes with the event");
         let mut event = Event::default();
         decide(&[], &mut event, "");
+        assert_eq!(event.search_days, 0);
         assert_eq!(Tier::of(&event), Tier::Search);
     }
 
@@ -272,8 +310,27 @@ mod tests {
             "[0].functions: an empty text",
         );
         refused(
-            r#"[{"tier": "search", "search_days": 7}]"#,
-            "[0].search_days: it is not there yet",
+            r#"[{"tier": "search", "search_days": 0}]"#,
+            "[0].search_days: must be at least 1",
+        );
+        refused(
+            r#"[{"tier": "rules", "search_days": 100000}]"#,
+            "[0].search_days: must be at most 36500",
+        );
+        refused(
+            r#"[{"tier": "archive", "search_days": 7}]"#,
+            "[0].search_days: events of the tier `archive` are not searched",
+        );
+        let many: Vec<String> = (1..=9)
+            .map(|n| format!(r#"{{"functions": ["f{n}"], "tier": "search", "search_days": {n}}}"#))
+            .collect();
+        refused(
+            &format!("[{}]", many.join(",")),
+            "9 numbers stand in search_days, and the index keeps at most 8 apart",
+        );
+        assert_eq!(
+            super::check(&entries(&format!("[{}]", many[1..].join(",")))),
+            [""; 0]
         );
         refused(
             r#"[{"sources": ["aws.cloudtrail"], "log_groups": ["x"], "tier": "rules"}]"#,

@@ -29,16 +29,21 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     pub(crate) fn open(dir: &Path) -> tantivy::Result<Catalog> {
-        let catalog = Catalog {
+        let catalog = Catalog::closed(dir);
+        catalog.refresh()?;
+        Ok(catalog)
+    }
+
+    /// With nothing opened yet.
+    pub(crate) fn closed(dir: &Path) -> Catalog {
+        Catalog {
             dir: dir.to_owned(),
             splits: RwLock::default(),
             findings: Mutex::new(None),
             owned: AtomicBool::new(false),
             read: Mutex::new(None),
             ledger: OnceLock::new(),
-        };
-        catalog.refresh()?;
-        Ok(catalog)
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// How long events and findings stay searchable, in days since they were taken in. Default 90.
     pub retention_days: u32,
+    /// How large the splits may be together, in MiB; the oldest go first. 0: as large as they are. Default 0.
+    pub max_mib: u64,
     /// How long an event waits at most before its split is published, in milliseconds. Default 2000.
     pub publish_after_ms: u64,
     /// How many events one new split takes at most. Default 50000.
@@ -62,6 +64,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             retention_days: 90,
+            max_mib: 0,
             publish_after_ms: 2_000,
             split_events: 50_000,
             writer_memory_mib: 64,
@@ -78,6 +81,12 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How many bytes the splits may have together; `None`: as many as they have.
+    pub(crate) fn max_bytes(&self) -> Option<u64> {
+        let bytes = self.max_mib.saturating_mul(1 << 20);
+        (bytes > 0).then_some(bytes)
+    }
+
     /// What is wrong with it, in words for the person who wrote it.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

@@ -41,6 +41,19 @@ impl Findings {
         Ok(Some(Findings { reader }))
     }
 
+    /// Can the index be read, as far as its checksums say? One that is not there yet is sound.
+    pub(crate) fn is_sound(dir: &Path) -> bool {
+        let folder = dir.join("findings");
+        if !folder.exists() {
+            return true;
+        }
+        let check = || -> tantivy::Result<bool> {
+            let index = Index::open(MmapDirectory::open(&folder)?)?;
+            Ok(index.validate_checksum()?.is_empty() && Findings::open(dir)?.is_some())
+        };
+        check().unwrap_or(false)
+    }
+
     pub(crate) fn searcher(&self) -> tantivy::Searcher {
         self.reader.searcher()
     }

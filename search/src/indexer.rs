@@ -11,25 +11,29 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bus::ledger::Why;
 use bus::seen::{self, Seen};
 use bus::{Bus, BusError, Commit, Offset, Position, StateChange, Stop, Topic};
 use event::{Clock, Event, Flag, Id, Time};
 use tantivy::TantivyError;
 
-use crate::evidence::seal::{self, SealError};
-use crate::manifest::Manifest;
-use crate::split::{Meta, Writer};
-use crate::{Config, Metrics, Searcher, maintain};
+use crate::evidence::seal::{Change, SealError};
+use crate::hold::{HoldError, Holds};
+pub(crate) use crate::shelf::Shelf;
+use crate::split::Writer;
+use crate::{Config, Metrics, Searcher, maintain, removal};
 
 /// The consumer's name on the bus.
 pub const CONSUMER: &str = "index";
 
 /// How much is read of one partition at a time.
 const READ_BYTES: usize = 1 << 20;
+/// How many classes besides that of `search.retention_days` are kept apart, as the configuration allows it.
+const MOST_CLASSES: usize = 8;
 /// How long a wait for new records lasts at most, so that a stop is seen.
 const WAIT: Duration = Duration::from_millis(200);
 
@@ -53,6 +57,12 @@ pub enum IndexError {
     /// A publication could not be written down in the evidence log, and was not made.
     #[error("index stage cannot write down what it publishes")]
     Seal(#[from] SealError),
+    /// The legal holds cannot be read: without them nothing may be removed.
+    #[error("index stage cannot read the legal holds")]
+    Hold(#[from] HoldError),
+    /// A rebuild was begun and not finished.
+    #[error("building the index anew was cut off: do it again with `trailwarden index rebuild`")]
+    Rebuilding,
     /// The consumer's state has something that is no split.
     #[error("state key `{0}` of the index cannot be read")]
     State(String),
@@ -60,7 +70,7 @@ pub enum IndexError {
 
 impl IndexError {
     /// Can it be tried again?
-    fn is_transient(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             IndexError::Bus(error) => matches!(error, BusError::Io { .. }) || error.is_transient(),
             IndexError::Split { source, .. } => matches!(
@@ -68,21 +78,22 @@ impl IndexError {
                 TantivyError::IoError(_) | TantivyError::OpenWriteError(_)
             ),
             IndexError::Seal(error) => error.is_transient(),
-            IndexError::State(_) => false,
+            IndexError::Hold(_) | IndexError::Rebuilding | IndexError::State(_) => false,
         }
     }
 }
 
-/// Runs the stage until it is told to stop. What it publishes is visible through `searcher` at once.
+/// Runs the stage until it is told to stop. What it publishes is visible through `searcher` at once; what `holds` cover
+/// it does not remove.
 pub fn run(
     bus: Arc<dyn Bus>,
-    searcher: Searcher,
+    (searcher, holds): (Searcher, Arc<Holds>),
     config: &Config,
     metrics: Metrics,
     clock: Clock,
     stop: Stop,
 ) -> Result<(), IndexError> {
-    let shelf = Shelf::open(bus, searcher, config, metrics, clock)?;
+    let shelf = Shelf::open(bus, (searcher, holds), config, metrics, clock)?;
     let failed = AtomicBool::new(false);
     let ended = || stop.is_stopped() || failed.load(Ordering::SeqCst);
     let guard = |result: Result<(), IndexError>| {
@@ -118,9 +129,10 @@ fn index(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
                 }
             }
             Err(error) => {
-                // What was built goes with it. Its folder stays until the next start: after a failed commit nobody knows
-                // yet whether the log names it.
+                // What was built goes with it: on a full disk it would else take what others make free.
+                let built = indexer.built();
                 drop(indexer);
+                shelf.sweep(&built);
                 retry(shelf, error, &mut failures, ended)?;
                 indexer = open(shelf, Indexer::open, &mut failures, ended)?;
             }
@@ -168,164 +180,6 @@ pub(crate) fn retry(
     Ok(())
 }
 
-/// The published splits: in the bus state, in the searcher's list and in the manifest.
-pub(crate) struct Shelf {
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) searcher: Searcher,
-    pub(crate) config: Config,
-    pub(crate) metrics: Metrics,
-    pub(crate) clock: Clock,
-    metas: Mutex<Vec<Meta>>,
-    next: AtomicU64,
-}
-
-impl Shelf {
-    /// Takes over an index folder: opens what is published, deletes what is not.
-    pub(crate) fn open(
-        bus: Arc<dyn Bus>,
-        searcher: Searcher,
-        config: &Config,
-        metrics: Metrics,
-        clock: Clock,
-    ) -> Result<Shelf, IndexError> {
-        let mut metas = Vec::new();
-        for (key, value) in bus.state_scan(CONSUMER, 0, b"split/")? {
-            let meta: Meta = serde_json::from_slice(&value)
-                .map_err(|_| IndexError::State(String::from_utf8_lossy(&key).into_owned()))?;
-            metas.push(meta);
-        }
-        metas.sort_by_key(|m| m.order);
-        let shelf = Shelf {
-            bus,
-            searcher,
-            config: config.clone(),
-            metrics,
-            clock,
-            next: AtomicU64::new(metas.iter().map(|m| m.number + 1).max().unwrap_or(1)),
-            metas: Mutex::new(metas.clone()),
-        };
-        shelf
-            .clean(&metas)
-            .map_err(|e| shelf.error("delete unpublished splits", e.into()))?;
-        shelf.searcher.catalog().own();
-        if let Some(ledger) = shelf.searcher.catalog().ledger()
-            && !seal::reconcile(ledger, &shelf.folder(), &metas, (shelf.clock)())?
-        {
-            tracing::error!(
-                "the index is not what was published: `trailwarden doctor --integrity` says where"
-            );
-            shelf.metrics.errors.with_label_values(&["evidence"]).inc();
-        }
-        shelf.show(&metas)?;
-        Ok(shelf)
-    }
-
-    fn clean(&self, metas: &[Meta]) -> std::io::Result<()> {
-        let folder = self.folder();
-        std::fs::create_dir_all(&folder)?;
-        let published: Vec<PathBuf> = metas
-            .iter()
-            .map(|m| Meta::folder(&folder, m.number))
-            .collect();
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if !published.contains(&path) {
-                tracing::info!(folder = %path.display(), "deleting an unpublished split");
-                std::fs::remove_dir_all(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The folder of the splits.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.searcher.catalog().folder()
-    }
-
-    pub(crate) fn error(&self, action: &'static str, source: TantivyError) -> IndexError {
-        IndexError::Split {
-            action,
-            path: self.searcher.catalog().dir().to_owned(),
-            source,
-        }
-    }
-
-    /// A number that no split has had.
-    pub(crate) fn number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::SeqCst)
-    }
-
-    /// The published splits in their order.
-    pub(crate) fn metas(&self) -> Vec<Meta> {
-        self.metas
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Publishes `added` in place of `removed`, together with what else is in the commit.
-    pub(crate) fn publish(
-        &self,
-        added: Option<Meta>,
-        removed: &[Meta],
-        mut commit: Commit,
-    ) -> Result<(), IndexError> {
-        let mut metas = self.metas.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |meta: &Meta| format!("split/{:016x}", meta.number).into_bytes();
-        let change = |meta: &Meta, value| StateChange {
-            partition: 0,
-            key: key(meta),
-            value,
-            expires: None,
-        };
-        commit.consumer = CONSUMER.to_owned();
-        commit.state.extend(removed.iter().map(|m| change(m, None)));
-        commit.state.extend(added.iter().map(|m| {
-            change(
-                m,
-                Some(serde_json::to_vec(m).expect("numbers and times are JSON")),
-            )
-        }));
-        if let Some(ledger) = self.searcher.catalog().ledger() {
-            let now = (self.clock)();
-            // A commit that failed may have been written down before.
-            seal::reconcile(ledger, &self.folder(), &metas, now)?;
-            seal::write_down(ledger, &self.folder(), added.as_ref(), removed, now)?;
-        }
-        self.bus.commit(commit)?;
-        metas.retain(|m| !removed.iter().any(|r| r.number == m.number));
-        metas.extend(added);
-        metas.sort_by_key(|m| m.order);
-        self.show(&metas)
-    }
-
-    /// Deletes the folder of a split that could not be published.
-    pub(crate) fn discard(&self, number: u64) {
-        if self.metas().iter().any(|m| m.number == number) {
-            return;
-        }
-        let folder = Meta::folder(&self.folder(), number);
-        if let Err(error) = std::fs::remove_dir_all(&folder) {
-            tracing::warn!(folder = %folder.display(), %error, "cannot delete an unpublished split");
-        }
-    }
-
-    /// Makes searches of this process and others see the published splits.
-    fn show(&self, metas: &[Meta]) -> Result<(), IndexError> {
-        let catalog = self.searcher.catalog();
-        Manifest::write(catalog.dir(), metas.to_vec())
-            .map_err(|e| self.error("write the manifest", e.into()))?;
-        catalog
-            .replace(metas.to_vec(), true)
-            .map_err(|e| self.error("open a published split", e))?;
-        self.metrics.splits.set(metas.len() as i64);
-        self.metrics
-            .events
-            .set(metas.iter().map(|m| m.events as i64).sum());
-        Ok(())
-    }
-}
-
 /// How far one partition was read.
 struct Reading {
     partition: u32,
@@ -337,7 +191,10 @@ struct Reading {
 pub(crate) struct Indexer<'s> {
     shelf: &'s Shelf,
     partitions: Vec<Reading>,
-    writer: Option<Writer>,
+    /// The splits that are being built, one for each class of which events came.
+    writers: Vec<Writer>,
+    /// The numbers of all splits that were begun.
+    built: Vec<u64>,
     /// When the first record that is not committed yet was read.
     since: Option<Time>,
     /// Ids of this split, which the seen-set does not have yet.
@@ -363,7 +220,8 @@ impl<'s> Indexer<'s> {
         Ok(Indexer {
             shelf,
             partitions,
-            writer: None,
+            writers: Vec::new(),
+            built: Vec::new(),
             since: None,
             pending: HashMap::new(),
             changes: Vec::new(),
@@ -390,9 +248,16 @@ impl<'s> Indexer<'s> {
 
     fn is_full(&self) -> bool {
         let config = &self.shelf.config;
-        self.writer.as_ref().is_some_and(|w| {
-            w.events() >= config.split_events as u64 || w.memory() >= config.writer_memory_mib << 20
-        })
+        let events: u64 = self.writers.iter().map(Writer::events).sum();
+        // A writer begins with tables of some 10 MiB; more classes must not mean fewer events in a split.
+        let taken: usize = self.writers.iter().map(Writer::taken).sum();
+        let first = self.writers.first().map_or(0, |w| w.memory() - w.taken());
+        events >= config.split_events as u64 || taken + first >= config.writer_memory_mib << 20
+    }
+
+    /// The numbers of the splits that were begun and are not published.
+    pub(crate) fn built(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.built)
     }
 
     /// Waits until there is something to read or to publish.
@@ -516,18 +381,40 @@ impl<'s> Indexer<'s> {
         Ok(verdicts)
     }
 
+    /// The split in which an event of this class goes, if it is being built. A configuration has at most
+    /// [`MOST_CLASSES`] classes; events that come from more, after several changes of it, are searchable for longer than
+    /// was said rather than in ever more splits.
+    fn writer_of(&self, class: u32) -> Option<usize> {
+        let same = self.writers.iter().position(|w| w.class() == class);
+        if same.is_some() || self.writers.len() <= MOST_CLASSES {
+            return same;
+        }
+        let days = |class| removal::days(&self.shelf.config, class);
+        let writers = self.writers.iter().enumerate();
+        let longer = writers.filter(|(_, w)| days(w.class()) >= days(class));
+        longer.min_by_key(|(_, w)| days(w.class())).map(|(n, _)| n)
+    }
+
     fn add(&mut self, event: &Event) -> Result<(), IndexError> {
         let shelf = self.shelf;
         let failed = |e| shelf.error("build a split", e);
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
+        let place = match self.writer_of(event.search_days) {
+            Some(place) => place,
             None => {
                 let memory = shelf.config.writer_memory_mib << 20;
-                let writer =
-                    Writer::create(&shelf.folder(), shelf.number(), memory).map_err(failed)?;
-                self.writer.insert(writer)
+                // The tables that a writer begins with are as large as what it is told that it may take.
+                let memory = match event.search_days {
+                    0 => memory,
+                    _ => memory / MOST_CLASSES,
+                };
+                let number = shelf.number();
+                self.built.push(number);
+                let writer = Writer::create(&shelf.folder(), number, memory).map_err(failed)?;
+                self.writers.push(writer.of_class(event.search_days));
+                self.writers.len() - 1
             }
         };
+        let writer = &mut self.writers[place];
         if writer.add(event, &event.encode()).map_err(failed)? {
             shelf.metrics.overflow.inc();
         }
@@ -545,7 +432,7 @@ impl<'s> Indexer<'s> {
             return Ok(());
         }
         let timer = self.shelf.metrics.publish_seconds.start_timer();
-        let offsets = moved
+        let offsets: Vec<(u32, u64, u64)> = moved
             .iter()
             .map(|p| (p.partition, p.committed, p.next))
             .collect();
@@ -558,27 +445,31 @@ impl<'s> Indexer<'s> {
                 to: p.next,
             })
             .collect();
-        let meta = match self.writer.take() {
-            Some(writer) => Some(
-                writer
-                    .finish(offsets)
-                    .map_err(|e| self.shelf.error("write a split", e))?,
-            ),
-            None => None,
-        };
-        let events = meta.as_ref().map_or(0, |m| m.events);
+        let mut added = Vec::with_capacity(self.writers.len());
+        for writer in std::mem::take(&mut self.writers) {
+            let finished = writer.finish(Vec::clone(&offsets));
+            added.push(finished.map_err(|e| self.shelf.error("write a split", e))?);
+        }
+        let events = added.iter().map(|m| m.events).sum();
         let commit = Commit {
             positions,
             state: std::mem::take(&mut self.changes),
             ..Commit::default()
         };
-        self.shelf.publish(meta, &[], commit)?;
+        let change = Change {
+            why: Why::Index,
+            added: &added,
+            removed: &[],
+            reason: "",
+        };
+        self.shelf.publish(&change, commit)?;
         timer.observe_duration();
         self.shelf.metrics.sent.inc_by(events);
         for reading in &mut self.partitions {
             reading.committed = reading.next;
         }
         self.pending.clear();
+        self.built.clear();
         self.since = None;
         Ok(())
     }

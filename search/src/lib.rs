@@ -15,6 +15,7 @@
 pub mod aggregate;
 pub mod config;
 pub mod evidence;
+pub mod hold;
 pub mod metrics;
 pub mod query;
 
@@ -38,7 +39,11 @@ mod lookup;
 mod maintain;
 mod manifest;
 mod names;
+pub mod rebuild;
+pub mod removal;
+mod reserve;
 mod schema;
+mod shelf;
 mod split;
 mod text;
 mod walk;

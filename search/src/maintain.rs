@@ -1,30 +1,61 @@
-//! What is done to published splits and findings beside indexing: merging, retention, findings.
+//! What is done to published splits and findings beside indexing: merging, removing, findings.
 //!
 //! Small splits make searches slow, so [`plan`] picks neighbours of like size to be made into one; the merge is built
-//! beside the old splits and published in their place by one commit. A split goes when its last event was taken in
-//! longer ago than the retention: time of intake and not of the event, so that old logs which are loaded today stay, and
-//! events from the future do not stay for ever. The findings' index has its own position and is committed every few
-//! seconds.
+//! beside the old splits and published in their place by one commit. Only splits of one class are merged, since they go
+//! together. What goes and when is decided in [`crate::removal`]: by the time of intake and not of the event, so that old
+//! logs which are loaded today stay, and events from the future do not stay for ever. The findings' index has its own
+//! position and is committed every few seconds.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bus::ledger::Why;
 use bus::{BusError, Commit, Offset, Position, Topic};
 use event::{Finding, Time};
 
 use crate::Config;
+use crate::evidence::seal::Change;
 use crate::findings::FindingWriter;
 use crate::indexer::{CONSUMER, IndexError, Shelf, open, retry};
+use crate::removal::{days, expire, oldest};
+use crate::reserve::Reserve;
 use crate::split::{Meta, merge};
 
 const DAY: i64 = 86_400_000_000;
+/// How much the thread steps back: a third of the share of one that does not, where cores are short.
+const NICE: i32 = 5;
+/// How often the reserve is made again, in milliseconds.
+const KEEP_EVERY_MS: i64 = 60_000;
 /// How long the thread rests when there is nothing to merge.
 const REST: Duration = Duration::from_millis(200);
 
-/// Merges and expires splits until `ended`.
+/// Gives the others of this process the cores first, as long as this thread lives. On Linux a priority is that of one
+/// thread; elsewhere it would be that of the whole process, so there is none.
+fn step_back() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let done = getpriority_process(None).and_then(|now| setpriority_process(None, now.max(NICE)));
+    if let Err(error) = done {
+        tracing::warn!(%error, "merging has the same priority as everything else");
+    }
+}
+
+/// Merges and removes splits until `ended`.
 pub(crate) fn run(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
+    step_back();
     let mut failures = 0;
+    let reserve = Reserve::of(shelf.searcher.catalog().dir());
+    let mut kept = Time::MIN;
     while !ended() {
-        match expire(shelf).and_then(|()| merge_once(shelf)) {
+        let now = (shelf.clock)();
+        // Made again at leisure: on a full disk every attempt is in vain.
+        if now.millis() - kept.millis() >= KEEP_EVERY_MS {
+            reserve.keep();
+            kept = now;
+        }
+        match make_room(shelf, &reserve).and_then(|()| merge_once(shelf)) {
             Ok(true) => failures = 0,
             Ok(false) => std::thread::sleep(REST),
             Err(error) => retry(shelf, error, &mut failures, ended)?,
@@ -33,34 +64,25 @@ pub(crate) fn run(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexEr
     Ok(())
 }
 
-/// Drops splits that are older than the retention.
-pub(crate) fn expire(shelf: &Shelf) -> Result<(), IndexError> {
-    let limit = oldest(&shelf.config, (shelf.clock)());
-    let expired: Vec<Meta> = shelf
-        .metas()
-        .into_iter()
-        .filter(|m| m.last_ingested < limit)
-        .collect();
-    if expired.is_empty() {
-        return Ok(());
+/// Removes what is due; on a full disk with what was kept back for it.
+pub(crate) fn make_room(shelf: &Shelf, reserve: &Reserve) -> Result<(), IndexError> {
+    match expire(shelf) {
+        Err(error) if error.is_transient() && reserve.give() => {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the index cannot be made smaller: trying with the space that was kept back for it"
+            );
+            expire(shelf)
+        }
+        done => done,
     }
-    for meta in &expired {
-        tracing::info!(split = meta.number, events = meta.events, latest = %meta.latest, "split expired");
-    }
-    shelf.publish(None, &expired, Commit::default())
-}
-
-fn oldest(config: &Config, now: Time) -> Time {
-    now.plus(-(i64::from(config.retention_days) * DAY))
 }
 
 /// Does one merge, if one is due. Tells whether it did.
 pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
-    let metas = shelf.metas();
-    let Some(range) = plan(&metas, &shelf.config) else {
+    let Some(old) = plan(&shelf.metas(), &shelf.config) else {
         return Ok(false);
     };
-    let old = &metas[range];
     let failed = |e| shelf.error("merge splits", e);
     let current = shelf.searcher.catalog().current().map_err(failed)?;
     let splits: Vec<_> = current
@@ -71,7 +93,15 @@ pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
     let number = shelf.number();
     let merged = merge(&shelf.folder(), &splits, number)
         .map_err(failed)
-        .and_then(|meta| shelf.publish(Some(meta), old, Commit::default()));
+        .and_then(|meta| {
+            let change = Change {
+                why: Why::Merge,
+                added: &[meta],
+                removed: &old,
+                reason: "",
+            };
+            shelf.publish(&change, Commit::default())
+        });
     match merged {
         Ok(()) => shelf.metrics.merges.inc(),
         Err(error) => {
@@ -82,14 +112,25 @@ pub(crate) fn merge_once(shelf: &Shelf) -> Result<bool, IndexError> {
     Ok(true)
 }
 
+/// The splits to merge next, neighbours among those of their class.
+pub(crate) fn plan(metas: &[Meta], config: &Config) -> Option<Vec<Meta>> {
+    let classes: BTreeSet<u32> = metas.iter().map(|m| m.days).collect();
+    classes.into_iter().find_map(|class| {
+        let of_class = metas.iter().filter(|m| m.days == class);
+        let of_class: Vec<Meta> = of_class.cloned().collect();
+        let range = plan_class(&of_class, days(config, class), config)?;
+        Some(of_class[range].to_vec())
+    })
+}
+
 /// The neighbours to merge next: as many as the configuration says, none much larger than the smallest, and all of one
-/// format.
-pub(crate) fn plan(metas: &[Meta], config: &Config) -> Option<std::ops::Range<usize>> {
+/// format. `days`: for how long their class is searchable.
+fn plan_class(metas: &[Meta], days: u32, config: &Config) -> Option<std::ops::Range<usize>> {
     let width = config.merge_splits.max(2);
     let level = |events: u64| events.max(1).ilog(width as u64);
     let top = level(config.merged_events.max(1));
     // Merged splits should expire together: they span a thirtieth of the retention at most.
-    let span = (i64::from(config.retention_days) * DAY / 30).max(DAY);
+    let span = (i64::from(days) * DAY / 30).max(DAY / 24);
     (0..=top).find_map(|limit| {
         let mut start = 0;
         (0..metas.len()).find_map(|end| {
@@ -229,8 +270,9 @@ impl<'s> FindingIndexer<'s> {
             return Ok(());
         }
         let failed = |e| shelf.error("commit findings", e);
-        let limit = oldest(&shelf.config, (shelf.clock)());
-        if limit > self.expired.plus(DAY / 24) {
+        let limit = oldest(&shelf.config, 0, (shelf.clock)());
+        // What a finding speaks of may lie anywhere in time: while there is a hold, none goes.
+        if limit > self.expired.plus(DAY / 24) && shelf.holds.count() == 0 {
             self.writer.drop_before(limit).map_err(failed)?;
             self.expired = limit;
         }
@@ -268,5 +310,23 @@ impl<'s> FindingIndexer<'s> {
             partition.1 = partition.2;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_thread_that_merges_steps_back() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        let inside = std::thread::spawn(move || {
+            step_back();
+            // What it starts steps back too: tantivy compresses on a thread of its own.
+            (nice(), std::thread::spawn(nice).join().unwrap())
+        });
+        assert_eq!(inside.join().unwrap(), (NICE.max(before), NICE.max(before)));
+        assert_eq!(nice(), before);
     }
 }

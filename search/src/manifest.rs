@@ -4,16 +4,17 @@
 //! replaced as a whole by a rename, so that a reader sees either the old list or the new one. An index without a bus
 //! ([`crate::offline`]) has nothing but the manifest.
 
-use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::split::{Meta, sync_folder};
+use crate::split::{Meta, write_beside};
 
 /// The version of the index folder. Splits of version 1 are read as well; a newer folder is refused.
 pub(crate) const FORMAT: u32 = 2;
+/// The version of a folder with splits of several classes of retention: a program that knows none would mix them.
+const CLASSES: u32 = 3;
 
 /// The content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +37,9 @@ impl Manifest {
             Err(e) => return Err(e),
         };
         let manifest: Manifest = serde_json::from_slice(&text)?;
-        if !(1..=FORMAT).contains(&manifest.format) {
+        if !(1..=CLASSES).contains(&manifest.format) {
             return Err(std::io::Error::other(format!(
-                "index folder has format {}, this program reads 1 to {FORMAT}: use the program that wrote it or a newer one",
+                "index folder has format {}, this program reads 1 to {CLASSES}: use the program that wrote it or a newer one",
                 manifest.format
             )));
         }
@@ -47,17 +48,12 @@ impl Manifest {
 
     /// Replaces the manifest of an index folder.
     pub(crate) fn write(dir: &Path, splits: Vec<Meta>) -> std::io::Result<()> {
-        let manifest = Manifest {
-            format: FORMAT,
-            splits,
+        let format = match splits.iter().any(|m| m.days > 0) {
+            true => CLASSES,
+            false => FORMAT,
         };
-        let new = dir.join("manifest.json.new");
-        let mut file = std::fs::File::create(&new)?;
-        serde_json::to_writer(&mut file, &manifest)?;
-        file.flush()?;
-        file.sync_all()?;
-        std::fs::rename(&new, dir.join("manifest.json"))?;
-        sync_folder(dir)
+        let manifest = Manifest { format, splits };
+        write_beside(dir, "manifest.json", &serde_json::to_vec(&manifest)?)
     }
 
     pub(crate) fn stamp(dir: &Path) -> Option<Stamp> {

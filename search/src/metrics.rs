@@ -27,6 +27,16 @@ pub struct Metrics {
     pub splits: IntGauge,
     /// Events in published splits.
     pub events: IntGauge,
+    /// Events that are not searchable any more, by cause: `age`, `size`, `hand`, `rebuild`.
+    pub removed: IntCounterVec,
+    /// Bytes of the published splits.
+    pub bytes: IntGauge,
+    /// Legal holds.
+    pub holds: IntGauge,
+    /// Splits that would go, if holds did not keep them.
+    pub held: IntGauge,
+    /// By how many bytes the index is larger than it may be, since holds keep the rest.
+    pub over: IntGauge,
     /// Merges done.
     pub merges: IntCounter,
     /// How long building and publishing a split took.
@@ -124,6 +134,21 @@ impl Metrics {
             lag,
             splits: gauge("index_splits", "Published splits")?,
             events: gauge("index_events", "Events in published splits")?,
+            removed: counters(
+                "index_events_removed_total",
+                "Events removed from the index with their splits, by cause",
+                "cause",
+            )?,
+            bytes: gauge("index_bytes", "Bytes of the published splits")?,
+            holds: gauge("index_holds", "Legal holds")?,
+            held: gauge(
+                "index_held_splits",
+                "Splits that are due for removal and kept by a legal hold",
+            )?,
+            over: gauge(
+                "index_over_bytes",
+                "Bytes beyond search.max_mib that legal holds keep",
+            )?,
             merges: counter("index_merges_total", "Merges of splits")?,
             publish_seconds: seconds("index_publish_seconds", "Time to build and publish a split")?,
             search_seconds: seconds("search_seconds", "Time to answer a search")?,

@@ -245,7 +245,16 @@ impl Searcher {
             path: dir.to_owned(),
             source,
         })?;
-        Ok(Searcher {
+        Ok(Searcher::of(catalog, config, metrics, clock))
+    }
+
+    /// As [`Searcher::open`], with nothing opened: for mending an index that cannot be read ([`crate::rebuild`]).
+    pub fn closed(dir: &Path, config: &Config, metrics: Metrics, clock: Clock) -> Searcher {
+        Searcher::of(Catalog::closed(dir), config, metrics, clock)
+    }
+
+    fn of(catalog: Catalog, config: &Config, metrics: Metrics, clock: Clock) -> Searcher {
+        Searcher {
             inner: Arc::new(Inner {
                 catalog,
                 events: Arc::new(Fields::events()),
@@ -254,7 +263,12 @@ impl Searcher {
                 metrics,
                 clock,
             }),
-        })
+        }
+    }
+
+    /// What events are indexed with.
+    pub(crate) fn event_fields(&self) -> Arc<Fields> {
+        Arc::clone(&self.inner.events)
     }
 
     /// From now on the index stage writes down in this evidence log what it publishes, before it does.

@@ -45,6 +45,14 @@ pub(crate) struct Meta {
     pub(crate) offsets: Vec<(u32, u64, u64)>,
     /// The format that it was written in; 0 is the first one, which did not say so.
     pub(crate) format: u32,
+    /// Its class: for how many days its events are searchable; 0: as long as the configuration says for all. Where it is
+    /// 0 it is not written, since what the evidence log says of older splits does not have it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) days: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Meta {
@@ -99,6 +107,8 @@ pub(crate) struct Writer {
     builder: Builder,
     folder: PathBuf,
     meta: Meta,
+    /// How much memory it took before its first event.
+    empty: usize,
     /// Of each event.
     hashes: Vec<Hash>,
 }
@@ -130,6 +140,7 @@ impl Writer {
             .tokenizers(tokenizers())
             .single_segment_index_writer(MmapDirectory::open(&folder)?, memory)?;
         Ok(Writer {
+            empty: writer.mem_usage(),
             writer,
             builder: Builder::new(fields),
             folder,
@@ -152,9 +163,25 @@ impl Writer {
         Ok(document.overflow)
     }
 
+    /// The same, of a class of its own.
+    pub(crate) fn of_class(mut self, days: u32) -> Writer {
+        self.meta.days = days;
+        self
+    }
+
+    /// For how many days its events are searchable; 0: as long as all others.
+    pub(crate) fn class(&self) -> u32 {
+        self.meta.days
+    }
+
     /// How many events it has so far.
     pub(crate) fn events(&self) -> u64 {
         self.meta.events
+    }
+
+    /// How much memory its events take.
+    pub(crate) fn taken(&self) -> usize {
+        self.memory().saturating_sub(self.empty)
     }
 
     /// How much memory it takes now.
@@ -238,6 +265,17 @@ impl Split {
         self.reader.searcher()
     }
 
+    /// What is wrong with its files, as far as their own checksums say.
+    pub(crate) fn damage(&self) -> tantivy::Result<Option<String>> {
+        let damaged = self.index.validate_checksum()?;
+        if let Some(file) = damaged.iter().next() {
+            return Ok(Some(format!("`{}` is damaged", file.display())));
+        }
+        let events = self.searcher().num_docs();
+        Ok((events != self.meta.events)
+            .then(|| format!("it has {events} events, not {}", self.meta.events)))
+    }
+
     /// Deletes it from the disk as soon as nobody reads it.
     pub(crate) fn doom(&self) {
         self.doomed.store(true, Ordering::SeqCst);
@@ -268,6 +306,16 @@ fn check_schema(found: &Schema, expected: &Schema) -> tantivy::Result<()> {
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(dir: &Path) -> std::io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
+}
+
+/// Replaces a file of a folder as a whole, durably: a reader sees the old content or the new one.
+pub(crate) fn write_beside(dir: &Path, name: &str, content: &[u8]) -> std::io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    let mut file = std::fs::File::create(&new)?;
+    std::io::Write::write_all(&mut file, content)?;
+    file.sync_all()?;
+    std::fs::rename(&new, dir.join(name))?;
+    sync_folder(dir)
 }
 
 fn size(folder: &Path) -> std::io::Result<u64> {

@@ -111,6 +111,32 @@ impl EmbeddedBus {
         self.log.chunks(partition, from)
     }
 
+    /// For how long a topic keeps its records at least, in microseconds.
+    pub fn keeps(&self, topic: Topic) -> i64 {
+        self.options.retention_hours.micros(topic)
+    }
+
+    /// Moves a consumer back, so that it reads again from these offsets: topic, partition, offset. One that stands before
+    /// such an offset stays where it is. Only while the consumer does not run: nothing else tells it.
+    ///
+    /// # Errors
+    /// An offset is not on the log; then nothing has moved.
+    pub fn rewind(
+        &self,
+        consumer: &str,
+        positions: &[(Topic, u32, Offset)],
+    ) -> Result<(), BusError> {
+        self.store.rewind(consumer, positions)
+    }
+
+    /// Removes all of a consumer's keys with a prefix from its state, in all partitions.
+    ///
+    /// # Errors
+    /// The database failed; some keys may be gone.
+    pub fn forget(&self, consumer: &str, prefix: &[u8]) -> Result<(), BusError> {
+        self.store.forget(consumer, prefix)
+    }
+
     /// [`Bus::retain`], and `before` is told of each file of `events` that is about to go.
     pub fn retain_with(&self, now: Time, before: &BeforeDrop<'_>) -> Result<(), BusError> {
         let _turn = group::lock(&self.retaining);

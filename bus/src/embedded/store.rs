@@ -348,6 +348,58 @@ impl Store {
         }
     }
 
+    /// Moves a consumer back to where these partitions are to be read from again, as one.
+    pub(super) fn rewind(
+        &self,
+        consumer: &str,
+        positions: &[(Topic, u32, Offset)],
+    ) -> Result<(), BusError> {
+        for (topic, partition, to) in positions {
+            let bounds = self.ends.get(*topic, *partition)?;
+            if *to < bounds.start || *to > bounds.end {
+                return Err(BusError::OutOfRange {
+                    topic: *topic,
+                    partition: *partition,
+                    asked: *to,
+                    start: bounds.start,
+                    end: bounds.end,
+                });
+            }
+        }
+        self.writing(|writer| {
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for (topic, partition, to) in positions {
+                transaction.execute(
+                    "UPDATE positions SET next = ?4
+                     WHERE consumer = (SELECT id FROM consumers WHERE name = ?1) AND topic = ?2 AND partition = ?3
+                       AND next > ?4",
+                    params![consumer, topic.as_str(), partition, to],
+                )?;
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Removes all of a consumer's keys with a prefix, in all partitions, piece by piece so that commits get in between.
+    pub(super) fn forget(&self, consumer: &str, prefix: &[u8]) -> Result<(), BusError> {
+        let end = after_prefix(prefix);
+        loop {
+            let dropped = self.writing(|writer| {
+                writer
+                    .prepare_cached(
+                        "DELETE FROM state WHERE (consumer, partition, key) IN
+                         (SELECT consumer, partition, key FROM state
+                          WHERE consumer = (SELECT id FROM consumers WHERE name = ?1)
+                            AND key >= ?2 AND (?3 IS NULL OR key < ?3) LIMIT ?4)",
+                    )?
+                    .execute(params![consumer, prefix, end, RETAIN_ROWS])
+            })?;
+            if dropped < RETAIN_ROWS {
+                return Ok(());
+            }
+        }
+    }
+
     /// Lets a test change the settings of the connection that writes.
     #[cfg(test)]
     pub(super) fn on_writer<T>(

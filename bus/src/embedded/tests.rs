@@ -69,6 +69,42 @@ fn step(consumer: &str, from: Offset, to: Offset) -> Commit {
 }
 
 #[test]
+fn a_consumer_is_moved_back_and_forgets() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = open(dir.path());
+    bus.append(Topic::Events, vec![record("a"), record("b"), record("c")])
+        .unwrap();
+    let state = |consumer: &str, key: &str| Commit {
+        consumer: consumer.into(),
+        state: vec![StateChange {
+            partition: 0,
+            key: key.into(),
+            value: Some(b"x".to_vec()),
+            expires: None,
+        }],
+        ..Commit::default()
+    };
+    for consumer in ["one", "other"] {
+        bus.commit(step(consumer, 0, 3)).unwrap();
+        for key in ["seen/1", "seen/2", "split/1"] {
+            bus.commit(state(consumer, key)).unwrap();
+        }
+    }
+    assert!(bus.rewind("one", &[(Topic::Events, 0, 4)]).is_err());
+    bus.rewind("one", &[(Topic::Events, 0, 1)]).unwrap();
+    // Never forward.
+    bus.rewind("one", &[(Topic::Events, 0, 2)]).unwrap();
+    bus.forget("one", b"seen/").unwrap();
+    let at = |consumer| bus.position(consumer, Topic::Events, 0).unwrap();
+    assert_eq!((at("one"), at("other")), (Some(1), Some(3)));
+    let keys = |consumer| bus.state_scan(consumer, 0, b"").unwrap().len();
+    assert_eq!((keys("one"), keys("other")), (1, 3));
+    bus.commit(step("one", 1, 3)).unwrap();
+    bus.rewind("nobody", &[(Topic::Events, 0, 0)]).unwrap();
+    bus.forget("nobody", b"").unwrap();
+}
+
+#[test]
 fn keeps_the_contract() {
     for partitions in [1, 3] {
         conformance::check(|| {

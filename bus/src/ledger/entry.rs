@@ -44,6 +44,12 @@ pub enum Entry {
         time: Time,
         /// What for.
         why: Why,
+        /// Is it part of one publication with the leaf before? They take effect together or not at all.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        joined: bool,
+        /// The reason that was given for a removal, and who gave it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
         /// The new split.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         added: Option<Added>,
@@ -101,6 +107,12 @@ pub enum Why {
     Merge,
     /// They are older than is kept.
     Retention,
+    /// The index was larger than it may be.
+    Size,
+    /// Somebody removed them.
+    Removed,
+    /// They are built anew from the log.
+    Rebuild,
 }
 
 /// A published split.
@@ -161,12 +173,12 @@ pub struct Held {
 }
 
 /// The last publication, as long as nothing says that it took effect.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Pending {
-    /// The number of its leaf.
+    /// The number of its leaf; the first, if there are several.
     pub leaf: u64,
-    /// The split that it added.
-    pub added: Option<u64>,
+    /// The splits that it added.
+    pub added: Vec<u64>,
     /// The splits that it took away.
     pub removed: Vec<Held>,
 }
@@ -242,12 +254,13 @@ impl State {
             }
             Entry::Splits {
                 why,
+                joined,
                 added,
                 removed,
                 changed,
                 ..
             } => {
-                self.splits(leaf, time, *why, added.as_ref(), removed);
+                self.splits(leaf, time, (*why, *joined), added.as_ref(), removed);
                 let into = added
                     .as_ref()
                     .map_or(String::new(), |a| format!(" into split {}", a.split));
@@ -265,7 +278,14 @@ impl State {
         }
     }
 
-    fn splits(&mut self, leaf: u64, time: Time, why: Why, added: Option<&Added>, removed: &[u64]) {
+    fn splits(
+        &mut self,
+        leaf: u64,
+        time: Time,
+        (why, joined): (Why, bool),
+        added: Option<&Added>,
+        removed: &[u64],
+    ) {
         self.indexed = true;
         self.before += u64::from(why == Why::Begin);
         let gone = removed
@@ -287,18 +307,21 @@ impl State {
                     .push((format!("index/splits/{:016x}", added.split), words));
             }
         }
-        self.pending = Some(Pending {
+        let before = self.pending.take().filter(|_| joined);
+        let mut pending = before.unwrap_or_else(|| Pending {
             leaf,
-            added: added.map(|a| a.split),
-            removed: gone,
+            ..Pending::default()
         });
+        pending.added.extend(added.map(|a| a.split));
+        pending.removed.extend(gone);
+        self.pending = Some(pending);
     }
 
     /// The splits as they were before a publication.
     pub fn without(&self, pending: &Pending) -> BTreeMap<u64, Held> {
         let mut splits = self.splits.clone();
-        if let Some(number) = pending.added {
-            splits.remove(&number);
+        for number in &pending.added {
+            splits.remove(number);
         }
         splits.extend(
             pending
@@ -334,9 +357,15 @@ mod tests {
     use super::*;
 
     fn splits(why: Why, added: Option<u64>, removed: &[u64]) -> Entry {
+        part(why, false, added, removed)
+    }
+
+    fn part(why: Why, joined: bool, added: Option<u64>, removed: &[u64]) -> Entry {
         Entry::Splits {
             time: Time(5),
             why,
+            joined,
+            reason: String::new(),
             added: added.map(|split| Added {
                 split,
                 meta: Value::Null,
@@ -389,6 +418,30 @@ mod tests {
         // A number that comes again although its split was never taken away.
         state.apply(6, &splits(Why::Index, Some(3), &[]));
         assert_eq!(state.found.len(), 1);
+    }
+
+    #[test]
+    fn several_leaves_of_one_publication_are_undone_together() {
+        let mut state = State::default();
+        for (leaf, entry) in [
+            splits(Why::Index, Some(1), &[]),
+            part(Why::Index, false, Some(2), &[]),
+            part(Why::Index, true, Some(3), &[]),
+            part(Why::Index, true, Some(4), &[]),
+        ]
+        .iter()
+        .enumerate()
+        {
+            state.apply(leaf as u64, entry);
+        }
+        assert_eq!(numbers(&state), [1, 2, 3, 4]);
+        let undone = Entry::Undone {
+            time: Time(6),
+            leaf: 1,
+        };
+        state.apply(4, &undone);
+        assert_eq!(numbers(&state), [1]);
+        assert_eq!(state.pending, None);
     }
 
     #[test]

@@ -64,12 +64,12 @@ pub(super) fn begin(
     begin().map_err(|source| database(path, source))
 }
 
-/// Writes leaves from a number on, their checkpoint and the files of a split, and forgets those of others, as one.
+/// Writes leaves from a number on, their checkpoint and the files of new splits, and forgets those of others, as one.
 pub(super) fn store(
     connection: &mut Connection,
     (first, leaves): (u64, &[String]),
     note: &str,
-    listed: Option<(u64, &Files)>,
+    listed: &[(u64, &Files)],
     forgotten: &[u64],
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
@@ -82,7 +82,7 @@ pub(super) fn store(
     for split in forgotten {
         transaction.execute("DELETE FROM files WHERE split = ?1", [split])?;
     }
-    if let Some((split, files)) = listed {
+    for (split, files) in listed {
         let list = serde_json::to_string(files).expect("names and numbers are JSON");
         transaction.execute(
             "INSERT OR REPLACE INTO files(split, list) VALUES (?1, ?2)",

@@ -80,7 +80,7 @@ pub fn attest(bus: &EmbeddedBus, ledger: &Ledger, now: Time) -> Result<u64, Atte
             }));
         }
     }
-    ledger.append(&entries, None)?;
+    ledger.append(&entries, &[])?;
     let bytes = |entry: &Entry| match entry {
         Entry::Log(stretch) => stretch.to - stretch.from,
         _ => 0,
@@ -151,7 +151,7 @@ pub fn dropping(ledger: &Ledger, now: Time) -> impl Fn(u32, u64, u64) -> Result<
             file,
             next,
         };
-        match ledger.append(&[entry], None) {
+        match ledger.append(&[entry], &[]) {
             Ok(_) => Ok(()),
             // Retention waits: what is dropped and not written down would look like tampering.
             Err(error) if error.is_transient() => Err(BusError::Unavailable {

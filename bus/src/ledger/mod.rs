@@ -231,12 +231,12 @@ impl Ledger {
         })
     }
 
-    /// Adds leaves and signs for them, durably. `files` are those of the split that is added. Gives the number of the
-    /// first.
+    /// Adds leaves and signs for them, durably. `files` are those of the splits that are added, in their order. Gives the
+    /// number of the first.
     ///
     /// # Errors
     /// Nothing was written.
-    pub fn append(&self, entries: &[Entry], files: Option<&Files>) -> Result<u64, LedgerError> {
+    pub fn append(&self, entries: &[Entry], files: &[Files]) -> Result<u64, LedgerError> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, mut frontier) = (inner.frontier.size(), inner.frontier.clone());
         if entries.is_empty() {
@@ -263,17 +263,16 @@ impl Ledger {
             .filter(|_| !undone && entries.iter().any(settles))
             .map(|held| held.added.split)
             .collect();
-        let listed = entries.iter().find_map(|entry| match entry {
-            Entry::Splits {
-                added: Some(added), ..
-            } => Some((added.split, files?)),
+        let added = entries.iter().filter_map(|entry| match entry {
+            Entry::Splits { added, .. } => added.as_ref(),
             _ => None,
         });
+        let listed: Vec<(u64, &Files)> = added.map(|added| added.split).zip(files).collect();
         store(
             &mut inner.connection,
             (first, &leaves),
             &note,
-            listed,
+            &listed,
             &forgotten,
         )
         .map_err(|source| LedgerError::Database {
@@ -338,12 +337,12 @@ impl Ledger {
             version,
             found,
         };
-        self.append(&[started], None).map(drop)
+        self.append(&[started], &[]).map(drop)
     }
 
     /// Says that everything is written.
     pub fn stop(&self, now: Time) -> Result<(), LedgerError> {
-        self.append(&[Entry::Stopped { time: now }], None).map(drop)
+        self.append(&[Entry::Stopped { time: now }], &[]).map(drop)
     }
 }
 

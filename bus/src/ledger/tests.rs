@@ -14,11 +14,11 @@ fn open(dir: &Path) -> Ledger {
 fn a_log_goes_on_where_it_was_and_proves_that_it_did() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = open(dir.path());
-    assert_eq!(ledger.append(&[stopped(1), stopped(2)], None).unwrap(), 0);
+    assert_eq!(ledger.append(&[stopped(1), stopped(2)], &[]).unwrap(), 0);
     let old = Checkpoint::open(&ledger.checkpoint(), &ledger.public()).unwrap();
     drop(ledger);
     let ledger = open(dir.path());
-    assert_eq!(ledger.append(&[stopped(3)], None).unwrap(), 2);
+    assert_eq!(ledger.append(&[stopped(3)], &[]).unwrap(), 2);
     let history = History::read(ledger.path()).unwrap();
     assert!(history.problems.is_empty(), "{:?}", history.problems);
     let new = Checkpoint::open(&history.note, &ledger.public()).unwrap();
@@ -46,10 +46,10 @@ fn what_was_signed_cannot_be_changed() {
     let check = |sql: &str, expected: &str| {
         let dir = tempfile::tempdir().unwrap();
         let ledger = open(dir.path());
-        ledger.append(&[stopped(1)], None).unwrap();
-        ledger.append(&[stopped(2), stopped(3)], None).unwrap();
+        ledger.append(&[stopped(1)], &[]).unwrap();
+        ledger.append(&[stopped(2), stopped(3)], &[]).unwrap();
         let (path, note) = (ledger.path().to_owned(), ledger.checkpoint());
-        ledger.append(&[stopped(4)], None).unwrap();
+        ledger.append(&[stopped(4)], &[]).unwrap();
         drop(ledger);
         Connection::open(&path)
             .unwrap()
@@ -96,7 +96,7 @@ fn what_was_signed_cannot_be_changed() {
 #[test]
 fn a_log_without_its_key_and_a_key_without_its_log_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).append(&[stopped(1)], None).unwrap();
+    open(dir.path()).append(&[stopped(1)], &[]).unwrap();
     let key = dir.path().join(KEY_FILE);
     let text = std::fs::read(&key).unwrap();
     std::fs::remove_file(&key).unwrap();

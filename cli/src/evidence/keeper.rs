@@ -157,7 +157,7 @@ impl Keeper {
         let entry = Entry::Stopped { time: clock::now() };
         let ended = self
             .step(log)
-            .and_then(|()| Ok(self.ledger.append(&[entry], None).map(drop)?));
+            .and_then(|()| Ok(self.ledger.append(&[entry], &[]).map(drop)?));
         if let Err(error) = ended {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

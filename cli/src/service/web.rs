@@ -266,6 +266,19 @@ impl Service {
                 }),
             },
         ];
+        let index = parts.holds.map(|holds| console::Index {
+            holds,
+            searcher: parts.searcher.clone(),
+            node: config.search.node,
+            nodes: config.search.nodes,
+        });
+        if let Some(index) = &index {
+            let (holds, days) = (Arc::clone(&index.holds), config.search.retention_days);
+            checks.push(console::Check {
+                name: "retention",
+                run: Arc::new(move || Ok(retention(&holds.kept(), days, clock::now()))),
+            });
+        }
         if inventory.has_file() {
             checks.push(console::Check {
                 name: "inventory",
@@ -295,6 +308,7 @@ impl Service {
             watched: config.sources.options(),
             blind: Arc::new(move |source| blinded.blind(source)),
             evidence,
+            index,
             integrity: Arc::new(move |event| attestations.label(event)),
             inventory: Arc::new(move || known.current()),
             rule_query: Arc::new(move |rule, group| queried.query(rule, group)),
@@ -338,6 +352,24 @@ fn index_nodes(nodes: &Nodes) -> String {
         if let Some(since) = share.missing_since {
             words.push_str(&format!(" (since {since})"));
         }
+    }
+    words
+}
+
+/// For how long events are searchable, and what is other than configured, in words.
+pub(crate) fn retention(kept: &search::hold::Kept, days: u32, now: event::Time) -> String {
+    let mut words = format!("{days} days");
+    let begin = now.plus(-i64::from(days) * 86_400_000_000);
+    if let Some(cut) = kept.cut.filter(|cut| cut.until > begin) {
+        let left = (now.0 - cut.until.0).max(0) / 86_400_000_000;
+        words = format!(
+            "{left} of {days} days: of what was taken in up to {} the oldest is gone, since the index was larger than search.max_mib",
+            cut.until
+        );
+    }
+    if !kept.holds.is_empty() {
+        let names: Vec<&str> = kept.holds.iter().map(|h| h.name.as_str()).collect();
+        words.push_str(&format!("; {} on hold: {}", names.len(), names.join(", ")));
     }
     words
 }

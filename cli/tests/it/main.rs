@@ -31,6 +31,7 @@ mod program;
 mod prometheus;
 mod redaction;
 mod reload;
+mod retention;
 mod rule_tests;
 mod search;
 mod service;

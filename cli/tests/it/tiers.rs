@@ -181,8 +181,8 @@ fn nonsense_stops_the_start() {
             "tiers[0].accounts: `12345678901`: an account has 12 digits",
         ),
         (
-            "[{tier: search, search_days: 7}]",
-            "tiers[0].search_days: it is not there yet",
+            "[{tier: archive, search_days: 7}]",
+            "tiers[0].search_days: events of the tier `archive` are not searched",
         ),
         (
             "[{tier: rules}, {functions: [a], tier: search}]",

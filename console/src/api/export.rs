@@ -70,8 +70,6 @@ pub(crate) async fn get(
         piece: Vec::with_capacity(PIECE),
     };
     let (inside, done) = (shared.clone(), whole.clone());
-    // The stream ends when nobody can send any more: not before it is recorded that there was one.
-    let open = pieces.sender.clone();
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let written = write(&inside, &request, most, format, &mut pieces, &done);
@@ -90,7 +88,6 @@ pub(crate) async fn get(
             let source = cause.source().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(%error, source, "an export broke off");
         }
-        drop(open);
     });
     let stream = futures_util::stream::unfold(Some(receiver), move |receiver| {
         let whole = whole.clone();

@@ -11,6 +11,7 @@ pub(crate) mod evidence_search;
 pub(crate) mod export;
 pub(crate) mod feed;
 pub(crate) mod health;
+pub(crate) mod holds;
 pub(crate) mod index;
 pub(crate) mod investigate;
 pub(crate) mod notifications;

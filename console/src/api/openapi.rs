@@ -450,6 +450,36 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation {
         answer: &[
+            ("node", "integer"),
+            ("nodes", "integer"),
+            ("holds", "[]Hold"),
+        ],
+        ..operation(
+            "get",
+            "/api/v1/holds",
+            "The legal holds of this index node, each with what it keeps.",
+        )
+    },
+    Operation {
+        body: Some("NewHold"),
+        answer: &[("node", "integer"), ("nodes", "integer"), ("hold", "Hold")],
+        ..operation(
+            "post",
+            "/api/v1/holds",
+            "Keep splits of this index node from being removed; to be repeated on each of `nodes`.",
+        )
+    },
+    Operation {
+        body: Some("Release"),
+        answer: &[("node", "integer"), ("nodes", "integer"), ("hold", "Hold")],
+        ..operation(
+            "post",
+            "/api/v1/holds/{name}/release",
+            "Release a legal hold of this index node.",
+        )
+    },
+    Operation {
+        answer: &[
             ("sources", "[]Source"),
             ("silent", "[]Silent"),
             ("collectors", "[]Collector"),
@@ -521,6 +551,11 @@ fn describe_operation(operation: &Operation) -> Value {
             );
         }
     }
+    if operation.path.contains("{name}") {
+        parameters.push(
+            json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"}}),
+        );
+    }
     let content = match operation.path {
         "/api/v1/alerts/feed" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
         "/api/v1/evidence" => json!({"application/zip": {}}),
@@ -539,7 +574,8 @@ fn describe_operation(operation: &Operation) -> Value {
             json!({"application/json": {"schema": {"type": "object", "properties": properties}}})
         }
     };
-    let status = if operation.path == "/api/v1/silences" && operation.method == "post" {
+    let makes = ["/api/v1/silences", "/api/v1/holds"];
+    let status = if makes.contains(&operation.path) && operation.method == "post" {
         "201"
     } else {
         "200"
@@ -650,6 +686,14 @@ fn schemas() -> Value {
         "Resolve": object("Why; may be empty.", &[version, ("reason", "string")]),
         "EvidenceOrder": object("What a bundle is made of; times as in a search.", &[
             ("query", "string"), ("from", "string"), ("to", "string"), ("case", "string"),
+        ]),
+        "NewHold": object("Which splits are kept and why; times as in a search.", &[
+            ("name", "string"), ("from", "string"), ("to", "string"), ("query", "string"), ("reason", "string"),
+        ]),
+        "Release": object("Why a hold is released.", &[("reason", "string")]),
+        "Hold": object("A legal hold. `covered` (splits, events, bytes) is what it keeps now; lists have it.", &[
+            ("name", "string"), ("from", "string"), ("to", "string"), ("query", "string"), ("reason", "string"),
+            ("by", "string"), ("made", "string"), ("covered", "object"),
         ]),
         "NewSilence": object("What is silenced, until when and why.", &[
             ("matchers", "array"), ("starts", "string"), ("ends", "string"), ("comment", "string"), ("confirmed", "boolean"),

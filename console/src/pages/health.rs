@@ -12,6 +12,7 @@ use super::alert::delivery;
 use super::layout::{self, Tab};
 use super::{sources, when, when_ago};
 use crate::api::health::{Kept, Lag, checks, kept, lags, report};
+use crate::api::holds::{Shown, shown};
 use crate::api::notifications::send_again;
 use crate::app::{Client, Shared};
 use crate::error::{ApiError, blocking};
@@ -25,6 +26,7 @@ struct Found {
     lags: Vec<Lag>,
     index_nodes: Vec<Share>,
     kept: Vec<Kept>,
+    holds: Vec<Shown>,
     sources: Result<Report, ApiError>,
     waiting: Vec<Notification>,
     dead: Vec<Notification>,
@@ -63,6 +65,9 @@ pub(crate) async fn page(State(shared): State<Shared>, client: Client) -> Result
                         td data-label="Detail" { (match result { Ok(detail) | Err(detail) => Inert(detail) }) }
                     } } } }
                 }
+            }
+            @if !found.holds.is_empty() {
+                section.panel { h2 { "Legal holds" } (holds(&found.holds)) }
             }
             section.panel { h2 { "Stages" }
                 table.cards {
@@ -126,6 +131,27 @@ fn nodes(nodes: &[Share], now: Time) -> Markup {
     }
 }
 
+/// What must not be removed from the index, and what that keeps.
+fn holds(holds: &[Shown]) -> Markup {
+    html! {
+        table.cards {
+            thead { tr { th { "Case" } th { "Events from" } th { "to" } th { "Query" } th { "Reason" } th { "By" } th { "Since" } th.num { "Splits" } th.num { "Events" } th.num { "MiB" } } }
+            tbody { @for Shown { hold, covered } in holds { tr {
+                td data-label="Case" { b { (Inert(&hold.name)) } }
+                td data-label="Events from" { (hold.from.map_or("the beginning".to_owned(), |t| t.to_string())) }
+                td data-label="to" { (hold.to.map_or("open".to_owned(), |t| t.to_string())) }
+                td data-label="Query" { code { (Inert(&hold.query)) } }
+                td data-label="Reason" { (Inert(&hold.reason)) }
+                td data-label="By" { (Inert(&hold.by)) }
+                td data-label="Since" { (hold.made.to_string()) }
+                td.num data-label="Splits" { (covered.splits) }
+                td.num data-label="Events" { (covered.events) }
+                td.num data-label="MiB" { (covered.bytes >> 20) }
+            } } }
+        }
+    }
+}
+
 fn rate(kept: &[Kept]) -> u64 {
     kept.iter()
         .find(|k| k.topic == "events")
@@ -146,6 +172,7 @@ fn find(shared: &Shared, now: Time) -> Result<Found, ApiError> {
         lags: lags(&shared.app, now),
         index_nodes: shared.app.searcher.shares(),
         kept: kept(&shared.app),
+        holds: shared.app.index.as_ref().map_or_else(Vec::new, shown),
         sources: report(&shared.app, now),
         waiting: notifications(vec![
             Delivery::Pending,

@@ -524,6 +524,85 @@ async fn silences_through_the_api() {
 }
 
 #[tokio::test]
+async fn holds_through_the_api() {
+    let world = World::new();
+    let router = world.router(Config::default());
+    let new =
+        json!({"name": "IR-7", "from": "-90d", "query": "source:aws.*", "reason": "<b>a case</b>"});
+    let made = json_of(&router, post("/api/v1/holds", new.clone()), 201).await;
+    assert_eq!((&made["node"], &made["nodes"]), (&json!(0), &json!(2)));
+    assert_eq!(made["hold"]["name"], "IR-7");
+    // Absolute from here on, and the same again is no second one.
+    assert!(
+        made["hold"]["from"]
+            .as_str()
+            .unwrap()
+            .starts_with("2026-08-24T")
+    );
+    json_of(&router, post("/api/v1/holds", new), 201).await;
+    let listed = json_of(&router, get("/api/v1/holds"), 200).await;
+    assert_eq!(listed["holds"].as_array().unwrap().len(), 1);
+    let covered = &listed["holds"][0]["covered"];
+    assert_eq!(covered["splits"], 1);
+    assert_eq!(covered["events"], world.events.len());
+    for (body, status, code) in [
+        (
+            json!({"name": "IR-7", "from": "-1d", "reason": "x"}),
+            409,
+            "exists",
+        ),
+        (
+            json!({"name": "../x", "from": "-1d", "reason": "x"}),
+            422,
+            "bad_hold",
+        ),
+        (json!({"name": "x", "from": "-1d"}), 422, "bad_hold"),
+        (json!({"name": "x", "reason": "x"}), 422, "bad_hold"),
+        (
+            json!({"name": "x", "query": "a:(", "reason": "x"}),
+            400,
+            "bad_query",
+        ),
+        (
+            json!({"name": "x", "from": "now", "to": "-1d", "reason": "x"}),
+            400,
+            "reversed_range",
+        ),
+        (json!({"name": "x", "accounts": []}), 400, "bad_body"),
+    ] {
+        let answer = json_of(&router, post("/api/v1/holds", body.clone()), status).await;
+        assert_eq!(answer["error"]["code"], code, "{body}");
+    }
+    let (_, page) = send(&router, get("/health")).await;
+    assert!(page.contains("Legal holds") && page.contains("IR-7"));
+    assert!(!page.contains("<b>a case"));
+    let release = |name: &str, reason: &str| {
+        post(
+            &format!("/api/v1/holds/{name}/release"),
+            json!({"reason": reason}),
+        )
+    };
+    json_of(&router, release("IR-8", "x"), 404).await;
+    json_of(&router, release("IR-7", ""), 422).await;
+    json_of(&router, release("IR-7", "closed"), 200).await;
+    let (_, page) = send(&router, get("/health")).await;
+    assert!(!page.contains("Legal holds"));
+    let audit = world.audit.lock().unwrap();
+    let released = audit
+        .iter()
+        .find(|a| a.action == "ReleaseHold" && a.resource == "hold/IR-7");
+    assert_eq!(released.unwrap().details["reason"], "closed");
+    let added = audit
+        .iter()
+        .filter(|a| a.action == "AddHold" && a.resource == "hold/IR-7");
+    assert_eq!(added.count(), 2);
+    let failed = audit
+        .iter()
+        .filter(|a| a.outcome == event::Outcome::Failure);
+    assert_eq!(failed.count(), 7, "who tried is recorded too");
+}
+
+#[tokio::test]
 async fn what_can_be_asked_about_a_search() {
     let world = World::new();
     let router = world.router(Config::default());

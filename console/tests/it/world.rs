@@ -49,6 +49,7 @@ pub(crate) struct World {
     pub(crate) stop: Stop,
     pub(crate) events: Vec<Event>,
     searcher: Searcher,
+    pub(crate) holds: Arc<search::hold::Holds>,
     ledger: Arc<bus::ledger::Ledger>,
     registry: prometheus::Registry,
     metrics: console::Metrics,
@@ -120,9 +121,11 @@ impl World {
         let registry = prometheus::Registry::new();
         let metrics = search::Metrics::new(&registry).unwrap();
         let searcher = Searcher::open(&index, &config, metrics, clock_fn).unwrap();
+        let bus: Arc<dyn Bus> = Arc::new(bus);
         World {
             store: Arc::new(store),
-            bus: Arc::new(bus),
+            holds: Arc::new(search::hold::Holds::open(bus.clone(), &index).unwrap()),
+            bus,
             audit: Arc::default(),
             clock,
             stop: Stop::default(),
@@ -221,6 +224,12 @@ impl World {
                 ledger: self.ledger.clone(),
                 vouched: Arc::new(|_| (event::Integrity::Received, None)),
                 tool: "trailwarden test".to_owned(),
+            }),
+            index: Some(console::Index {
+                holds: self.holds.clone(),
+                searcher: self.searcher.clone(),
+                node: 0,
+                nodes: 2,
             }),
             inventory: Arc::new(|| Arc::new(inventory())),
             bus,

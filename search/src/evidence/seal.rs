@@ -158,23 +158,29 @@ fn sealed(splits: &Path, meta: &Meta) -> Result<(Added, Files), SealError> {
     Ok((added, files))
 }
 
-/// Writes down that `added` is about to take the place of `removed`. Splits that are merged are looked at once more:
-/// what was changed in one would else go on in a split that nobody can find fault with.
+/// A change of what is published, as it is written down.
+pub(crate) struct Change<'c> {
+    /// What for.
+    pub(crate) why: Why,
+    /// The new splits.
+    pub(crate) added: &'c [Meta],
+    /// Those that go.
+    pub(crate) removed: &'c [Meta],
+    /// The reason given for a removal, and who gave it; else empty.
+    pub(crate) reason: &'c str,
+}
+
+/// Writes down what is about to be published. Splits that are merged are looked at once more: what was changed in one
+/// would else go on in a split that nobody can find fault with.
 pub(crate) fn write_down(
     ledger: &Ledger,
     splits: &Path,
-    added: Option<&Meta>,
-    removed: &[Meta],
+    change: &Change<'_>,
     time: Time,
 ) -> Result<(), SealError> {
-    let why = match (added, removed) {
-        (None, []) => return Ok(()),
-        (Some(_), []) => Why::Index,
-        (Some(_), _) => Why::Merge,
-        (None, _) => Why::Retention,
-    };
+    let why = change.why;
     let mut changed = Vec::new();
-    for meta in removed.iter().filter(|_| why == Why::Merge) {
+    for meta in change.removed.iter().filter(|_| why == Why::Merge) {
         let expected = ledger.state(|s| s.splits.get(&meta.number).map(|h| h.added.files.clone()));
         let found = files(&Meta::folder(splits, meta.number), &|_| {});
         if found.ok().map(|files| digest(&files)) != expected {
@@ -185,17 +191,31 @@ pub(crate) fn write_down(
             changed.push(meta.number);
         }
     }
-    let sealed = added.map(|meta| sealed(splits, meta)).transpose()?;
-    let (added, files) = sealed.unzip();
-    let removed = removed.iter().map(|meta| meta.number).collect();
-    let entry = Entry::Splits {
-        time,
-        why,
-        added,
-        removed,
-        changed,
-    };
-    ledger.append(&[entry], files.as_ref())?;
+    let (mut added, mut lists) = (Vec::new(), Vec::new());
+    for meta in change.added {
+        let (split, files) = sealed(splits, meta)?;
+        added.push(Some(split));
+        lists.push(files);
+    }
+    if added.is_empty() {
+        added.push(None);
+    }
+    let mut removed = change.removed.iter().map(|meta| meta.number).collect();
+    // A leaf for each new split, since a bundle proves its events by one leaf; what goes stands in the first.
+    let entries = added
+        .into_iter()
+        .enumerate()
+        .map(|(n, added)| Entry::Splits {
+            time,
+            why,
+            joined: n > 0,
+            reason: change.reason.to_owned(),
+            added,
+            removed: std::mem::take(&mut removed),
+            changed: std::mem::take(&mut changed),
+        });
+    let entries: Vec<Entry> = entries.collect();
+    ledger.append(&entries, &lists)?;
     Ok(())
 }
 
@@ -213,11 +233,13 @@ pub(crate) fn reconcile(
             let entry = Entry::Splits {
                 time,
                 why: Why::Begin,
+                joined: false,
+                reason: String::new(),
                 added: Some(added),
                 removed: Vec::new(),
                 changed: Vec::new(),
             };
-            ledger.append(&[entry], Some(&files))?;
+            ledger.append(&[entry], &[files])?;
         }
         return Ok(true);
     }
@@ -231,7 +253,7 @@ pub(crate) fn reconcile(
         state.pending.as_ref().filter(before).map(|p| p.leaf)
     });
     if let Some(leaf) = undone {
-        ledger.append(&[Entry::Undone { time, leaf }], None)?;
+        ledger.append(&[Entry::Undone { time, leaf }], &[])?;
     }
     Ok(undone.is_some())
 }

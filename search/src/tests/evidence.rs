@@ -19,7 +19,8 @@ use super::{NOW, TestClock, metrics};
 use crate::evidence::bundle::{Bundle, Order, export};
 use crate::evidence::{check, verify};
 use crate::indexer::{Indexer, Shelf};
-use crate::maintain::{expire, merge_once};
+use crate::maintain::merge_once;
+use crate::removal::expire;
 use crate::{Config, Searcher};
 
 const HOUR: i64 = 3_600_000_000;
@@ -56,9 +57,9 @@ impl World {
         log::attest(&self.stage.bus.inner, &self.ledger, NOW).unwrap();
     }
 
-    /// Indexes these events in a split of their own.
+    /// Indexes these events in splits of their own, one for each of two classes.
     fn index(&self, shelf: &Shelf, numbers: std::ops::Range<u128>) {
-        self.stage.append(&batch(numbers));
+        self.stage.append(&classed(numbers));
         let mut indexer = Indexer::open(shelf).unwrap();
         read_all(&mut indexer);
         indexer.publish().unwrap();
@@ -91,6 +92,13 @@ impl World {
         let said = |_: &str| (Integrity::Received, None);
         export(&self.searcher(), &self.ledger, &order, &said, NOW).unwrap()
     }
+}
+
+fn classed(numbers: std::ops::Range<u128>) -> Vec<event::Event> {
+    let mut events = batch(numbers);
+    let second = events.iter_mut().filter(|e| e.id.0.is_multiple_of(2));
+    second.for_each(|e| e.search_days = 30);
+    events
 }
 
 fn tampering(dir: &Path) -> Vec<Problem> {
@@ -144,7 +152,7 @@ fn what_the_service_does_is_no_tampering() {
         let shelf = world.stage.start();
         world
             .stage
-            .append(&batch(1_000 + round * 10..1_005 + round * 10));
+            .append(&classed(1_000 + round * 10..1_005 + round * 10));
         world.stage.bus.fail.store(true, Ordering::SeqCst);
         let mut indexer = Indexer::open(&shelf).unwrap();
         read_all(&mut indexer);
@@ -392,6 +400,8 @@ fn what_was_changed_before_a_merge_is_still_said_after_it() {
     std::fs::write(&list, bytes).unwrap();
     world.index(&shelf, 10..20);
     world.index(&shelf, 20..30);
+    assert!(merge_once(&shelf).unwrap());
+    // The other class.
     assert!(merge_once(&shelf).unwrap());
     let found = world.tampering();
     assert_eq!(found.len(), 1, "{found:?}");

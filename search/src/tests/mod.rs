@@ -5,9 +5,12 @@
 
 mod aggregate;
 mod evidence;
+mod full_disk;
 mod investigate;
 mod nodes;
 mod property;
+mod rebuild;
+mod retention;
 mod stage;
 
 use std::path::Path;

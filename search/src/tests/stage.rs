@@ -14,15 +14,26 @@ use bytes::Bytes;
 use event::{Event, Finding, Flag, Id, Severity, Time};
 
 use super::{NOW, TestClock, all, check, event, ids, metrics};
+use crate::hold::Holds;
 use crate::indexer::{CONSUMER, Indexer, Shelf, run};
-use crate::maintain::{FindingIndexer, expire, merge_once, plan};
+use crate::maintain::{FindingIndexer, merge_once, plan};
+use crate::removal::expire;
 use crate::split::Meta;
 use crate::{Config, Kind, Request, Searcher};
 
-/// The log, with commits that can be made to fail.
+/// The log, with commits and appends that can be made to fail.
 pub(super) struct TestBus {
     pub(super) inner: EmbeddedBus,
+    /// No commit takes effect.
     pub(super) fail: AtomicBool,
+    /// Nothing can be appended.
+    pub(super) full: AtomicBool,
+}
+
+fn full() -> BusError {
+    BusError::DiskFull {
+        path: "test".to_owned(),
+    }
 }
 
 impl Bus for TestBus {
@@ -30,6 +41,9 @@ impl Bus for TestBus {
         self.inner.partitions(topic)
     }
     fn append(&self, topic: Topic, records: Vec<Record>) -> Result<(), BusError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(full());
+        }
         self.inner.append(topic, records)
     }
     fn read(
@@ -54,9 +68,7 @@ impl Bus for TestBus {
     }
     fn commit(&self, commit: Commit) -> Result<(), BusError> {
         if self.fail.load(Ordering::SeqCst) {
-            return Err(BusError::DiskFull {
-                path: "test".to_owned(),
-            });
+            return Err(full());
         }
         self.inner.commit(commit)
     }
@@ -93,7 +105,7 @@ pub(super) struct Stage {
     pub(super) dir: tempfile::TempDir,
     pub(super) bus: Arc<TestBus>,
     pub(super) clock: TestClock,
-    config: Config,
+    pub(super) config: Config,
     /// Where publications are written down, if they are.
     pub(super) ledger: Option<Arc<bus::ledger::Ledger>>,
 }
@@ -107,6 +119,7 @@ impl Stage {
             bus: Arc::new(TestBus {
                 inner,
                 fail: AtomicBool::new(false),
+                full: AtomicBool::new(false),
             }),
             clock: TestClock::new(),
             config,
@@ -130,6 +143,11 @@ impl Stage {
         self.bus.append(Topic::Events, records).unwrap();
     }
 
+    /// The holds as the bus has them.
+    pub(super) fn holds(&self) -> Arc<Holds> {
+        Arc::new(Holds::open(self.bus.clone(), &self.index()).unwrap())
+    }
+
     /// As after a start of the program.
     pub(super) fn start(&self) -> Shelf {
         let searcher =
@@ -139,7 +157,7 @@ impl Stage {
         }
         Shelf::open(
             self.bus.clone(),
-            searcher,
+            (searcher, self.holds()),
             &self.config,
             metrics(),
             self.clock.clock(),
@@ -147,7 +165,7 @@ impl Stage {
         .unwrap()
     }
 
-    fn folders(&self) -> usize {
+    pub(super) fn folders(&self) -> usize {
         std::fs::read_dir(self.index().join("splits"))
             .unwrap()
             .count()
@@ -434,7 +452,13 @@ fn what_is_merged_next() {
         merged_events: 1_000,
         ..Config::default()
     };
-    let planned = |events: &[u64]| plan(&metas(events), &config);
+    let plan = |metas: &[Meta]| -> Option<std::ops::Range<usize>> {
+        let planned = plan(metas, &config)?;
+        let first = metas.iter().position(|m| *m == planned[0]).unwrap();
+        assert_eq!(metas[first..first + planned.len()], planned);
+        Some(first..first + planned.len())
+    };
+    let planned = |events: &[u64]| plan(&metas(events));
     assert_eq!(planned(&[1, 1]), None);
     assert_eq!(planned(&[1, 1, 1]), Some(0..3));
     assert_eq!(planned(&[100, 1, 1, 1, 1]), Some(1..4));
@@ -448,13 +472,13 @@ fn what_is_merged_next() {
         (meta.first_ingested, meta.last_ingested) =
             (Time(200 * 86_400_000_000), Time(200 * 86_400_000_000));
     }
-    assert_eq!(plan(&spread, &config), Some(1..4));
+    assert_eq!(plan(&spread), Some(1..4));
     // Formats are not mixed.
     let mut formats = metas(&[1, 1, 1, 1, 1]);
     formats[2..].iter_mut().for_each(|m| m.format = 2);
-    assert_eq!(plan(&formats, &config), Some(2..5));
+    assert_eq!(plan(&formats), Some(2..5));
     formats[4].format = 0;
-    assert_eq!(plan(&formats, &config), None);
+    assert_eq!(plan(&formats), None);
 }
 
 fn finding(episode: u128, revision: u64, severity: Severity) -> Finding {
@@ -609,7 +633,7 @@ fn the_whole_stage_stops_when_it_is_told_and_publishes_what_it_has() {
         let stage_thread = scope.spawn(|| {
             run(
                 bus,
-                searcher.clone(),
+                (searcher.clone(), stage.holds()),
                 &stage.config,
                 metrics(),
                 stage.clock.clock(),

@@ -1,12 +1,12 @@
-//! What people and programs do with this console, as events: the auditors are audited (DESIGN §2).
+//! What people and programs do with Trailwarden, as events: the auditors are audited (DESIGN §2).
 //!
-//! Routes make an [`AuditEvent`] for every login, failed login, search, change of an alert or a silence and
-//! hand it to [`crate::App::audit`]; `cli` appends [`AuditEvent::to_event`] to the log, where it is searched
-//! and matched by rules like any other event. Passwords, tokens and cookies are never part of it.
+//! The console makes an [`AuditEvent`] for every login, failed login, search, change of an alert or a silence, the index
+//! one for every split that it removes, commands one for what they change. [`AuditEvent::to_event`] is appended to the
+//! log, where it is searched and matched by rules like any other event. Passwords, tokens and cookies are never part of it.
 
-use event::{Event, Id, Outcome, Str, Time};
+use crate::{Event, Id, Origin, Outcome, Str, Time};
 
-/// One action on the console.
+/// One action.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditEvent {
     /// When.
@@ -15,7 +15,7 @@ pub struct AuditEvent {
     pub action: &'static str,
     /// Who, as configured; what was typed for a failed login.
     pub actor: String,
-    /// `user`, `token` or `open`.
+    /// `user`, `token`, `open`, `shell` for a command, `service` for the program by itself.
     pub actor_type: &'static str,
     /// From which address.
     pub src_ip: String,
@@ -77,9 +77,9 @@ impl AuditEvent {
             } else {
                 vec![text(&self.resource)]
             },
-            origin: event::Origin {
+            origin: Origin {
                 object: "trailwarden:console".into(),
-                ..event::Origin::default()
+                ..Origin::default()
             },
             raw: raw.into(),
             ..Event::default()
