@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::split::{Meta, write_beside};
 
-/// The version of the index folder. Splits of version 1 are read as well; a newer folder is refused.
+/// The version of the index folder. Splits of version 1 are read as well; a folder newer than [`CLASSES`] is refused.
 pub(crate) const FORMAT: u32 = 2;
 /// The version of a folder with splits of several classes of retention: a program that knows none would mix them.
 const CLASSES: u32 = 3;

@@ -551,11 +551,6 @@ fn describe_operation(operation: &Operation) -> Value {
             );
         }
     }
-    if operation.path.contains("{name}") {
-        parameters.push(
-            json!({"name": "name", "in": "path", "required": true, "schema": {"type": "string"}}),
-        );
-    }
     let content = match operation.path {
         "/api/v1/alerts/feed" => json!({"text/event-stream": {"schema": {"type": "string"}}}),
         "/api/v1/evidence" => json!({"application/zip": {}}),

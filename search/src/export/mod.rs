@@ -1,6 +1,6 @@
 //! Events written out for other programs: JSON lines, CSV, Parquet, one after the other as they come.
 //!
-//! [`Writer`] takes events from [`crate::Searcher::walk`] and writes them to anything; it keeps at most one row group of
+//! [`Writer`] takes events from [`crate::Nodes::walk`] and writes them to anything; it keeps at most one row group of
 //! Parquet, else one event. A file that was not ended by [`Writer::finish`] lacks its end and must not be taken for a
 //! whole one: Parquet without its footer cannot be read at all, and whoever sends the others says so in the transport.
 

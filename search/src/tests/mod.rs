@@ -544,7 +544,7 @@ fn older_splits_are_read_and_a_newer_folder_is_refused() {
     let path = dir.path().join("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.starts_with(r#"{"format":2,"#), "{text}");
-    std::fs::write(&path, text.replacen("2", "3", 1)).unwrap();
+    std::fs::write(&path, text.replacen("2", "4", 1)).unwrap();
     let refused = Searcher::open(
         dir.path(),
         &Config::default(),
@@ -553,7 +553,7 @@ fn older_splits_are_read_and_a_newer_folder_is_refused() {
     );
     let said = format!("{:?}", refused.err().unwrap());
     assert!(
-        said.contains("has format 3, this program reads 1 to 2"),
+        said.contains("has format 4, this program reads 1 to 3"),
         "{said}"
     );
 }
