@@ -89,6 +89,7 @@ pub(crate) fn run(args: &BacktestArgs) -> anyhow::Result<Outcome> {
         correlations: crate::correlations::of(&set),
         baselines: crate::correlations::baselines(&set),
         format: Written::Jsonl,
+        timeline: false,
         from,
         to,
         now,

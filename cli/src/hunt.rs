@@ -91,6 +91,8 @@ pub(crate) struct Totals {
     pub(crate) last: Option<Time>,
     /// The days of which there are events, as numbers since 1970.
     pub(crate) days: BTreeSet<i64>,
+    /// The day of the event before.
+    day: Option<i64>,
 }
 
 impl Totals {
@@ -107,11 +109,15 @@ impl Totals {
         self.events += 1;
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
         self.last = self.last.max(Some(time));
-        self.days.insert(time.0.div_euclid(86_400_000_000));
+        let day = time.0.div_euclid(86_400_000_000);
+        if self.day != Some(day) {
+            self.day = Some(day);
+            self.days.insert(day);
+        }
     }
 }
 
-/// Takes what was found: the time of an event and its findings, rendered.
+/// Takes what was found: findings, rendered, of one event with its time, or, where no timeline was asked for, of several.
 type Say<'a> = &'a mut dyn FnMut(Time, &[u8]) -> anyhow::Result<()>;
 
 /// Runs the command.
@@ -132,6 +138,7 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
         correlations: crate::correlations::of(&set),
         baselines: crate::correlations::baselines(&set),
         format,
+        timeline: args.timeline,
         from,
         to,
         now,
@@ -286,7 +293,7 @@ fn hunt(
         .map(|_| {
             let (queue, setting) = (Arc::clone(&queue), Arc::clone(setting));
             std::thread::spawn(move || {
-                let mut worker = worker::Worker::new();
+                let mut worker = worker::Worker::new(&setting);
                 loop {
                     let (job, chunks) = {
                         let Ok(mut queue) = queue.lock() else { return };
@@ -414,6 +421,8 @@ fn take(
     seen.touch(chunk.events.iter().map(|e| e.id));
     let (mut text, mut rule, mut cut) = (0, 0, 0);
     let mut matched = chunk.matches.into_iter().peekable();
+    // Findings of events in a row are handed on together, but for a timeline.
+    let mut unsaid = 0..0;
     for (number, event) in chunk.events.iter().enumerate() {
         let (from, first, first_cut) = (text, rule, cut);
         (text, rule, cut) = (event.text_end, event.rules_end, event.cut_end);
@@ -433,8 +442,19 @@ fn take(
                 totals.repeats += 1;
                 continue;
             }
-            Known::New => say(event.time, &chunk.text[from..text])?,
+            Known::New if setting.timeline => {
+                hand_on(event.time, &chunk.text[from..text], say)?;
+            }
+            Known::New => {
+                if unsaid.end != from {
+                    hand_on(event.time, &chunk.text[unsaid], say)?;
+                    unsaid = from..from;
+                }
+                unsaid.end = text;
+            }
             Known::Conflict => {
+                hand_on(event.time, &chunk.text[unsaid], say)?;
+                unsaid = text..text;
                 totals.conflicts += 1;
                 if let Some(whole) = &mut whole {
                     whole.id = whole.id.conflict(u64::from(event.content));
@@ -464,11 +484,20 @@ fn take(
         own.into_iter().try_for_each(|m| correlator.push(m))?;
         learned.into_iter().for_each(|r| counters.take(r));
     }
+    let last = chunk.events.last().map(|e| e.time).unwrap_or_default();
+    hand_on(last, &chunk.text[unsaid], say)?;
     for (number, findings) in by_rule {
         let info = setting.engine.info(number);
         count(totals, info.severity, &info.title, findings);
     }
     Ok(())
+}
+
+fn hand_on(time: Time, lines: &[u8], say: Say<'_>) -> anyhow::Result<()> {
+    match lines {
+        [] => Ok(()),
+        lines => say(time, lines),
+    }
 }
 
 /// Findings of an event whose id belongs to another one, under the fallback id that the event is kept under.

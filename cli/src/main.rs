@@ -50,7 +50,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::Outcome;
 
-/// Records become many small texts that are let go on other threads: measured, a tenth less time than with that of glibc.
+/// Records become many small texts that are let go on other threads than they were made on, which it is made for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -242,13 +242,40 @@ impl Engine {
         json: Option<Value<'_>>,
         scratch: &'s mut Scratch,
     ) -> &'s [u32] {
+        self.matched(event, json, None, scratch)
+    }
+
+    /// [`Engine::matches`] for who has walked over the record already: `found` is what it has at [`Engine::fields`], under
+    /// their slots. It is taken, and what is there afterwards is of no use.
+    pub fn matches_found<'s>(
+        &self,
+        event: &Event,
+        json: Option<Value<'_>>,
+        found: &mut Slots,
+        scratch: &'s mut Scratch,
+    ) -> &'s [u32] {
+        self.matched(event, json, Some(found), scratch)
+    }
+
+    /// The fields that rules name.
+    pub fn fields(&self) -> &FieldSet {
+        &self.fields
+    }
+
+    fn matched<'s>(
+        &self,
+        event: &Event,
+        json: Option<Value<'_>>,
+        found: Option<&mut Slots>,
+        scratch: &'s mut Scratch,
+    ) -> &'s [u32] {
         let mut look = Look {
             engine: self,
             event,
             json,
             scratch,
         };
-        look.begin();
+        look.begin(found);
         look.candidates();
         look.scratch.candidates.sort_unstable();
         let candidates = std::mem::take(&mut look.scratch.candidates);

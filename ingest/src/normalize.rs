@@ -13,6 +13,7 @@ mod unknown;
 
 use bytes::Bytes;
 use event::json::{Doc, Value};
+use event::path::{FieldSet, Slots};
 use event::{Event, Flag, Id, Origin, Str, Time};
 
 use crate::decode::{LogEvent, Record, Wrapper};
@@ -49,10 +50,21 @@ impl Default for Normalizer {
 impl Normalizer {
     /// A normalizer.
     pub fn new() -> Normalizer {
+        Normalizer::beside(FieldSet::new())
+    }
+
+    /// A normalizer that looks for `fields` in the same walk over a record: [`Normalizer::found`] has them.
+    pub fn beside(fields: FieldSet) -> Normalizer {
         Normalizer {
-            cloudtrail: cloudtrail::Reader::new(),
+            cloudtrail: cloudtrail::Reader::beside(fields),
             latest: (Str::default(), Time::default()),
         }
+    }
+
+    /// What the last record that is JSON has at the fields of [`Normalizer::beside`], under the slots that they have
+    /// there. Others follow. It may be taken.
+    pub fn found(&mut self) -> &mut Slots {
+        self.cloudtrail.slots()
     }
 
     /// The event of a record.

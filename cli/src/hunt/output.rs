@@ -113,7 +113,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(format: Format, timeline: bool) -> Writer {
         Writer {
-            out: BufWriter::with_capacity(1 << 20, std::io::stdout().lock()),
+            out: BufWriter::with_capacity(64 << 10, std::io::stdout().lock()),
             format,
             kept: timeline.then(Vec::new),
             first: true,

@@ -16,6 +16,8 @@ pub(crate) enum Known {
 }
 
 const SHARDS: usize = 256;
+/// A shard with fewer places than this may be half empty.
+const SMALL: usize = 2_048;
 
 #[derive(Debug, Default)]
 struct Shard {
@@ -92,7 +94,11 @@ impl Shard {
     }
 
     fn grow(&mut self) {
-        let size = (self.places.len() + self.places.len() / 5).max(64);
+        let size = match self.places.len() {
+            0 => 64,
+            few @ ..SMALL => 2 * few,
+            many => many + many / 5,
+        };
         let old = std::mem::replace(&mut self.places, vec![[0; 3]; size]);
         for place in old {
             let id = id_of(place);

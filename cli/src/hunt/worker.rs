@@ -23,6 +23,8 @@ pub(crate) struct Setting {
     pub(crate) correlations: Vec<Correlation>,
     pub(crate) baselines: Arc<[Baseline]>,
     pub(crate) format: Format,
+    /// Are findings sorted by the times of their events?
+    pub(crate) timeline: bool,
     pub(crate) from: Option<Time>,
     pub(crate) to: Option<Time>,
     pub(crate) now: Time,
@@ -90,10 +92,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new() -> Worker {
+    pub(crate) fn new(setting: &Setting) -> Worker {
         Worker {
             decoder: Decoder::new(Limits::of_files()),
-            normalizer: Normalizer::new(),
+            normalizer: Normalizer::beside(setting.engine.fields().clone()),
             scratch: Scratch::new(),
             told: Sightings::default(),
         }
@@ -178,7 +180,7 @@ fn record_into(
     setting.inventory.label(&mut event);
     let json = record.root;
     let engine = &setting.engine;
-    engine.matches(&event, json, scratch);
+    engine.matches_found(&event, json, normalizer.found(), scratch);
     for &rule in scratch.matched().iter().filter(|r| engine.generates(**r)) {
         output::render_match(setting.format, engine, rule, &event, &mut chunk.text);
         chunk.rules.push(rule);

@@ -53,7 +53,7 @@ impl Engine {
             json,
             scratch: &mut scratch,
         };
-        look.begin();
+        look.begin(None);
         let mut lines = Vec::new();
         for (name, expression) in &rule.selections {
             let mut predicates = Vec::new();

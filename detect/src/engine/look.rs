@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use event::json::{Kind, Value};
-use event::path::Slot;
+use event::path::{Slot, Slots};
 use event::{Event, Normalized, Str, Time};
 
 use super::{Engine, Expression, Predicate, Read, Scratch, Text};
@@ -51,7 +51,8 @@ pub(super) struct Look<'a, 's> {
 }
 
 impl<'a> Look<'a, '_> {
-    pub(super) fn begin(&mut self) {
+    /// Forgets the last event. `found`: what the record has at the engine's fields, where that is known.
+    pub(super) fn begin(&mut self, found: Option<&mut Slots>) {
         let s = &mut *self.scratch;
         let engine = self.engine;
         if s.event >= u32::MAX / 2 - 1 || s.engine != engine.serial {
@@ -80,8 +81,10 @@ impl<'a> Look<'a, '_> {
             let cover = s.covers.entry(s.source.clone());
             s.cover = Arc::clone(cover.or_insert_with(|| Arc::new(Cover::new(engine, &s.source))));
         }
-        if let Some(root) = self.json {
-            engine.fields.extract(root, &mut s.slots);
+        match (self.json, found) {
+            (Some(_), Some(found)) => std::mem::swap(found, &mut s.slots),
+            (Some(root), None) => engine.fields.extract(root, &mut s.slots),
+            (None, _) => {}
         }
     }
 

@@ -88,7 +88,10 @@ pub fn said_hash(doc: &Doc, root: Value<'_>) -> Option<u64> {
                 false => of_key(unescape(key).as_bytes()),
             }
         };
-        let place = mixed(*above, step);
+        let place = above
+            .rotate_left(23)
+            .wrapping_add(step)
+            .wrapping_mul(0xD6E8_FEB8_6659_FD93);
         let raw = &root.text[node.start as usize..node.end as usize];
         let value = match node.kind {
             Kind::Object | Kind::Array if node.next > at as u32 + 1 => {

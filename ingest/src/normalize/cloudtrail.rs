@@ -7,14 +7,16 @@
 //! the business of [`super::identity`].
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
+use aho_corasick::AhoCorasick;
 use event::json::{Kind, Value};
-use event::path::{FieldSet, Slots};
+use event::path::{FieldSet, Slot, Slots};
 use event::{Event, Flag, Id, Outcome, Str, Time};
 
 use super::identity;
 
-/// The fields that are read; the number of each is its slot.
+/// The fields that are read, in the order of [`PATHS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub(super) enum Field {
@@ -137,7 +139,7 @@ const PATHS: &[(Field, &str)] = &[
     (Field::VpcEndpointAccount, "vpcEndpointAccountId"),
 ];
 
-/// Parameters that name what a call is about; their slots follow those of [`PATHS`].
+/// Parameters that name what a call is about.
 const NAMING: &[&str] = &[
     "bucketName",
     "functionName",
@@ -177,18 +179,21 @@ const NAMING: &[&str] = &[
 #[derive(Debug)]
 pub(super) struct Reader {
     fields: FieldSet,
+    /// The slots of [`PATHS`], then those of [`NAMING`].
+    at: Vec<Slot>,
     slots: Slots,
 }
 
 /// One record with its fields found.
 pub(super) struct Found<'a> {
     root: Value<'a>,
+    at: &'a [Slot],
     slots: &'a Slots,
 }
 
 impl<'a> Found<'a> {
     fn value(&self, field: Field) -> Option<Value<'a>> {
-        let node = self.slots.first(field as usize)?;
+        let node = self.slots.first(self.at[field as usize])?;
         Some(self.root.with_index(node))
     }
 
@@ -207,7 +212,7 @@ impl<'a> Found<'a> {
     }
 
     fn has(&self, field: Field) -> bool {
-        !self.slots.is_absent(field as usize)
+        !self.slots.is_absent(self.at[field as usize])
     }
 
     fn is_true(&self, field: Field) -> bool {
@@ -230,19 +235,26 @@ impl<'a> Found<'a> {
 }
 
 impl Reader {
-    pub(super) fn new() -> Reader {
-        let mut fields = FieldSet::new();
+    /// A reader that looks for `fields` in the same walk.
+    pub(super) fn beside(mut fields: FieldSet) -> Reader {
+        let mut at = Vec::with_capacity(PATHS.len() + NAMING.len());
         for (field, path) in PATHS {
-            let slot = fields.slot(path);
-            debug_assert_eq!(slot, *field as usize, "{path}");
+            debug_assert_eq!(at.len(), *field as usize, "{path}");
+            at.push(fields.slot(path));
         }
         for parameter in NAMING {
-            fields.slot(&format!("requestParameters.{parameter}"));
+            at.push(fields.slot(&format!("requestParameters.{parameter}")));
         }
         Reader {
             fields,
+            at,
             slots: Slots::new(),
         }
+    }
+
+    /// What the last record had.
+    pub(super) fn slots(&mut self) -> &mut Slots {
+        &mut self.slots
     }
 
     /// Fills in what a CloudTrail record says and gives its time; `None` if the record is none of CloudTrail's.
@@ -250,6 +262,7 @@ impl Reader {
         self.fields.extract(root, &mut self.slots);
         let found = Found {
             root,
+            at: &self.at,
             slots: &self.slots,
         };
         if !found.is_cloudtrail() {
@@ -414,18 +427,20 @@ fn is_denial(code: &str) -> bool {
         "InsufficientPrivileges",
         "MissingAuthenticationToken",
     ];
-    !code.is_empty() && PARTS.iter().any(|part| code.contains(part))
+    static DENIALS: LazyLock<AhoCorasick> =
+        LazyLock::new(|| AhoCorasick::new(PARTS).expect("a few words"));
+    !code.is_empty() && DENIALS.is_match(code)
 }
 
 fn resources(found: &Found<'_>, event: &mut Event) {
     for field in [Field::ResourceArn, Field::ResourceArnLower] {
-        for node in found.slots.all(field as usize) {
+        for node in found.slots.all(found.at[field as usize]) {
             let text = found.root.with_index(node).as_str();
             add(&mut event.resources, text.as_deref().unwrap_or_default());
         }
     }
-    for slot in PATHS.len()..PATHS.len() + NAMING.len() {
-        for node in found.slots.all(slot) {
+    for slot in &found.at[PATHS.len()..] {
+        for node in found.slots.all(*slot) {
             let text = found.root.with_index(node).as_str();
             add(&mut event.resources, text.as_deref().unwrap_or_default());
         }
