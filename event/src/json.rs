@@ -220,8 +220,7 @@ fn ends(key: &[u8]) -> (u64, u64) {
     }
 }
 
-/// The lowest bit that is set of a byte of `word` that is `byte` is exact; higher ones may be carried over. 0 if there
-/// is none.
+/// Not 0 if one of the bytes of `word` is `byte`.
 #[inline]
 fn has_byte(word: u64, byte: u8) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
