@@ -214,7 +214,7 @@ fn indexed(
 fn open(data: &Path) -> anyhow::Result<Searcher> {
     let dir = crate::search::index_dir(data);
     anyhow::ensure!(
-        dir.is_dir(),
+        crate::search::has_index(data),
         anyhow::anyhow!("there is no index in `{}`\n\nhint: name the data folder of a service with --data, or a folder of logs", data.display()).context(Usage)
     );
     let config = ::search::Config {

@@ -187,8 +187,9 @@ fn ask_all(args: &HoldArgs, path: &str, body: Option<&Value>) -> anyhow::Result<
             };
             Ok(Answer { node, nodes, holds })
         };
-        let answer = asked().with_context(|| {
-            format!("`{url}` has not done it, and {n} before it have: repeat the command once it can be asked")
+        let answer = asked().with_context(|| match n {
+            0 => format!("`{url}` has not done it"),
+            _ => format!("`{url}` has not done it, and {n} before it have: repeat the command once it can be asked"),
         })?;
         answers.push(answer);
     }

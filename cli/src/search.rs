@@ -118,7 +118,7 @@ const SAMPLE: usize = 1_000;
 pub(crate) fn open_index(data: &Path) -> anyhow::Result<Searcher> {
     let dir = index_dir(data);
     anyhow::ensure!(
-        dir.is_dir(),
+        has_index(data),
         anyhow::anyhow!("there is no index in `{}`\n\nhint: give the data folder of a service with --data, or make an index with `trailwarden hunt PATH --index DIR`", data.display()).context(Usage)
     );
     let config = search::Config {
@@ -129,6 +129,11 @@ pub(crate) fn open_index(data: &Path) -> anyhow::Result<Searcher> {
     let metrics = search::Metrics::new(&Registry::new())?;
     Searcher::open(&dir, &config, metrics, clock::clock())
         .with_context(|| format!("cannot open the index in `{}`", dir.display()))
+}
+
+/// Is there an index, though perhaps an empty one? A wrong folder must not look like one in which nothing was found.
+pub(crate) fn has_index(data: &Path) -> bool {
+    data.join("index").is_dir() || data.join("manifest.json").is_file()
 }
 
 /// The index folder of a data folder, or the folder itself where it is one.

@@ -296,3 +296,19 @@ fn the_doctor_on_nothing() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("ok    rules"));
 }
+
+#[test]
+fn a_folder_without_an_index_is_no_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    for asked in [
+        &["search", "x"][..],
+        &["timeline", "actor", "x"],
+        &["backtest"],
+    ] {
+        let output = run(&[asked, &["--data", data]].concat());
+        let words = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{asked:?}: {words}");
+        assert!(words.contains("there is no index in"), "{asked:?}: {words}");
+    }
+}
