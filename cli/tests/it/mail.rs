@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::program::{PATIENCE, Service, request, text};
+use crate::program::{PATIENCE, Service, free_address, request, text};
 
 struct Server(Child);
 
@@ -21,11 +21,7 @@ fn server(maildir: &Path) -> Option<(Server, u16)> {
         eprintln!("skipped: TRAILWARDEN_SMTP_TESTS is not set (./test sets it)");
         return None;
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_address().port();
     let child = Command::new("/usr/bin/python3")
         .args([
             "-m",

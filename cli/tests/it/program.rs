@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -264,6 +265,26 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
         body = &body[(at + 4 + size).min(body.len())..];
     }
     out
+}
+
+/// An address of loopback that nobody listens on, for a program that has to be told one, or comes back to it.
+///
+/// Its port lies below those that the kernel gives to whoever asks for any: one of them could be taken at any moment
+/// by a connection that goes out. Brokers and databases of tests begin at 20000.
+pub(crate) fn free_address() -> SocketAddr {
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 10_000;
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Processes that run beside each other begin far apart.
+    let begin = std::process::id().wrapping_mul(641);
+    for _ in 0..PORTS {
+        let at = begin.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed)) % PORTS;
+        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(FIRST + at).unwrap()));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("every port from {FIRST} is taken");
 }
 
 /// What a webhook receiver was sent: the idempotency key and the body of every request.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::program::{PATIENCE, request, text};
+use crate::program::{PATIENCE, free_address, request, text};
 
 /// A signature that moto does not check; it tells the service by it.
 fn signed(service: &str) -> String {
@@ -32,21 +32,14 @@ impl Moto {
             eprintln!("skipped: TRAILWARDEN_MOTO is not set");
             return None;
         };
-        // The port is free at this moment; that somebody else takes it meanwhile shows at once.
-        let port = {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
+        let address = free_address();
         let child = Command::new(PathBuf::from(program))
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-H", "127.0.0.1", "-p", &address.port().to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let moto = Moto {
-            child,
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-        };
+        let moto = Moto { child, address };
         let begin = Instant::now();
         while TcpStream::connect(moto.address).is_err() {
             assert!(begin.elapsed() < PATIENCE, "moto does not start");

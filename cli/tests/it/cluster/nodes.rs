@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::outcome::Outcome;
 use super::steady::Steady;
-use crate::program::{self, PATIENCE, Received, Service, request, text};
+use crate::program::{self, PATIENCE, Received, Service, free_address, request, text};
 
 /// A cluster of one test.
 pub(super) struct Cluster {
@@ -88,12 +88,6 @@ pub(super) fn config(
     );
     std::fs::write(&path, yaml).unwrap();
     path
-}
-
-/// An address that nobody listens on at the moment.
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 /// Are brokers and a database to be had?
