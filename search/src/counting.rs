@@ -286,15 +286,16 @@ fn count_column(
         let Some(column) = reader.fast_fields().str(name)? else {
             continue;
         };
-        let mut by_ordinal: HashMap<u64, u64> = HashMap::new();
+        // Values of a column are numbered without gaps.
+        let mut by_ordinal = vec![0_u64; column.num_terms()];
         for doc in (0..reader.max_doc()).filter(|doc| docs.contains(*doc)) {
             for ordinal in column.term_ords(doc) {
-                *by_ordinal.entry(ordinal).or_default() += 1;
+                by_ordinal[ordinal as usize] += 1;
             }
         }
-        for (ordinal, count) in by_ordinal {
+        for (ordinal, count) in by_ordinal.into_iter().enumerate().filter(|c| c.1 > 0) {
             let mut value = String::new();
-            if column.ord_to_str(ordinal, &mut value)? {
+            if column.ord_to_str(ordinal as u64, &mut value)? {
                 counts.entry(value).or_default().0 += count;
             }
         }
