@@ -12,11 +12,12 @@ use super::{
     VALUE_ESCAPED, has_dot, is_plain_number, key_hash, skip_space, unescape,
 };
 
+#[derive(Debug, Clone)]
 pub(super) struct Open {
     node: u32,
     children: u32,
     /// One bit per key hash seen, so that few keys are compared.
-    seen: u128,
+    seen: [u64; 2],
     /// The bracket that closes it.
     end: u8,
 }
@@ -38,7 +39,6 @@ fn solid(text: &[u8], at: usize) -> usize {
 pub(super) struct Scanner<'t, 'd> {
     pub(super) text: &'t [u8],
     pub(super) doc: &'d mut Doc,
-    pub(super) open: Vec<Open>,
 }
 
 impl Scanner<'_, '_> {
@@ -65,7 +65,7 @@ impl Scanner<'_, '_> {
             at = self.value(at, key)?;
             // To the next value; of what has ended there is none.
             loop {
-                let Some(top) = self.open.last_mut() else {
+                let Some(top) = self.doc.open.last_mut() else {
                     return Ok(at);
                 };
                 at = solid(text, at);
@@ -91,25 +91,35 @@ impl Scanner<'_, '_> {
                 if text.get(at) != Some(&b'"') {
                     return self.bad(at);
                 }
-                let (start, end, escaped) = self.string(at)?;
-                let name = &text[start..end];
-                let (hash, flags) = match escaped {
-                    true => (
-                        key_hash(unescape(name).as_bytes()),
-                        KEY_ESCAPED | KEY_DOTTED,
-                    ),
-                    false => (key_hash(name), if has_dot(name) { KEY_DOTTED } else { 0 }),
-                };
+                let (hash, start, end, flags) = self.key(at)?;
                 at = solid(text, end + 1);
                 if text.get(at) != Some(&b':') {
                     return self.bad(at);
                 }
                 at = solid(text, at + 1);
-                let flags = flags | self.duplicate(hash, name, escaped);
+                let escaped = flags & KEY_ESCAPED != 0;
+                let flags = flags | self.duplicate(hash, &text[start..end], escaped);
                 key = (hash, start as u32, end as u32, flags);
                 break;
             }
         }
+    }
+
+    /// The key that opens at `at`: its hash, where its content starts and ends, and its flags.
+    #[inline(always)]
+    fn key(&mut self, at: usize) -> Result<(u32, usize, usize, u8), JsonError> {
+        if let Some((length, hash, flags)) = self.doc.known.key(self.text, at + 1) {
+            return Ok((hash, at + 1, at + 1 + length, flags));
+        }
+        let (start, end, escaped) = self.string(at)?;
+        let name = &self.text[start..end];
+        if escaped {
+            let hash = key_hash(unescape(name).as_bytes());
+            return Ok((hash, start, end, KEY_ESCAPED | KEY_DOTTED));
+        }
+        let (hash, flags) = (key_hash(name), if has_dot(name) { KEY_DOTTED } else { 0 });
+        self.doc.known.learn(self.text, start..end, hash, flags);
+        Ok((hash, start, end, flags))
     }
 
     /// Scans the value at `at`; of an object or array only its opening.
@@ -144,17 +154,17 @@ impl Scanner<'_, '_> {
         }
         let (kind, end) = match byte {
             b'{' | b'[' => {
-                if self.open.len() == MAX_DEPTH {
+                if self.doc.open.len() == MAX_DEPTH {
                     return self.error(JsonErrorKind::TooDeep, at);
                 }
                 let (kind, end) = match byte {
                     b'{' => (Kind::Object, b'}'),
                     _ => (Kind::Array, b']'),
                 };
-                self.open.push(Open {
+                self.doc.open.push(Open {
                     node: number,
                     children: 0,
-                    seen: 0,
+                    seen: [0; 2],
                     end,
                 });
                 // Its end is filled in when it closes.
@@ -176,7 +186,7 @@ impl Scanner<'_, '_> {
             .iter()
             .take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
             .count();
-        if at + length == self.text.len() && !self.open.is_empty() {
+        if at + length == self.text.len() && !self.doc.open.is_empty() {
             return self.bad(at + length);
         }
         let written = &self.text[at..at + length];
@@ -243,12 +253,12 @@ impl Scanner<'_, '_> {
 
     /// [`DUPLICATE`] if the open object already has this key, else 0.
     fn duplicate(&mut self, hash: u32, key: &[u8], escaped: bool) -> u8 {
-        let Some(top) = self.open.last_mut() else {
+        let Some(top) = self.doc.open.last_mut() else {
             return 0;
         };
-        let bit = 1 << (hash & 127);
-        let maybe = top.seen & bit != 0;
-        top.seen |= bit;
+        let (half, bit) = (&mut top.seen[hash as usize & 1], 1 << (hash >> 1 & 63));
+        let maybe = *half & bit != 0;
+        *half |= bit;
         // Large objects are looked at once, when they close.
         let siblings = top.children - 1;
         if !maybe || siblings > LARGE_OBJECT {
@@ -267,7 +277,9 @@ impl Scanner<'_, '_> {
     }
 
     fn close(&mut self, end: usize) {
-        let Some(top) = self.open.pop() else { return };
+        let Some(top) = self.doc.open.pop() else {
+            return;
+        };
         let after = self.doc.nodes.len() as u32;
         let node = &mut self.doc.nodes[top.node as usize];
         node.end = end as u32;

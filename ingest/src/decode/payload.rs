@@ -29,7 +29,7 @@ pub(super) fn value(
     offset: u64,
     out: &mut Output<'_, '_>,
 ) -> Flow {
-    let root = doc.root(text);
+    let root = doc.glance(text);
     if root.kind() != Kind::Object {
         let message = "a record must be a json object";
         return out.bad_text(Reason::UnknownObject, message, text, offset);
