@@ -257,6 +257,11 @@ impl Engine {
         self.matched(event, json, Some(found), scratch)
     }
 
+    /// Does any rule look at more of the envelope than what every event has from the start: source and time?
+    pub fn reads_envelope(&self) -> bool {
+        self.normalized.contains(&true)
+    }
+
     /// The fields that rules name.
     pub fn fields(&self) -> &FieldSet {
         &self.fields
@@ -454,6 +459,11 @@ impl Scratch {
     /// Empty working memory.
     pub fn new() -> Scratch {
         Scratch::default()
+    }
+
+    /// What the record had at fields when [`Engine::matches_found`] was last asked: what that took.
+    pub fn found(&self) -> &Slots {
+        &self.slots
     }
 
     /// The rules that matched when [`Engine::matches`] was last asked.

@@ -6,8 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
 /// A 128-bit deterministic id, in text 32 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -16,15 +16,14 @@ pub struct Id(pub u128);
 impl Id {
     /// The id of `parts` within `domain`, which names the kind of thing (`"event"`, `"finding"`, ...).
     pub fn of(domain: &str, parts: &[&[u8]]) -> Id {
-        let mut hash = Sha256::new();
+        let mut hash = Context::new(&SHA256);
         for part in std::iter::once(domain.as_bytes()).chain(parts.iter().copied()) {
-            hash.update((part.len() as u32).to_le_bytes());
+            hash.update(&(part.len() as u32).to_le_bytes());
             hash.update(part);
         }
-        let digest = hash.finalize();
-        Id(u128::from_be_bytes(
-            digest[..16].try_into().expect("SHA-256 has 32 bytes"),
-        ))
+        let digest = hash.finish();
+        let start = digest.as_ref().first_chunk();
+        Id(u128::from_be_bytes(*start.expect("SHA-256 has 32 bytes")))
     }
 
     /// A CloudTrail event: recipient account and eventID (DESIGN §4.2).

@@ -64,24 +64,35 @@ impl Normalizer {
     /// What the last record that is JSON has at the fields of [`Normalizer::beside`], under the slots that they have
     /// there. Others follow. It may be taken.
     pub fn found(&mut self) -> &mut Slots {
-        self.cloudtrail.slots()
+        self.cloudtrail.slots_mut()
     }
 
     /// The event of a record.
     pub fn event(&mut self, record: &Record<'_>, context: &Context) -> Event {
+        let mut event = self.sketch(record, context);
+        self.complete(record, context, self.cloudtrail.slots(), &mut event);
+        event
+    }
+
+    /// The beginning of an event, for who needs the rest of few: of a CloudTrail record with an id of its own only source,
+    /// account, that id and time are filled in, and what is odd about its JSON. It has no id of ours then. Any other
+    /// record's event is whole.
+    pub fn sketch(&mut self, record: &Record<'_>, context: &Context) -> Event {
         let mut event = Event {
             ingest_time: context.ingest_time,
-            origin: Origin {
-                object: context.object.clone(),
-                position: record.position,
-                sha256: record.sha256.into(),
-            },
             ..Event::default()
         };
         let root = record.root;
-        let time = self.fill(record, &mut event);
-        if event.id == Id::default() {
-            event.id = Id::position(&context.object, record.position);
+        let time = self.fill(record, context, &mut event);
+        if event.source != cloudtrail::SOURCE || event.source_id.is_empty() {
+            if event.id == Id::default() {
+                event.id = Id::position(&context.object, record.position);
+            }
+            if let Some(root) = root.filter(|_| event.source == cloudtrail::SOURCE) {
+                event.origin = origin(record, context);
+                self.cloudtrail
+                    .describe(root, self.cloudtrail.slots(), &mut event);
+            }
         }
         match time {
             Some(time) => event.time = time,
@@ -110,6 +121,21 @@ impl Normalizer {
             event.raw = Bytes::copy_from_slice(record.text);
         }
         event
+    }
+
+    /// Fills in what [`Normalizer::sketch`] left out of the event of the same record; nothing if it is whole. `found` is
+    /// what [`Normalizer::found`] had then.
+    pub fn complete(
+        &self,
+        record: &Record<'_>,
+        context: &Context,
+        found: &Slots,
+        event: &mut Event,
+    ) {
+        if let Some(root) = record.root.filter(|_| event.id == Id::default()) {
+            event.origin = origin(record, context);
+            self.cloudtrail.describe(root, found, event);
+        }
     }
 
     /// The event of a record without the secrets in it. Its id and time are those of the record as it was: what is
@@ -153,15 +179,13 @@ impl Normalizer {
         }
     }
 
-    /// Fills in what the record says. Gives its time.
-    fn fill(&mut self, record: &Record<'_>, event: &mut Event) -> Option<Time> {
+    /// Fills in what the record says, of CloudTrail's only the beginning. Gives its time.
+    fn fill(&mut self, record: &Record<'_>, context: &Context, event: &mut Event) -> Option<Time> {
         let root = record.root;
-        if let Some(root) = root {
-            let found = self.cloudtrail.fill(root, event);
-            if found.is_some() {
-                return found.flatten();
-            }
+        if let Some(time) = root.and_then(|root| self.cloudtrail.sketch(root, event)) {
+            return time;
         }
+        event.origin = origin(record, context);
         match record.wrapper {
             Wrapper::LogEvent(log) => {
                 let time = log.timestamp.map(Time::from_millis);
@@ -177,6 +201,14 @@ impl Normalizer {
                 None => unknown::text(event),
             },
         }
+    }
+}
+
+fn origin(record: &Record<'_>, context: &Context) -> Origin {
+    Origin {
+        object: context.object.clone(),
+        position: record.position,
+        sha256: record.sha256.into(),
     }
 }
 

@@ -11,7 +11,7 @@ use detect::tracker::{Baseline, Sightings};
 use detect::window::{Correlation, Match};
 use event::inventory::Inventory;
 use event::json;
-use event::{Event, Flag, Str, Time};
+use event::{Event, Flag, Id, Str, Time};
 use ingest::decode::{self, Decoder, Item, Limits};
 use ingest::normalize::{Context, Normalizer};
 
@@ -32,6 +32,16 @@ pub(crate) struct Setting {
     pub(crate) keep: bool,
     /// What names and labels events get.
     pub(crate) inventory: Inventory,
+}
+
+impl Setting {
+    /// Is the whole event of every record wanted, and not only of those that match?
+    fn wants_whole(&self) -> bool {
+        self.keep
+            || !self.inventory.is_empty()
+            || !self.baselines.is_empty()
+            || self.engine.reads_envelope()
+    }
 }
 
 /// A file to read.
@@ -112,6 +122,7 @@ impl Worker {
         let mut chunk = Chunk::default();
         let (normalizer, scratch) = (&mut self.normalizer, &mut self.scratch);
         let told = &mut self.told;
+        let whole = setting.wants_whole();
         let mut each = |item: Item<'_>| {
             match item {
                 Item::Bad(bad) => chunk.bad.push(BadPiece {
@@ -126,6 +137,7 @@ impl Worker {
                     &context,
                     normalizer,
                     (scratch, told),
+                    whole,
                     &mut chunk,
                 ),
             }
@@ -171,16 +183,24 @@ fn record_into(
     context: &Context,
     normalizer: &mut Normalizer,
     (scratch, told): (&mut Scratch, &mut Sightings),
+    whole: bool,
     chunk: &mut Chunk,
 ) {
-    let mut event = normalizer.event(record, context);
+    let mut event = match whole {
+        true => normalizer.event(record, context),
+        false => normalizer.sketch(record, context),
+    };
     if !super::within(event.time, setting.from, setting.to) {
         return;
     }
     setting.inventory.label(&mut event);
+    let key = key(&event);
     let json = record.root;
     let engine = &setting.engine;
     engine.matches_found(&event, json, normalizer.found(), scratch);
+    if !scratch.matched().is_empty() {
+        normalizer.complete(record, context, scratch.found(), &mut event);
+    }
     for &rule in scratch.matched().iter().filter(|r| engine.generates(**r)) {
         output::render_match(setting.format, engine, rule, &event, &mut chunk.text);
         chunk.rules.push(rule);
@@ -207,7 +227,7 @@ fn record_into(
         }
     }
     chunk.events.push(Seen {
-        id: event.id.0 as u64,
+        id: key,
         content: content_hash(record),
         time: event.time,
         text_end: chunk.text.len(),
@@ -217,6 +237,17 @@ fn record_into(
     if setting.keep {
         chunk.kept.push(event);
     }
+}
+
+/// Tells events apart within one run by the id that their record bears, else by ours; not stored anywhere.
+fn key(event: &Event) -> u64 {
+    use std::hash::{Hash, Hasher};
+    if event.id != Id::default() {
+        return event.id.0 as u64;
+    }
+    let mut hasher = rustc_hash::FxHasher::default();
+    (event.account.as_str(), event.source_id.as_str()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Tells records of the same id apart within one run by what they say, as the service does

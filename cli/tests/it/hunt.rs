@@ -480,6 +480,23 @@ fn what_was_hunted_can_be_searched() {
     );
 }
 
+/// Of events that are not kept only those that match are read whole: that changes nothing of what is told.
+#[test]
+fn the_output_is_the_same_whether_events_are_kept_or_not() {
+    let Some(corpus) = corpus() else { return };
+    let path = |p: &str| corpus.join(p).display().to_string();
+    let (events, dir) = (path("events"), tempfile::tempdir().unwrap());
+    let index = dir.path().join("index").display().to_string();
+    for rules in ["sigma/suzaku-aws", "sigma/cloud", "sigma"].map(path) {
+        let hunt = ["hunt", &events, "--rules", &rules, "--format", "jsonl"];
+        let told = findings(&hunt);
+        assert!(told.len() > 10, "{rules}");
+        let kept = findings(&[&hunt[..], &["--index", &index]].concat());
+        assert_eq!(told, kept, "{rules}");
+        std::fs::remove_dir_all(&index).unwrap();
+    }
+}
+
 #[test]
 fn the_output_is_the_same_whatever_the_number_of_threads() {
     let Some(corpus) = corpus() else { return };

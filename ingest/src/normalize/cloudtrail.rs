@@ -1,6 +1,6 @@
 //! CloudTrail records: API calls, sign-ins, service events, network activity, insights and aggregates.
 //!
-//! [`Reader`] finds all fields in one walk over the record ([`Field`] lists them) and fills the envelope. A
+//! [`Reader`] finds all fields in one walk over the record ([`Field`] lists them) and fills the envelope, in two steps. A
 //! record is CloudTrail's by its content, wherever it was found: old and cut records lack `eventVersion`,
 //! insights have no `eventName` of their own, aggregates have neither `eventID` nor `eventTime`. An error may
 //! stand in `errorCode`, within `responseElements`, or be a bare `Failure` there. Who is behind the caller is
@@ -15,6 +15,9 @@ use event::path::{FieldSet, Slot, Slots};
 use event::{Event, Flag, Id, Outcome, Str, Time};
 
 use super::identity;
+
+/// The source of its events.
+pub(super) const SOURCE: &str = "aws.cloudtrail";
 
 /// The fields that are read, in the order of [`PATHS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +214,12 @@ impl<'a> Found<'a> {
         self.text(field).map(Str::from).unwrap_or_default()
     }
 
+    /// The text of the first of these fields that has one, else empty.
+    fn first(&self, fields: &[Field]) -> Str {
+        let text = fields.iter().find_map(|f| self.text(*f));
+        text.map(Str::from).unwrap_or_default()
+    }
+
     fn has(&self, field: Field) -> bool {
         !self.slots.is_absent(self.at[field as usize])
     }
@@ -253,12 +262,18 @@ impl Reader {
     }
 
     /// What the last record had.
-    pub(super) fn slots(&mut self) -> &mut Slots {
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// The same, to be taken.
+    pub(super) fn slots_mut(&mut self) -> &mut Slots {
         &mut self.slots
     }
 
-    /// Fills in what a CloudTrail record says and gives its time; `None` if the record is none of CloudTrail's.
-    pub(super) fn fill(&mut self, root: Value<'_>, event: &mut Event) -> Option<Option<Time>> {
+    /// Fills in of a CloudTrail record which event it is, and gives its time; `None` if the record is none of
+    /// CloudTrail's. [`Reader::describe`] fills in the rest.
+    pub(super) fn sketch(&mut self, root: Value<'_>, event: &mut Event) -> Option<Option<Time>> {
         self.fields.extract(root, &mut self.slots);
         let found = Found {
             root,
@@ -268,40 +283,42 @@ impl Reader {
         if !found.is_cloudtrail() {
             return None;
         }
-        event.source = Str::const_new("aws.cloudtrail");
-        basics(&found, event);
-        outcome(&found, event);
-        identity::fill(&found, event);
-        resources(&found, event);
+        event.source = Str::const_new(SOURCE);
+        event.account = found.first(&[
+            Field::RecipientAccount,
+            Field::AggregateAccount,
+            Field::VpcEndpointAccount,
+            Field::IdentityAccount,
+        ]);
+        event.source_id = found.first(&[Field::EventId, Field::AggregateId]);
         let time = found
             .text(Field::EventTime)
             .or_else(|| found.text(Field::WindowEnd));
         Some(time.and_then(|t| Time::parse(&t).ok()))
     }
+
+    /// Fills in what [`Reader::sketch`] left out; `slots` are those that it filled.
+    pub(super) fn describe(&self, root: Value<'_>, slots: &Slots, event: &mut Event) {
+        let found = Found {
+            root,
+            at: &self.at,
+            slots,
+        };
+        if !event.source_id.is_empty() {
+            event.id = Id::cloudtrail(&event.account, &event.source_id);
+        }
+        basics(&found, event);
+        outcome(&found, event);
+        identity::fill(&found, event);
+        resources(&found, event);
+    }
 }
 
 fn basics(found: &Found<'_>, event: &mut Event) {
-    let first = |fields: &[Field]| {
-        fields
-            .iter()
-            .find_map(|f| found.text(*f))
-            .map(Str::from)
-            .unwrap_or_default()
-    };
-    event.account = first(&[
-        Field::RecipientAccount,
-        Field::AggregateAccount,
-        Field::VpcEndpointAccount,
-        Field::IdentityAccount,
-    ]);
-    event.source_id = first(&[Field::EventId, Field::AggregateId]);
-    if !event.source_id.is_empty() {
-        event.id = Id::cloudtrail(&event.account, &event.source_id);
-    }
     event.region = found.str(Field::Region);
     event.category = category(found);
-    event.service = first(&[Field::EventSource, Field::InsightSource]);
-    event.action = first(&[Field::EventName, Field::InsightName]);
+    event.service = found.first(&[Field::EventSource, Field::InsightSource]);
+    event.action = found.first(&[Field::EventName, Field::InsightName]);
     let plain = without_version(&event.service, &event.action);
     if plain < event.action.len() {
         event.action.truncate(plain);

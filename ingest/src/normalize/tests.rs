@@ -11,7 +11,7 @@ const NOW: &str = "2026-03-02T12:00:00Z";
 
 fn events(content: &str) -> Vec<Event> {
     let mut found = Vec::new();
-    let mut normalizer = Normalizer::new();
+    let (mut normalizer, mut sketching) = (Normalizer::new(), Normalizer::new());
     let context = Context {
         ingest_time: Time::parse(NOW).unwrap(),
         object: "some/object".into(),
@@ -19,12 +19,42 @@ fn events(content: &str) -> Vec<Event> {
     };
     Decoder::new(Limits::of_files()).bytes(content.as_bytes(), &Job::default(), &mut |item| {
         match item {
-            Item::Record(record) => found.push(normalizer.event(&record, &context)),
+            Item::Record(record) => {
+                let event = normalizer.event(&record, &context);
+                let sketched = sketched(&mut sketching, &record, &context, &event);
+                assert_eq!(sketched, event, "in two steps");
+                found.push(event);
+            }
             Item::Bad(bad) => panic!("{bad:?}"),
         }
         ControlFlow::Continue(())
     });
     found
+}
+
+/// The event made in two steps; after the first it has what it must have in common with `whole`.
+fn sketched(
+    normalizer: &mut Normalizer,
+    record: &Record<'_>,
+    context: &Context,
+    whole: &Event,
+) -> Event {
+    let mut event = normalizer.sketch(record, context);
+    let start = |e: &Event| {
+        (
+            e.source.clone(),
+            e.account.clone(),
+            e.source_id.clone(),
+            e.time,
+        )
+    };
+    assert_eq!(start(&event), start(whole));
+    let is_sketch = whole.source == "aws.cloudtrail" && !whole.source_id.is_empty();
+    assert_eq!(event.id == Id::default(), is_sketch);
+    // Rules take what was found with them.
+    let found = std::mem::take(normalizer.found());
+    normalizer.complete(record, context, &found, &mut event);
+    event
 }
 
 /// The envelope of the one record in `content` has these keys with these values.
