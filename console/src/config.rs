@@ -24,7 +24,7 @@ pub struct Config {
     pub auth: AuthConfig,
     /// The largest request body that the API reads, in bytes. Intake routes have their own limit.
     pub max_body_bytes: usize,
-    /// How many searches run at once; more are answered 503 with `Retry-After`.
+    /// How many searches run at once; others wait their turn, five seconds at most.
     pub concurrent_searches: usize,
     /// How many questions of other nodes (`/api/v1/index`) an index node answers at once; more are answered 503.
     pub concurrent_node_searches: usize,

@@ -10,6 +10,7 @@ use std::fmt::Display;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use search::priority;
 
 use crate::pages::layout;
 
@@ -141,4 +142,25 @@ pub(crate) async fn blocking<T: Send + 'static>(
         None => work(),
     });
     task.await.map_err(ApiError::internal)
+}
+
+/// [`blocking`] for what searches: on a thread of its own that steps back, so that detection goes first where the cores are
+/// busy.
+pub(crate) async fn searching<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let info = REQUEST.try_with(Clone::clone).ok();
+    let (done, result) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("search".into());
+    let started = thread.spawn(move || {
+        priority::step_back(priority::SEARCH);
+        let found = match info {
+            Some(info) => REQUEST.sync_scope(info, work),
+            None => work(),
+        };
+        // Whoever asked may have gone.
+        let _ = done.send(found);
+    });
+    started.map_err(ApiError::internal)?;
+    result.await.map_err(ApiError::internal)
 }

@@ -26,6 +26,7 @@ pub mod indexer;
 pub mod investigate;
 pub mod nodes;
 pub mod offline;
+pub mod priority;
 pub mod request;
 pub mod searcher;
 

@@ -17,34 +17,20 @@ use crate::Config;
 use crate::evidence::seal::Change;
 use crate::findings::FindingWriter;
 use crate::indexer::{CONSUMER, IndexError, Shelf, open, retry};
+use crate::priority::{MERGE, step_back};
 use crate::removal::{days, expire, oldest};
 use crate::reserve::Reserve;
 use crate::split::{Meta, merge};
 
 const DAY: i64 = 86_400_000_000;
-/// How much the thread steps back: a third of the share of one that does not, where cores are short.
-const NICE: i32 = 5;
 /// How often the reserve is made again, in milliseconds.
 const KEEP_EVERY_MS: i64 = 60_000;
 /// How long the thread rests when there is nothing to merge.
 const REST: Duration = Duration::from_millis(200);
 
-/// Gives the others of this process the cores first, as long as this thread lives. On Linux a priority is that of one
-/// thread; elsewhere it would be that of the whole process, so there is none.
-fn step_back() {
-    use rustix::process::{getpriority_process, setpriority_process};
-    if !cfg!(target_os = "linux") {
-        return;
-    }
-    let done = getpriority_process(None).and_then(|now| setpriority_process(None, now.max(NICE)));
-    if let Err(error) = done {
-        tracing::warn!(%error, "merging has the same priority as everything else");
-    }
-}
-
 /// Merges and removes splits until `ended`.
 pub(crate) fn run(shelf: &Shelf, ended: &dyn Fn() -> bool) -> Result<(), IndexError> {
-    step_back();
+    step_back(MERGE);
     let mut failures = 0;
     let reserve = Reserve::of(shelf.searcher.catalog().dir());
     let mut kept = Time::MIN;
@@ -316,17 +302,4 @@ impl<'s> FindingIndexer<'s> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_thread_that_merges_steps_back() {
-        let nice = || rustix::process::getpriority_process(None).unwrap();
-        let before = nice();
-        let inside = std::thread::spawn(move || {
-            step_back();
-            // What it starts steps back too: tantivy compresses on a thread of its own.
-            (nice(), std::thread::spawn(nice).join().unwrap())
-        });
-        assert_eq!(inside.join().unwrap(), (NICE.max(before), NICE.max(before)));
-        assert_eq!(nice(), before);
-    }
 }

@@ -12,9 +12,9 @@ use event::Outcome;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::search::busy;
+use super::search::{TURN, turn};
 use crate::app::{Client, Shared};
-use crate::error::{ApiError, blocking};
+use crate::error::{ApiError, searching};
 use crate::params::{self, Params};
 
 /// How long the name of a case may be, in characters.
@@ -65,12 +65,8 @@ pub(crate) async fn export(
         share: shared.app.searcher.share(),
     };
     let mut details = json!({"query": order.query, "case": order.case, "from": from, "to": to});
-    let permit = shared
-        .searches
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| busy())?;
-    let made = blocking(move || {
+    let permit = turn(&shared.searches, TURN).await?;
+    let made = searching(move || {
         let _permit = permit;
         let said = |object: &str| (evidence.vouched)(object);
         make(&searcher, &evidence.ledger, &order, &said, now)

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use super::search::{busy, details, request, searchable};
 use crate::app::{Client, Shared};
-use crate::error::ApiError;
+use crate::error::{ApiError, searching};
 use crate::params::Params;
 
 /// How large a piece is.
@@ -70,7 +70,7 @@ pub(crate) async fn get(
         piece: Vec::with_capacity(PIECE),
     };
     let (inside, done) = (shared.clone(), whole.clone());
-    tokio::task::spawn_blocking(move || {
+    tokio::spawn(searching(move || {
         let _permit = permit;
         let written = write(&inside, &request, most, format, &mut pieces, &done);
         let outcome = match &written {
@@ -88,7 +88,7 @@ pub(crate) async fn get(
             let source = cause.source().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(%error, source, "an export broke off");
         }
-    });
+    }));
     let stream = futures_util::stream::unfold(Some(receiver), move |receiver| {
         let whole = whole.clone();
         async move {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::search::busy;
 use crate::app::Shared;
-use crate::error::{ApiError, blocking};
+use crate::error::{ApiError, searching};
 use crate::guard::too_large;
 
 /// `POST /api/v1/index`
@@ -36,7 +36,7 @@ pub(crate) async fn post(
     let question = Bytes::from_request(request, &())
         .await
         .map_err(|_| too_large())?;
-    let answer = blocking(move || {
+    let answer = searching(move || {
         let _permit = permit;
         let reply = own.reply_to(&question).map_err(|_| {
             ApiError::bad("bad_body", "the body is no question of a node")

@@ -4,6 +4,9 @@
 //! many searches run at once, searches on a thread that may block, and records the search. What is too large for one
 //! answer is the business of `export`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use ::search::aggregate::{self, Aggregated, Aggregations};
 use ::search::{Answer, Cursor, Kind, Nodes, SearchError};
 use axum::Json;
@@ -12,10 +15,11 @@ use axum::http::StatusCode;
 use event::{Outcome, Time};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::MAX_LIMIT;
 use crate::app::{Client, Shared};
-use crate::error::{ApiError, blocking};
+use crate::error::{ApiError, blocking, searching};
 use crate::params::{self, Params};
 
 const KNOWN: &[&str] = &[
@@ -201,13 +205,9 @@ async fn asked_of_index<T: Send + 'static>(
     work: impl FnOnce(&Nodes) -> Result<T, SearchError> + Send + 'static,
 ) -> Result<Result<T, SearchError>, ApiError> {
     searchable(asked)?;
-    let permit = shared
-        .searches
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| busy())?;
+    let permit = turn(&shared.searches, TURN).await?;
     let searcher = shared.app.searcher.clone();
-    blocking(move || {
+    searching(move || {
         let _permit = permit;
         work(&searcher)
     })
@@ -237,7 +237,21 @@ pub(crate) fn searchable(request: &::search::Request) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// 503 for a search that has to wait.
+/// How long a search waits for its turn before it is refused.
+pub(crate) const TURN: Duration = Duration::from_secs(5);
+
+/// Waits for a turn among those that may search at once; who came first goes first.
+pub(crate) async fn turn(
+    searches: &Arc<Semaphore>,
+    patience: Duration,
+) -> Result<OwnedSemaphorePermit, ApiError> {
+    match tokio::time::timeout(patience, searches.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(busy()),
+    }
+}
+
+/// 503 for a search that waited too long.
 pub(crate) fn busy() -> ApiError {
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
@@ -370,5 +384,19 @@ mod tests {
         ] {
             assert!(read_cursor(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_search_waits_for_its_turn_but_not_for_ever() {
+        let searches = Arc::new(Semaphore::new(1));
+        let first = turn(&searches, TURN).await.unwrap();
+        let late = turn(&searches, Duration::from_millis(20)).await;
+        assert_eq!(late.unwrap_err().code, "busy");
+        let second = tokio::spawn({
+            let searches = searches.clone();
+            async move { turn(&searches, TURN).await.is_ok() }
+        });
+        drop(first);
+        assert!(second.await.unwrap());
     }
 }
