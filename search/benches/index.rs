@@ -1,12 +1,12 @@
 //! How fast events are indexed, how much disk that takes, and how long queries last, beside bare tantivy.
 //!
-//! `cargo bench -p search --bench index -- INDEX [EVENTS [ours]]` takes the events of an index folder (`trailwarden hunt FOLDER
+//! `cargo bench -p search --bench index -- INDEX [EVENTS [ours|queries]]` takes the events of an index folder (`trailwarden hunt FOLDER
 //! --index INDEX` makes one of CloudTrail files), oldest first, in the order in which objects bring them. Page by page it
 //! gives them to [`OfflineIndex`] and to tantivy with one JSON field (default tokenizer, positions, stored): once the
 //! whole event, envelope and original, and once the original alone. All see the same documents in one run on one thread;
 //! time on the processor counts, so that other work on the machine does not. Then two threads have an index each, and
 //! the index made before answers queries: cold, with its files dropped from the page cache, and warm.
-//! `deploy/test/search` runs all of it. It fails on nothing.
+//! With `queries` the index itself answers, and none is built; EVENTS says nothing then. `deploy/test/search` runs all of it. It fails on nothing.
 
 #![expect(clippy::print_stdout, reason = "a bench prints its numbers")]
 
@@ -33,13 +33,17 @@ fn main() {
         .filter(|a| !a.starts_with("--"))
         .collect();
     let Some(source) = arguments.first() else {
-        println!("usage: cargo bench -p search --bench index -- INDEX [EVENTS [ours]]");
+        println!("usage: cargo bench -p search --bench index -- INDEX [EVENTS [ours|queries]]");
         return;
     };
     let number = arguments
         .get(1)
         .and_then(|n| n.parse().ok())
         .unwrap_or(usize::MAX);
+    if arguments.get(2).is_some_and(|a| a == "queries") {
+        let source = Path::new(source);
+        return queries(&looked_at(source), source);
+    }
     let dir = tempfile::Builder::new()
         .prefix("index-bench-")
         .tempdir_in(Path::new(source).parent().unwrap_or(Path::new(".")))
@@ -52,6 +56,28 @@ fn main() {
         two_threads(&built, dir.path());
     }
     queries(&built, &dir.path().join("ours"));
+}
+
+/// An index as it is, for queries alone: its newest events, and how many it has.
+fn looked_at(dir: &Path) -> Built {
+    let searcher = searcher(dir, Time::from_seconds(0));
+    let all = Request {
+        query: "*".to_owned(),
+        limit: PAGE,
+        newest_first: true,
+        ..Request::default()
+    };
+    let bars = searcher.histogram(&all, 1).expect("it counts");
+    let kept = searcher.search(&all).expect("it reads them").hits;
+    // A few events have no time but that of their intake.
+    let middle = &kept[kept.len() / 2];
+    let denied = |e: &&Event| &*e.error_code == "AccessDenied" && !e.src_ip.is_empty();
+    Built {
+        events: bars.iter().map(|b| b.count as usize).sum(),
+        late: middle.time,
+        sample: kept.iter().find(denied).unwrap_or(middle).clone(),
+        kept,
+    }
 }
 
 /// The events of an index, page by page.
