@@ -298,8 +298,3 @@ impl<'s> FindingIndexer<'s> {
         Ok(())
     }
 }
-
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-}

@@ -19,7 +19,7 @@ pub fn step_back(nice: i32) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 
