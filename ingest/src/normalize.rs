@@ -85,14 +85,7 @@ impl Normalizer {
         let root = record.root;
         let time = self.fill(record, context, &mut event);
         if event.source != cloudtrail::SOURCE || event.source_id.is_empty() {
-            if event.id == Id::default() {
-                event.id = Id::position(&context.object, record.position);
-            }
-            if let Some(root) = root.filter(|_| event.source == cloudtrail::SOURCE) {
-                event.origin = origin(record, context);
-                self.cloudtrail
-                    .describe(root, self.cloudtrail.slots(), &mut event);
-            }
+            self.complete(record, context, self.cloudtrail.slots(), &mut event);
         }
         match time {
             Some(time) => event.time = time,
@@ -132,9 +125,15 @@ impl Normalizer {
         found: &Slots,
         event: &mut Event,
     ) {
-        if let Some(root) = record.root.filter(|_| event.id == Id::default()) {
+        if event.id != Id::default() {
+            return;
+        }
+        if let Some(root) = record.root.filter(|_| event.source == cloudtrail::SOURCE) {
             event.origin = origin(record, context);
             self.cloudtrail.describe(root, found, event);
+        }
+        if event.id == Id::default() {
+            event.id = Id::position(&context.object, record.position);
         }
     }
 
