@@ -89,11 +89,12 @@ impl Loading<'_> {
         let Some(column) = reader.fast_fields().str(name)? else {
             return Ok(true);
         };
-        let mut numbers: HashMap<u64, u32> = HashMap::new();
+        // Values of a column are numbered without gaps.
+        let mut numbers: Vec<Option<u32>> = vec![None; column.num_terms()];
         for (rank, doc) in self.docs.iter().enumerate() {
             for ordinal in column.term_ords(*doc) {
-                let number = match numbers.get(&ordinal) {
-                    Some(number) => *number,
+                let number = match numbers[ordinal as usize] {
+                    Some(number) => number,
                     None => {
                         let mut value = String::new();
                         if !column.ord_to_str(ordinal, &mut value)? {
@@ -101,7 +102,7 @@ impl Loading<'_> {
                         }
                         let number = self.texts.len() as u32;
                         self.texts.push(value);
-                        numbers.insert(ordinal, number);
+                        numbers[ordinal as usize] = Some(number);
                         number
                     }
                 };
