@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
-use ::search::offline::OfflineIndex;
+use ::search::offline::Parallel;
 use anyhow::Context;
 use detect::engine::Engine;
 use detect::meter::Counters;
@@ -147,11 +147,11 @@ pub(crate) fn run(args: &HuntArgs) -> anyhow::Result<Outcome> {
     });
     let progress = progress(&files, stdout_is_terminal && format == Format::Table);
     let started = std::time::Instant::now();
-    let create = |dir| OfflineIndex::create(dir, &::search::Config::default()).context(Usage);
+    let threads = threads(args.threads);
+    let create = |dir| Parallel::create(dir, &::search::Config::default(), threads).context(Usage);
     let index = args.index.as_deref().map(create).transpose()?;
     let mut writer = output::Writer::new(format, args.timeline);
     let mut say = |time: Time, lines: &[u8]| writer.text(time, lines);
-    let threads = threads(args.threads);
     let (totals, result) = hunt(&setting, files, threads, index, &mut say, &progress);
     let result = result.and_then(|()| writer.finish());
     progress.finish_and_clear();
@@ -282,7 +282,7 @@ fn hunt(
     setting: &Arc<Setting>,
     files: Vec<(PathBuf, u64)>,
     threads: usize,
-    index: Option<OfflineIndex>,
+    index: Option<Parallel>,
     say: Say<'_>,
     progress: &ProgressBar,
 ) -> (Totals, anyhow::Result<()>) {
@@ -330,7 +330,7 @@ fn hunt(
 fn collect_chunks(
     setting: &Setting,
     receivers: Receiver<Receiver<Chunk>>,
-    mut index: Option<OfflineIndex>,
+    mut index: Option<Parallel>,
     say: Say<'_>,
     progress: &ProgressBar,
     totals: &mut Totals,
@@ -394,7 +394,7 @@ struct Sinks<'a> {
     correlator: &'a mut Offline,
     counters: &'a mut Counters,
     say: Say<'a>,
-    index: Option<&'a mut OfflineIndex>,
+    index: Option<&'a mut Parallel>,
 }
 
 fn take(
@@ -471,7 +471,7 @@ fn take(
                 tell(setting.format, &finding, say)?;
             }
         }
-        if let (Some(index), Some(whole)) = (&mut index, &whole) {
+        if let (Some(index), Some(whole)) = (&mut index, whole) {
             index.add(whole)?;
         }
         for &number in &chunk.rules[first..rule] {

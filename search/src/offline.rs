@@ -1,10 +1,14 @@
 //! Indexes without a bus: `hunt --index DIR` builds one, `search --data DIR` reads it.
 //!
-//! [`OfflineIndex`] takes events and writes the same splits as the service, listed in the manifest alone. It does not
-//! drop repeats: whoever reads the files does. [`crate::Searcher::open`] reads the folder afterwards, and just as well the
-//! index folder of a service, running or stopped.
+//! [`OfflineIndex`] takes events and writes the same splits as the service, listed in the manifest alone; [`Parallel`]
+//! does so on several threads. They do not drop repeats: whoever reads the files does. [`crate::Searcher::open`] reads
+//! the folder afterwards, and just as well the index folder of a service, running or stopped.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use event::Event;
 use tantivy::TantivyError;
@@ -34,6 +38,8 @@ pub enum OfflineError {
 pub struct OfflineIndex {
     dir: PathBuf,
     memory: usize,
+    /// How many splits were begun, by all that write to this folder.
+    begun: Arc<AtomicU64>,
     writer: Option<Writer>,
     metas: Vec<Meta>,
 }
@@ -45,6 +51,7 @@ impl OfflineIndex {
             dir: dir.to_owned(),
             // There is one writer and nobody waits for its splits: few large ones search faster.
             memory: (config.writer_memory_mib << 20) * 4,
+            begun: Arc::default(),
             writer: None,
             metas: Vec::new(),
         };
@@ -74,10 +81,10 @@ impl OfflineIndex {
     }
 
     fn try_add(&mut self, event: &Event) -> tantivy::Result<()> {
-        let number = self.metas.len() as u64 + 1;
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => {
+                let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
                 let writer = Writer::create(&self.dir.join("splits"), number, self.memory)?;
                 self.writer.insert(writer)
             }
@@ -98,13 +105,106 @@ impl OfflineIndex {
 
     /// Writes what is left and the manifest: from now on the folder can be searched. Gives the number of events.
     pub fn finish(mut self) -> Result<u64, OfflineError> {
-        let mut end = || -> tantivy::Result<()> {
-            self.end_split()?;
-            Manifest::write(&self.dir, self.metas.clone())?;
-            Ok(())
-        };
-        let ended = end();
+        let ended = self.end_split().and_then(|()| self.publish());
         ended.map_err(|e| self.error(e))?;
         Ok(self.metas.iter().map(|m| m.events).sum())
     }
+
+    fn publish(&mut self) -> tantivy::Result<()> {
+        self.metas.sort_unstable_by_key(|m| m.number);
+        Ok(Manifest::write(&self.dir, self.metas.clone())?)
+    }
+}
+
+/// How many events go from hand to hand at once.
+const BATCH: usize = 256;
+/// Each thread has a split of its own in memory.
+const MAX_THREADS: usize = 4;
+
+/// An index that several threads build. Whose split an event goes into is not fixed; what a search finds is.
+pub struct Parallel {
+    /// Gathers the splits of all at the end.
+    index: OfflineIndex,
+    batch: Vec<Event>,
+    batches: Option<SyncSender<Vec<Event>>>,
+    threads: Vec<JoinHandle<tantivy::Result<Vec<Meta>>>>,
+}
+
+impl Parallel {
+    /// Begins an index in `dir`, which must not have one, with up to four threads.
+    pub fn create(dir: &Path, config: &Config, threads: usize) -> Result<Parallel, OfflineError> {
+        let index = OfflineIndex::create(dir, config)?;
+        let threads = threads.clamp(1, MAX_THREADS);
+        let (batches, queue) = sync_channel(2 * threads);
+        let queue = Arc::new(Mutex::new(queue));
+        let threads = (0..threads).map(|_| {
+            let mut index = OfflineIndex {
+                dir: index.dir.clone(),
+                memory: index.memory,
+                begun: Arc::clone(&index.begun),
+                writer: None,
+                metas: Vec::new(),
+            };
+            let queue = Arc::clone(&queue);
+            std::thread::spawn(move || {
+                while let Some(batch) = next(&queue) {
+                    batch.iter().try_for_each(|event| index.try_add(event))?;
+                }
+                index.end_split()?;
+                Ok(index.metas)
+            })
+        });
+        Ok(Parallel {
+            threads: threads.collect(),
+            batch: Vec::with_capacity(BATCH),
+            batches: Some(batches),
+            index,
+        })
+    }
+
+    /// Adds an event.
+    pub fn add(&mut self, event: Event) -> Result<(), OfflineError> {
+        self.batch.push(event);
+        match self.batch.len() < BATCH {
+            true => Ok(()),
+            false => self.hand_on(),
+        }
+    }
+
+    fn hand_on(&mut self) -> Result<(), OfflineError> {
+        let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        // None ends before the last batch but with an error, which is told at once.
+        let failed = self.threads.iter().any(JoinHandle::is_finished);
+        match &self.batches {
+            Some(batches) if !failed && batches.send(batch).is_ok() => Ok(()),
+            _ => self.join(),
+        }
+    }
+
+    /// Waits for the threads; the first error of any.
+    fn join(&mut self) -> Result<(), OfflineError> {
+        self.batches = None;
+        for thread in std::mem::take(&mut self.threads) {
+            let metas = thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.index
+                .metas
+                .extend(metas.map_err(|e| self.index.error(e))?);
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and the manifest, as [`OfflineIndex::finish`].
+    pub fn finish(mut self) -> Result<u64, OfflineError> {
+        self.hand_on()?;
+        self.join()?;
+        self.index.finish()
+    }
+}
+
+/// The next batch; none where there will be none.
+fn next(queue: &Mutex<Receiver<Vec<Event>>>) -> Option<Vec<Event>> {
+    let queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    queue.recv().ok()
 }

@@ -8,6 +8,7 @@ mod evidence;
 mod full_disk;
 mod investigate;
 mod nodes;
+mod offline;
 mod property;
 mod rebuild;
 mod retention;
