@@ -11,7 +11,8 @@ use ::search::aggregate::{self, Aggregated, Aggregations};
 use ::search::{Answer, Cursor, Kind, Nodes, SearchError};
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use event::{Outcome, Time};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -50,7 +51,7 @@ pub(crate) async fn get(
     State(shared): State<Shared>,
     client: Client,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     params.only(KNOWN)?;
     let request = request(&params, shared.now())?;
     let aggs = match params.text("agg") {
@@ -65,7 +66,7 @@ pub(crate) async fn post(
     State(shared): State<Shared>,
     client: Client,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let body: Body = params::json(request).await?;
     let pairs = [
         ("query", Some(body.query)),
@@ -147,16 +148,18 @@ fn read_cursor(text: &str) -> Result<Cursor, ApiError> {
         })
 }
 
-/// Searches and records it.
-pub(crate) async fn run(
+/// Searches and records it; `beside` is asked in the same turn.
+pub(crate) async fn run<T: Send + 'static>(
     shared: &Shared,
     client: &Client,
     request: ::search::Request,
-) -> Result<Answer, ApiError> {
+    beside: impl FnOnce(&Nodes) -> T + Send + 'static,
+) -> Result<(Answer, T), ApiError> {
     let asked = request.clone();
     let inside = shared.clone();
     recorded(shared, client, &asked, "Search", move |searcher| {
-        with_integrity(&inside, searcher.search(&request))
+        let answer = with_integrity(&inside, searcher.search(&request))?;
+        Ok((answer, beside(searcher)))
     })
     .await
 }
@@ -266,27 +269,35 @@ async fn answer(
     client: Client,
     request: ::search::Request,
     aggs: Aggregations,
-) -> Result<Json<Value>, ApiError> {
-    let findings = request.kind == Kind::Findings;
+) -> Result<Response, ApiError> {
     let asked = request.clone();
     let inside = shared.clone();
-    let (answer, aggregated) = recorded(&shared, &client, &asked, "Search", move |searcher| {
+    // The answer is written where it was found: hundreds of events are too much work for the threads that take events in.
+    let body = recorded(&shared, &client, &asked, "Search", move |searcher| {
         let answer = with_integrity(&inside, searcher.search(&request))?;
         let aggregated = match aggs.is_empty() {
             true => None,
             false => Some(searcher.aggregate(&request, &aggs)?),
         };
-        Ok((answer, aggregated))
+        Ok(written(&request, answer, aggregated))
     })
-    .await?;
-    let hits: Vec<Value> = if findings {
-        answer
-            .findings
-            .iter()
-            .map(|f| serde_json::to_value(f).map_err(ApiError::internal))
-            .collect::<Result<_, _>>()?
-    } else {
-        answer.hits.iter().map(event::Event::to_json).collect()
+    .await?
+    .map_err(ApiError::internal)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The answer as JSON.
+fn written(
+    asked: &::search::Request,
+    answer: Answer,
+    aggregated: Option<Aggregated>,
+) -> serde_json::Result<Vec<u8>> {
+    let hits: Vec<Value> = match asked.kind {
+        Kind::Events => answer.hits.iter().map(event::Event::to_json).collect(),
+        Kind::Findings => {
+            let findings = answer.findings.iter().map(serde_json::to_value);
+            findings.collect::<Result<_, _>>()?
+        }
     };
     let mut body = json!({
         "hits": hits,
@@ -305,7 +316,7 @@ async fn answer(
         took,
     }) = aggregated
     {
-        body["aggs"] = serde_json::to_value(aggs).map_err(ApiError::internal)?;
+        body["aggs"] = serde_json::to_value(aggs)?;
         body["took_ms"] = ((answer.took + took).as_secs_f64() * 1_000.0).into();
         if partial.is_none() {
             body["total"] = matched.into();
@@ -313,7 +324,7 @@ async fn answer(
             body["partial"] = partial.into();
         }
     }
-    Ok(Json(body))
+    serde_json::to_vec(&body)
 }
 
 /// `GET /api/v1/search/explain`: how a query is understood.

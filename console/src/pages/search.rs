@@ -25,7 +25,7 @@ use super::layout::{self, Tab};
 use super::{actor, encode, event as event_page, saved, ticked};
 use crate::api;
 use crate::app::{Client, Shared};
-use crate::error::{ApiError, blocking};
+use crate::error::ApiError;
 use crate::inert::{self, Inert};
 use crate::params::Params;
 use crate::svg::{self, short};
@@ -121,8 +121,17 @@ pub(crate) async fn page(
         count: true,
         ..asked.request.clone()
     };
-    let answer = match api::search::run(&shared, &client, request.clone()).await {
-        Ok(answer) => answer,
+    let mut over_time = request.clone();
+    over_time.after = None;
+    if over_time.from.is_some() && over_time.to.is_none() {
+        over_time.to = Some(now);
+    }
+    let (answer, buckets) = match api::search::run(&shared, &client, request, move |searcher| {
+        searcher.histogram(&over_time, BARS)
+    })
+    .await
+    {
+        Ok(found) => found,
         Err(wrong) if wrong.offset.is_some() => {
             let shown = wrong_query(&asked.request.query, &wrong);
             return Ok(framed(&asked.range, Some(&asked), shown));
@@ -132,13 +141,6 @@ pub(crate) async fn page(
             return Ok(framed(&asked.range, Some(&asked), wrong_range(&wrong)));
         }
     };
-    let searcher = shared.app.searcher.clone();
-    let mut over_time = request;
-    over_time.after = None;
-    if over_time.from.is_some() && over_time.to.is_none() {
-        over_time.to = Some(now);
-    }
-    let buckets = blocking(move || searcher.histogram(&over_time, BARS)).await?;
     let body = results(&params, &asked, &answer, buckets, (searched, &columns));
     Ok(framed(&asked.range, Some(&asked), body))
 }
@@ -600,5 +602,6 @@ async fn export(shared: &Shared, client: &Client, params: &Params) -> Result<Ans
         limit: shared.app.config.export_rows,
         ..asked.request
     };
-    api::search::run(shared, client, request).await
+    let (answer, ()) = api::search::run(shared, client, request, |_| ()).await?;
+    Ok(answer)
 }
