@@ -37,6 +37,11 @@ use crate::{BusError, Commit, Offset, Record, Topic, partition_of};
 pub(crate) use schema::after_prefix;
 use schema::{connect, delete_sql, insert_sql, prepare, stored_position, young_sql};
 
+/// What the connection that writes keeps of the database in memory.
+const WRITER_CACHE_KIB: i64 = 16_384;
+/// What each that reads keeps. Every commit of another connection empties it, and that takes the longer the more pages it
+/// ever had.
+const READER_CACHE_KIB: i64 = 2_048;
 /// Connections for reading that are kept open.
 const READERS: usize = 8;
 /// Rows that retention removes in one transaction, so that commits get in between.
@@ -89,6 +94,7 @@ impl Store {
         let mut writer = connect(
             &path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            WRITER_CACHE_KIB,
         )
         .map_err(fail)?;
         let found = prepare(&mut writer, &partitions).map_err(fail)?;

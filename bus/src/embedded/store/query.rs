@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use super::schema::{
     after_prefix, connect, consumer_id, select_sql, stored_position, stored_start,
 };
-use super::{READERS, Store, database_error};
+use super::{READER_CACHE_KIB, READERS, Store, database_error};
 use crate::embedded::group::lock;
 use crate::{Batch, BusError, Entry, Offset, Record, Topic};
 
@@ -186,7 +186,11 @@ impl Store {
         let idle = lock(&self.readers).pop();
         let done = match idle {
             Some(reader) => Ok(reader),
-            None => connect(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE),
+            None => connect(
+                &self.path,
+                OpenFlags::SQLITE_OPEN_READ_WRITE,
+                READER_CACHE_KIB,
+            ),
         }
         .and_then(|mut reader| {
             let value = work(&mut reader)?;

@@ -11,7 +11,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, pa
 use crate::config::Partitions;
 use crate::{Offset, Topic};
 
-pub(super) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+/// A connection that keeps `cache_kib` of pages in memory.
+pub(super) fn connect(
+    path: &Path,
+    flags: OpenFlags,
+    cache_kib: i64,
+) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.set_prepared_statement_cache_capacity(256);
     connection.execute_batch(
@@ -19,9 +24,9 @@ pub(super) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, rusql
          PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = 4000;
          PRAGMA journal_size_limit = 67108864;
-         PRAGMA cache_size = -16384;
          PRAGMA temp_store = MEMORY;",
     )?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
     Ok(connection)
 }
 
