@@ -1,4 +1,5 @@
-//! `trailwarden reconcile`: what S3 holds against what was read of it, and a backfill of what is missing.
+//! `trailwarden reconcile`: what S3 holds against what was read of it, a backfill of what is missing, and for an index that
+//! lost events a second reading of everything.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ const SHOWN: u64 = 20;
   trailwarden reconcile s3://org-trail/AWSLogs/ --from -30d
   trailwarden reconcile --from 2026-01-01 --fetch    a backfill; may be cut off
   trailwarden reconcile | jq -r '.missing_object // empty'
+  trailwarden reconcile s3://org-trail/AWSLogs/ --from 2026-01-01 --restore
+                                                     the index lost events: read all again
 
 Times are those at which objects were written. A service that runs looks through
 the buckets of its configuration (ingest.buckets) by itself; this command works
@@ -58,6 +61,9 @@ pub(crate) struct ReconcileArgs {
     /// Read what is missing
     #[arg(long)]
     fetch: bool,
+    /// Read everything again, for searches alone: no rule looks at it, and what the index has it has once
+    #[arg(long, conflicts_with = "fetch")]
+    restore: bool,
     /// The configuration of the service
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -73,7 +79,7 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
         config.data_dir.clone_from(data);
     }
     anyhow::ensure!(
-        config.bus.kafka.is_none(),
+        config.bus.kafka.is_none() || args.restore,
         anyhow::anyhow!("on Kafka each node keeps what it has read itself; give it the bucket in `ingest.buckets`, and it looks through it by itself").context(Usage)
     );
     let buckets = buckets(args.url.as_deref(), &config.ingest.buckets)?;
@@ -82,7 +88,7 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
         from: clock::parse(&args.from, now).context(Usage)?,
         to: clock::parse(&args.to, now).context(Usage)?,
         folder_days: args.folder_days,
-        fetch: args.fetch,
+        fetch: args.fetch || args.restore,
     };
     let beside = tempfile::tempdir().context("cannot make a folder for a moment")?;
     let log = Log::open_beside(&config, beside.path()).map_err(|error| match error.downcast_ref() {
@@ -92,9 +98,14 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
     let spool = config.spool_dir();
     s3::clear(&spool).with_context(|| format!("cannot make the folder `{}`", spool.display()))?;
     let metrics = ingest::metrics::Metrics::new(&prometheus::Registry::new())?;
+    let treatment = crate::treatment::open_once(&config, &metrics)?;
+    let treatment = match args.restore {
+        true => treatment.restoring(),
+        false => treatment,
+    };
     let shop = Shop {
         bus: Arc::clone(&log.bus),
-        treatment: crate::treatment::open_once(&config, &metrics)?,
+        treatment: Arc::new(treatment),
         limits: config.ingest.file_limits(),
         spool,
         metrics,
@@ -105,7 +116,7 @@ pub(crate) fn run(args: &ReconcileArgs) -> anyhow::Result<Outcome> {
     let mut found = Outcome::Clean;
     for bucket in &buckets {
         let tally = runtime.block_on(one(bucket, &shop, range))?;
-        let left = match args.fetch {
+        let left = match range.fetch {
             true => tally.failed > 0,
             false => tally.missing > 0,
         };
@@ -157,10 +168,16 @@ async fn one(bucket: &Bucket, shop: &Shop, range: Range) -> anyhow::Result<Tally
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
     let began = clock::now();
+    let restores = shop.treatment.restores();
     let mut shown = 0;
     let mut told = |word: Told<'_>| match word {
         Told::Tally(tally) => {
-            bar.set_message(progress(tally, range.fetch, began));
+            let wanted = match (restores, range.fetch) {
+                (true, _) => Some(tally.listed),
+                (false, true) => Some(tally.missing),
+                (false, false) => None,
+            };
+            bar.set_message(progress(tally, wanted, began));
             bar.tick();
         }
         Told::Listed(_) => {}
@@ -191,18 +208,18 @@ async fn one(bucket: &Bucket, shop: &Shop, range: Range) -> anyhow::Result<Tally
         _ => anyhow::Error::new(trouble),
     })?;
     bar.finish_and_clear();
-    report(&name, &tally, range.fetch, terminal)?;
+    report(&name, &tally, (range.fetch, restores), terminal)?;
     Ok(tally)
 }
 
-/// How far it has come, and how long the rest takes as far as is known.
-fn progress(tally: &Tally, fetch: bool, began: Time) -> String {
+/// How far it has come, and how long the rest of what is `wanted` takes as far as is known.
+fn progress(tally: &Tally, wanted: Option<u64>, began: Time) -> String {
     let listed = format!("{} objects, {} missing", tally.listed, tally.missing);
-    if !fetch || tally.fetched == 0 {
+    let Some(wanted) = wanted.filter(|_| tally.fetched > 0) else {
         return listed;
-    }
+    };
     let seconds = (clock::now().0 - began.0).max(1) as f64 / 1e6;
-    let left = (tally.missing - tally.fetched.min(tally.missing)) as f64;
+    let left = wanted.saturating_sub(tally.fetched) as f64;
     let rest = std::time::Duration::from_secs_f64(seconds / tally.fetched as f64 * left);
     format!(
         "{listed}, {} read ({}/s, {} events), {} for what is listed",
@@ -213,12 +230,29 @@ fn progress(tally: &Tally, fetch: bool, began: Time) -> String {
     )
 }
 
-fn report(name: &str, tally: &Tally, fetch: bool, terminal: bool) -> anyhow::Result<()> {
+fn report(
+    name: &str,
+    tally: &Tally,
+    (fetch, restores): (bool, bool),
+    terminal: bool,
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if !terminal {
         let mut value = serde_json::to_value(tally)?;
         value["bucket"] = name.into();
         writeln!(out, "{value}")?;
+        return Ok(());
+    }
+    if restores {
+        writeln!(
+            out,
+            "{name}: {} of {} objects ({}) read again, {} events for the index; {} could not be read",
+            tally.fetched,
+            tally.listed,
+            HumanBytes(tally.bytes),
+            tally.events,
+            tally.failed
+        )?;
         return Ok(());
     }
     writeln!(

@@ -14,17 +14,13 @@ pub(crate) fn open(
     config: &Config,
     metrics: &Metrics,
     expected: Expected,
-) -> anyhow::Result<Arc<Treatment>> {
+) -> anyhow::Result<Treatment> {
     let redactor = redaction::open(config, metrics)?;
-    Ok(Arc::new(Treatment::new(
-        redactor,
-        expected,
-        config.tiers.clone(),
-    )))
+    Ok(Treatment::new(redactor, expected, config.tiers.clone()))
 }
 
 /// The treatment for a command, with the inventory as it is now.
-pub(crate) fn open_once(config: &Config, metrics: &Metrics) -> anyhow::Result<Arc<Treatment>> {
+pub(crate) fn open_once(config: &Config, metrics: &Metrics) -> anyhow::Result<Treatment> {
     let inventory = Arc::new(inventory::asked(config.inventory.file.as_deref())?);
     open(config, metrics, Arc::new(move || Arc::clone(&inventory)))
 }

@@ -138,7 +138,7 @@ impl Metrics {
             dropped: IntCounterVec::new(
                 Opts::new(
                     "trailwarden_match_events_dropped_total",
-                    "Events not evaluated, by reason: repeat (seen before), tier (kept on the log only, as configured), evidence (a copy for the index); counts for baselines not taken: uncounted (too many functions or groups).",
+                    "Events not evaluated, by reason: repeat (seen before), tier (kept on the log only, as configured), evidence (a copy for the index), restored (read again for the index alone); counts for baselines not taken: uncounted (too many functions or groups).",
                 ),
                 &["reason"],
             )?,
@@ -155,7 +155,7 @@ impl Metrics {
                 "Time from a batch read to its commit.",
             ))?,
         };
-        for reason in ["repeat", "tier", "evidence", "uncounted"] {
+        for reason in ["repeat", "tier", "evidence", "restored", "uncounted"] {
             metrics.dropped.with_label_values(&[reason]);
         }
         for kind in [
@@ -519,7 +519,10 @@ fn not_evaluated(event: &Event) -> Option<&'static str> {
         return Some("tier");
     }
     // The event that it is a copy of was evaluated, or is evaluated again after a crash.
-    event.flags.has(Flag::Evidence).then_some("evidence")
+    if event.flags.has(Flag::Evidence) {
+        return Some("evidence");
+    }
+    event.flags.has(Flag::Restored).then_some("restored")
 }
 
 impl Outputs {

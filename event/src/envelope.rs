@@ -105,11 +105,13 @@ pub enum Flag {
     /// It is the copy, for the index, of an event with `rules_only` that a rule has matched. Whoever counts events of the
     /// log has counted that one.
     Evidence,
+    /// It was taken in before and was read again for the index alone, which has it once: no rule looks at it.
+    Restored,
 }
 
 impl Flag {
     /// All flags.
-    pub const ALL: [Flag; 12] = [
+    pub const ALL: [Flag; 13] = [
         Flag::TsInferred,
         Flag::TsFuture,
         Flag::Truncated,
@@ -122,6 +124,7 @@ impl Flag {
         Flag::RulesOnly,
         Flag::Archived,
         Flag::Evidence,
+        Flag::Restored,
     ];
 
     /// The word as it stands in JSON, queries and rules.
@@ -139,6 +142,7 @@ impl Flag {
             Flag::RulesOnly => "rules_only",
             Flag::Archived => "archived",
             Flag::Evidence => "evidence",
+            Flag::Restored => "restored",
         }
     }
 }

@@ -153,8 +153,11 @@ impl<'b> Appender<'b> {
         self.flush_full()
     }
 
-    /// Takes a dead letter.
+    /// Takes a dead letter. There is one already of what is read again.
     pub(crate) fn letter(&mut self, mut letter: DeadLetter) -> ControlFlow<()> {
+        if self.treatment.restores() {
+            return ControlFlow::Continue(());
+        }
         self.treatment.letter(&mut letter);
         self.metrics
             .dead_letters

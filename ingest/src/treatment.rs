@@ -2,13 +2,13 @@
 //!
 //! A [`Treatment`] is made once of the configuration and given to all sources; the appender, through which all of them
 //! pass, applies it. In order: secrets are replaced ([`redact`](crate::redact)), the inventory puts the account's name
-//! and labels on the event, and its [`tier`] is decided. The inventory may change while the service runs, so it is asked
+//! and labels on the event, and its [`tier`] is decided. Records that are [read again](Treatment::restoring) are marked as such. The inventory may change while the service runs, so it is asked
 //! for anew for every object or request. Reading it from its file is the business of the program.
 
 use std::sync::Arc;
 
-use event::Event;
 use event::inventory::Inventory;
+use event::{Event, Flag};
 
 use crate::dead_letter::DeadLetter;
 use crate::decode::{Record, Wrapper};
@@ -24,6 +24,7 @@ pub struct Treatment {
     redactor: Redactor,
     expected: Expected,
     tiers: Vec<tier::Entry>,
+    restores: bool,
 }
 
 impl std::fmt::Debug for Treatment {
@@ -42,7 +43,22 @@ impl Treatment {
             redactor,
             expected,
             tiers,
+            restores: false,
         }
+    }
+
+    /// The same for records that were taken in before and are read again for the index alone: their events have the flag
+    /// `restored`, and what is wrong in them is not written down again.
+    pub fn restoring(self) -> Treatment {
+        Treatment {
+            restores: true,
+            ..self
+        }
+    }
+
+    /// Are records read again?
+    pub fn restores(&self) -> bool {
+        self.restores
     }
 
     /// Leaves every record as it is.
@@ -72,6 +88,9 @@ impl Treatment {
             _ => "",
         };
         tier::decide(&self.tiers, &mut event, log_group);
+        if self.restores {
+            event.flags.set(Flag::Restored);
+        }
         event
     }
 

@@ -338,6 +338,12 @@ impl<'s> Indexer<'s> {
         Ok(true)
     }
 
+    /// Does the index have it?
+    fn is_there(&self, event: &Event) -> Result<bool, IndexError> {
+        let found = self.shelf.searcher.has(event);
+        found.map_err(|e| self.shelf.error("look into a split", e))
+    }
+
     /// What the seen-set and the ids of this split say about each event.
     fn verdicts(&mut self, partition: u32, events: &[Event]) -> Result<Vec<Seen>, IndexError> {
         let mut verdicts = vec![Seen::Repeat; events.len()];
@@ -366,6 +372,16 @@ impl<'s> Indexer<'s> {
         let (found, changes) =
             seen::filter(&*self.shelf.bus, CONSUMER, partition, &asked, now, keep)?;
         for (((place, conflict), (id, hash)), seen) in places.into_iter().zip(asked).zip(found) {
+            let event = &events[place];
+            if event.flags.has(Flag::Restored) {
+                // Read again because the index may have lost it: what was seen says nothing of that.
+                let pending = self.pending.contains_key(&(partition, event.id));
+                if !pending && !self.is_there(event)? {
+                    self.pending.insert((partition, event.id), hash);
+                    verdicts[place] = Seen::New;
+                }
+                continue;
+            }
             verdicts[place] = match seen {
                 Seen::Repeat => Seen::Repeat,
                 _ if conflict => Seen::Conflict,

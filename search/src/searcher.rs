@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use event::{Clock, Event, Id, Time};
+use event::{Clock, Event, Flag, Id, Time};
 use tantivy::columnar::ColumnValues;
 use tantivy::query::EnableScoring;
 use tantivy::schema::Value;
@@ -542,6 +542,27 @@ impl Searcher {
         };
         search().map_err(|e| self.error(e))?;
         Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
+    }
+
+    /// Does the index have this event? Asked of the splits that have events of its time.
+    pub(crate) fn has(&self, event: &Event) -> tantivy::Result<bool> {
+        let fields = &self.inner.events;
+        let term = id_term(event.id);
+        // Without a time of its own it may have had another one.
+        let anywhere = event.flags.has(Flag::TsInferred);
+        for split in self.inner.catalog.current()?.iter().rev() {
+            let meta = &split.meta;
+            if !anywhere && !(meta.earliest..=meta.latest).contains(&event.time) {
+                continue;
+            }
+            for reader in split.searcher().segment_readers() {
+                let found = lookup::postings(reader, fields, &term)?;
+                if found.first().is_some_and(|p| p.doc() != TERMINATED) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn look_up(&self, searcher: &tantivy::Searcher, id: Id) -> tantivy::Result<Option<Event>> {

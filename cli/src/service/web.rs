@@ -42,7 +42,7 @@ impl Service {
         let treatment = match ingests {
             true => {
                 let expected = Arc::new(move || inventory.current());
-                treatment::open(config, &ingest_metrics, expected)?
+                Arc::new(treatment::open(config, &ingest_metrics, expected)?)
             }
             false => Arc::new(Treatment::off()),
         };

@@ -137,9 +137,9 @@ pub struct Tally {
     pub bytes: u64,
     /// How many of them were read before.
     pub known: u64,
-    /// How many were not.
+    /// How many were not; none where objects are read again.
     pub missing: u64,
-    /// How many of those are read now.
+    /// How many are read now.
     pub fetched: u64,
     /// Their size.
     pub fetched_bytes: u64,
@@ -232,8 +232,10 @@ impl<'b> Round<'b> {
                 tally.known += 1;
                 continue;
             }
-            tally.missing += 1;
-            told(Told::Missing(&s3::name(&object.bucket, &object.key)));
+            if !self.shop.treatment.restores() {
+                tally.missing += 1;
+                told(Told::Missing(&s3::name(&object.bucket, &object.key)));
+            }
             if fetch {
                 while reading.tasks.len() >= reading.most {
                     reading.one(tally, told).await?;

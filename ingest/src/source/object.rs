@@ -4,7 +4,8 @@
 //! brought it here, it is decoded like any file, its events are appended, and only when all of that is durable the
 //! manifest says that the object was read; small objects share these writes ([`group`](super::group)). The manifest is
 //! state of the bus under [`CONSUMER`], one entry an object, found by bucket and key; an object that it knows with the
-//! same entity tag is not fetched again. What is wrong inside an object becomes dead letters as it does with files; that
+//! same entity tag is not fetched again, but where objects are [read again](Treatment::restoring) for the index alone: the
+//! manifest has no part in that. What is wrong inside an object becomes dead letters as it does with files; that
 //! an object cannot be had is the caller's to judge, by the [`Trouble`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -173,11 +174,15 @@ impl Objects {
         }
     }
 
-    /// Takes an object, unless the manifest knows it. On `Ok` all of it is durable.
+    /// Takes an object, unless the manifest knows it and it is not read again. On `Ok` all of it is durable.
     pub(crate) async fn take(self: &Arc<Self>, object: &Object) -> Result<Outcome, Trouble> {
         let name = name(&object.bucket, &object.key);
         let reading = self.turn().await?;
-        let known = block_in_place(|| self.entry(object))?;
+        let restores = self.treatment.restores();
+        let known = match restores {
+            true => None,
+            false => block_in_place(|| self.entry(object))?,
+        };
         if let (Some(known), Some(etag)) = (&known, &object.etag)
             && known.etag == etag.as_str()
         {
@@ -213,7 +218,8 @@ impl Objects {
         };
         let room = self.group.room(&decoded.rest).await;
         drop(reading);
-        let entry = Some(entry_of(object, &entry));
+        // Of what the manifest does not know yet rules have still to see what it has.
+        let entry = (!restores).then(|| entry_of(object, &entry));
         let written = self.group.write(decoded.rest, entry, room).await;
         let outcome = self.durable(&name, written, &decoded.summary, decoded.appended)?;
         let took = (self.clock)().0 - began.0;
@@ -375,6 +381,9 @@ impl Objects {
         if self.recall(&noted).is_some() {
             return Ok(());
         }
+        if self.treatment.restores() {
+            return Ok(());
+        }
         self.give_up(object, trouble)?;
         self.note(&noted, trouble.kind())
     }
@@ -491,11 +500,14 @@ impl Objects {
         Ok(value.and_then(|value| serde_json::from_slice(&value).ok()))
     }
 
-    /// Which of these objects were read as they are now.
+    /// Which of these objects were read as they are now; none where objects are read again.
     pub(crate) fn known_of<'o>(
         &self,
         objects: impl Iterator<Item = &'o Object> + Clone,
     ) -> Result<Vec<bool>, BusError> {
+        if self.treatment.restores() {
+            return Ok(vec![false; objects.count()]);
+        }
         let keys: Vec<Vec<u8>> = objects
             .clone()
             .map(|o| entry_key(&o.bucket, &o.key))

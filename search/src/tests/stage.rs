@@ -4,16 +4,18 @@
 //! passes. A crash is a commit that fails after the split is on the disk, followed by opening everything anew. Threads are
 //! used in one test only; all others call the steps of the stage by themselves.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bus::embedded::EmbeddedBus;
+use bus::ledger::Why;
 use bus::{Batch, Bus, BusError, Commit, Entry, Offset, Record, Stop, Topic};
 use bytes::Bytes;
 use event::{Event, Finding, Flag, Id, Severity, Time};
 
 use super::{NOW, TestClock, all, check, event, ids, metrics};
+use crate::evidence::seal::Change;
 use crate::hold::Holds;
 use crate::indexer::{CONSUMER, Indexer, Shelf, run};
 use crate::maintain::{FindingIndexer, merge_once, plan};
@@ -256,6 +258,58 @@ fn of_what_is_only_matched_the_copy_is_indexed_once() {
     check(&shelf.searcher, "", &[2, 4]);
     check(&shelf.searcher, "flags:evidence", &[2]);
     assert_eq!((dropped("tier"), dropped("repeat")), (3, 1));
+}
+
+#[test]
+fn what_is_read_again_comes_back_and_is_there_once() {
+    let stage = Stage::new(Config {
+        seen_days: 1,
+        ..Config::default()
+    });
+    let again = |range: std::ops::Range<u128>| {
+        let mut events = batch(range);
+        let flagged = events.iter_mut();
+        flagged.for_each(|e| e.flags.set(Flag::Restored));
+        events
+    };
+    let shelf = stage.start();
+    let mut indexer = Indexer::open(&shelf).unwrap();
+    let mut read = |events: &[Event]| {
+        stage.append(events);
+        read_all(&mut indexer);
+        indexer.publish().unwrap();
+    };
+    read(&batch(0..10));
+    // Remembered or forgotten, the index has it.
+    read(&again(5..12));
+    stage.clock.forward(2 * 86_400_000_000);
+    stage.bus.retain((stage.clock.clock())()).unwrap();
+    read(&again(0..14));
+    check(&shelf.searcher, "", &numbers(0..14));
+    check(&shelf.searcher, "flags:restored", &numbers(10..14));
+    // Twice in one go, with other content, and from a source that is late.
+    let mut other = event(14, 14, r#"{"n":"other"}"#);
+    other.flags.set(Flag::Restored);
+    read(&[&again(14..16)[..], &[other], &again(14..16)].concat());
+    read(&batch(12..17));
+    check(&shelf.searcher, "", &numbers(0..17));
+    // What the index has lost comes back, though its ids are remembered.
+    let lost = Change {
+        why: Why::Removed,
+        added: &[],
+        removed: &shelf.metas(),
+        reason: "a test",
+    };
+    shelf.publish(&lost, Commit::default()).unwrap();
+    check(&shelf.searcher, "", &[]);
+    read(&again(12..17));
+    check(&shelf.searcher, "", &numbers(12..17));
+    // Of no time of its own: it had another time before.
+    let mut timeless = event(13, 5_000, r#"{"n":13}"#);
+    timeless.flags.set(Flag::Restored);
+    timeless.flags.set(Flag::TsInferred);
+    read(&[timeless]);
+    check(&shelf.searcher, "", &numbers(12..17));
 }
 
 #[test]
@@ -660,22 +714,4 @@ impl Stage {
     fn folders_or_none(&self) -> usize {
         std::fs::read_dir(self.index().join("splits")).map_or(0, Iterator::count)
     }
-}
-
-#[test]
-fn an_index_without_a_bus() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut index = crate::offline::OfflineIndex::create(dir.path(), &Config::default()).unwrap();
-    for event in batch(0..30) {
-        index.add(&event).unwrap();
-    }
-    assert_eq!(index.finish().unwrap(), 30);
-    check(
-        &super::searcher(dir.path(), &Config::default()),
-        "n:>=28",
-        &[28, 29],
-    );
-    assert!(
-        crate::offline::OfflineIndex::create(Path::new(dir.path()), &Config::default()).is_err()
-    );
 }

@@ -498,7 +498,37 @@ fn what_no_queue_told_of_is_found_and_read() {
     let service = place.start("");
     service.settle_stages(load.ids.len() as u64, PATIENCE);
     assert_eq!(indexed(&service), load.ids);
+    let alerts = |service: &Service| {
+        let found = service.get("/api/v1/alerts?state=all&limit=500");
+        let alerts = found["alerts"].as_array().unwrap().iter();
+        let told = alerts.filter(|a| a["source"].as_str().unwrap().starts_with("aws."));
+        told.map(|a| (a["id"].to_string(), a["count"].to_string()))
+            .collect::<BTreeSet<_>>()
+    };
+    let told = alerts(&service);
+    assert!(!told.is_empty());
     assert_eq!(service.stop(), Some(0));
+
+    // The index loses everything, and has it from S3 again; no rule tells of it a second time.
+    let removed = command()
+        .args(["index", "remove", "--older-than", "now", "--yes"])
+        .args(["--reason", "a lost disk", "--data"])
+        .arg(place.data())
+        .output()
+        .unwrap();
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    let service = place.start("");
+    assert_eq!(indexed(&service), BTreeSet::new());
+    assert_eq!(service.stop(), Some(0));
+    for _ in 0..2 {
+        assert_eq!(reconcile(&["--restore"]), (Some(0), all, 0, all));
+        let service = place.start("");
+        service.settle_stages(load.ids.len() as u64, PATIENCE);
+        assert_eq!(indexed(&service), load.ids);
+        assert_eq!(alerts(&service), told);
+        assert_eq!(service.stop(), Some(0));
+    }
+    assert_eq!(reconcile(&["--fetch"]), (Some(0), all, 0, 0));
     policy_allows(&place.proxy);
 }
 
