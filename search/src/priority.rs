@@ -1,9 +1,9 @@
 //! Who goes first where the cores are busy: detection, then searches, then merging.
 
-/// How far a thread steps back that answers a search: to a third of the share of one that does not.
-pub const SEARCH: i32 = 5;
-/// How far the thread steps back that merges and removes: to a tenth.
-pub(crate) const MERGE: i32 = 10;
+/// How far a thread steps back that answers a search: to a ninth of the share of one that does not.
+pub const SEARCH: i32 = 10;
+/// How far the thread steps back that merges and removes: to a thirtieth.
+pub(crate) const MERGE: i32 = 15;
 
 /// Gives the others of this process the cores first, as long as this thread lives; `nice` is one of [`SEARCH`] and
 /// [`MERGE`]. On Linux a priority is that of one thread; elsewhere it would be that of the whole process, so there is
