@@ -120,6 +120,8 @@ impl OfflineIndex {
 const BATCH: usize = 256;
 /// Each thread has a split of its own in memory.
 const MAX_THREADS: usize = 4;
+/// What all of them take is no more than what so many would.
+const WHOLE_SPLITS: usize = 2;
 
 /// An index that several threads build. Whose split an event goes into is not fixed; what a search finds is.
 pub struct Parallel {
@@ -135,12 +137,13 @@ impl Parallel {
     pub fn create(dir: &Path, config: &Config, threads: usize) -> Result<Parallel, OfflineError> {
         let index = OfflineIndex::create(dir, config)?;
         let threads = threads.clamp(1, MAX_THREADS);
+        let memory = index.memory * WHOLE_SPLITS / threads.max(WHOLE_SPLITS);
         let (batches, queue) = sync_channel(2 * threads);
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..threads).map(|_| {
             let mut index = OfflineIndex {
                 dir: index.dir.clone(),
-                memory: index.memory,
+                memory,
                 begun: Arc::clone(&index.begun),
                 writer: None,
                 metas: Vec::new(),
