@@ -2,8 +2,9 @@
 //!
 //! A [`Treatment`] is made once of the configuration and given to all sources; the appender, through which all of them
 //! pass, applies it. In order: secrets are replaced ([`redact`](crate::redact)), the inventory puts the account's name
-//! and labels on the event, and its [`tier`] is decided. Records that are [read again](Treatment::restoring) are marked as such. The inventory may change while the service runs, so it is asked
-//! for anew for every object or request. Reading it from its file is the business of the program.
+//! and labels on the event, and its [`tier`] is decided. Records that are [read again](Treatment::restoring) are marked as such. The
+//! inventory may change while the service runs, so it is asked for anew for every object or request. Reading it from its
+//! file is the business of the program.
 
 use std::sync::Arc;
 
